@@ -1,0 +1,204 @@
+"""What the poller keeps of one stream; the stream itself may be dropped at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Iterable
+from typing import Final
+
+import anyio
+
+from ._judge import Judgement
+from ._outcome import Progress, TaskOutcome
+from ._timers import Timed
+from ._waiting import End, Ending, Entry, Ticket
+from .errors import TaskFailedError
+
+TAKES_PER_PASS: Final = 64
+"""How many outcomes a consumer gets in a row before other tasks have a turn."""
+
+TaskIds = Iterable[str] | AsyncIterable[str]
+
+
+class BatchTicket(Ticket):
+    """An id of a stream.
+
+    Attributes:
+        batch: The stream's inside.
+    """
+
+    __slots__ = ("batch",)
+    must_query = True
+
+    def __init__(self, batch: Batch, *, added: float) -> None:
+        super().__init__(added=added, deadline=None)
+        self.batch = batch
+
+    @property
+    def alive(self) -> bool:
+        """Whether the stream is still there."""
+        return not self.batch.closed
+
+    def queried(self, now: float) -> None:
+        """Let the id's time run from the start of its first query."""
+        timeout = self.batch.timeout
+        if self.deadline is None and timeout is not None:
+            self.deadline = now + timeout
+            self.batch.running.append(self)
+
+    def finish(self, entry: Entry, judgement: Judgement, now: float, /) -> None:
+        """Put the outcome into the stream."""
+        self.batch.polling -= 1
+        self.batch.put(
+            TaskOutcome(
+                task_id=entry.task_id,
+                task=judgement.task,
+                error=judgement.error,
+                queries=entry.queries - self.queries_before,
+                elapsed=now - self.added,
+            )
+        )
+
+    def abort(self, reason: Ending) -> None:
+        """Do nothing: the batch is told as a whole."""
+
+
+class Batch(Timed):
+    """The inside of a stream. ``when`` is the alarm of its first deadline.
+
+    Attributes:
+        source: Where the ids come from.
+        timeout: The time for each id from the start of its first query, in s, or None.
+        pending: Ids not yet handed out.
+        polling: Tickets that wait.
+        reading: Whether the input has not ended.
+        running: Tickets in the order of their deadlines; some may be done.
+        closed: Whether nothing more may be put in.
+        feeding: What stops the reading of the input once that has begun.
+        next_first: When the next first query of this batch may start, in s.
+    """
+
+    __slots__ = (
+        "_counts",
+        "_cut",
+        "_end",
+        "_queue",
+        "_seen",
+        "_taken",
+        "closed",
+        "feeding",
+        "next_first",
+        "pending",
+        "polling",
+        "reading",
+        "running",
+        "source",
+        "timeout",
+        "total",
+    )
+
+    def __init__(self, source: TaskIds, *, timeout: float | None) -> None:
+        super().__init__()
+        self.source = source
+        self.timeout = timeout
+        self.pending: set[str] = set()
+        self.polling = 0
+        self.reading = True
+        self.running: deque[BatchTicket] = deque()
+        self.closed = False
+        self.feeding: anyio.CancelScope | None = None
+        self.next_first: float | None = None
+        self.total = 0
+        self._seen: set[str] = set()
+        self._queue: asyncio.Queue[TaskOutcome | End] = asyncio.Queue()
+        self._end = End()
+        self._cut: End | None = None
+        self._taken = 0
+        self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.progress}>"
+
+    @property
+    def progress(self) -> Progress:
+        """The counts at this moment."""
+        return Progress(total=self.total, pending=len(self.pending), **self._counts)
+
+    def is_new(self, task_id: str, *, endless: bool) -> bool:
+        """Take an id up, unless it is a repeat.
+
+        Args:
+            task_id: The id.
+            endless: Whether the input is a feed, where an id that was handed out may come
+                again; otherwise all repeats are dropped.
+        """
+        if task_id in self.pending or (not endless and task_id in self._seen):
+            return False
+        if not endless:
+            self._seen.add(task_id)
+        self.pending.add(task_id)
+        self.total += 1
+        return True
+
+    def put(self, outcome: TaskOutcome) -> None:
+        """Add an outcome that a consumer may take, unless the stream is closed."""
+        if not self.closed:
+            self._counts[_kind_of(outcome)] += 1
+            self._queue.put_nowait(outcome)
+
+    def input_ended(self, reason: Ending | None = None) -> None:
+        """Note that no more ids come, because of the input's own exception if there is one."""
+        self.reading = False
+        self._seen = set()
+        self._end = End(reason)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was read has an outcome and nothing more will be read."""
+        return not self.reading and not self.polling
+
+    def complete(self) -> None:
+        """End the stream behind what it holds."""
+        self.close(self._end)
+
+    def close(self, end: End) -> None:
+        """Take nothing more in; consumers get what is there, then the end."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.feeding is not None:
+            self.feeding.cancel()
+        self._queue.put_nowait(end)
+
+    def cut(self, end: End) -> None:
+        """Take nothing more in; consumers get the end at once."""
+        self.close(end)
+        self._cut = self._cut or end
+
+    async def take(self) -> TaskOutcome:
+        """Wait for the next outcome and count it as handed out.
+
+        Raises:
+            StopAsyncIteration: There is none any more.
+            BaseException: Why there is none any more.
+        """
+        await self._give_way()
+        item = self._cut or await self._queue.get()
+        if isinstance(item, End):
+            self._queue.put_nowait(item)  # for the next step, of this consumer or another
+            item.throw()
+        self.pending.discard(item.task_id)
+        return item
+
+    async def _give_way(self) -> None:
+        """Let the loop run now and then while a consumer takes what is ready."""
+        self._taken += 1
+        if self._taken % TAKES_PER_PASS == 0:
+            await asyncio.sleep(0)
+
+
+def _kind_of(outcome: TaskOutcome) -> str:
+    if outcome.ok:
+        return "succeeded"
+    return "failed" if isinstance(outcome.error, TaskFailedError) else "unresolved"

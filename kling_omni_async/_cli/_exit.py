@@ -1,0 +1,74 @@
+"""How the program ends, and the one line that says why."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from kling_omni_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidTaskIdError,
+    KlingOmniError,
+)
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    OK = 0
+    NOT_ALL = 1
+    USAGE = 2
+    KEY_REFUSED = 3
+    INTERRUPTED = 130
+
+
+class CliError(Exception):
+    """Raised when the program cannot go on; its text is one line for the user.
+
+    Attributes:
+        code: The exit code.
+    """
+
+    def __init__(self, message: str, *, code: Exit) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UsageError(CliError):
+    """Raised when what was asked for makes no sense; nothing was done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=Exit.USAGE)
+
+
+class OutputError(CliError):
+    """Raised when results cannot be written."""
+
+    def __init__(self, target: str, error: Exception, *, code: Exit = Exit.NOT_ALL) -> None:
+        reason = getattr(error, "strerror", None) or error
+        super().__init__(f"cannot write to {target}: {reason}", code=code)
+
+
+Ending = CliError | KlingOmniError | KeyboardInterrupt
+
+
+def code_of(error: Ending) -> Exit:
+    """Give the exit code for what ended a command."""
+    if isinstance(error, CliError):
+        return error.code
+    if isinstance(error, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    if isinstance(error, AuthenticationError):
+        return Exit.KEY_REFUSED
+    if isinstance(error, ConfigurationError | InvalidTaskIdError):
+        return Exit.USAGE
+    return Exit.NOT_ALL
+
+
+def described(error: Ending) -> str:
+    """Give the line that tells what ended a command."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, AuthenticationError):
+        return f"the key is refused: {error}"
+    return str(error)

@@ -1,0 +1,177 @@
+"""The journal of ``--jsonl``: one outcome a line, fit to be read again after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from kling_omni_async._outcome import TaskOutcome
+
+from ._exit import Exit, OutputError, UsageError
+from ._lock import IS_LOCKED, lock
+from ._summary import Kind, kind_of
+from ._terminal import json_line
+
+_SYNC_EVERY_S = 1.0
+_BEGINNING = b'{"task_id":'
+_FLAGS = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+class _ForeignFormatError(Exception):
+    """A line is not the form of an outcome."""
+
+
+class Journal:
+    """A file of outcomes that one process at a time appends to.
+
+    What is no regular file (``/dev/full``, a pipe) is written to, but neither locked nor read.
+
+    Args:
+        path: The file; made if it is missing.
+        clock: Gives s, for the pace of syncs.
+
+    Raises:
+        UsageError: It is in use or of another format.
+        OutputError: It cannot be opened.
+
+    Attributes:
+        settled: How the ids ended that need not be polled again.
+        torn: How many bytes of a torn last line were dropped.
+    """
+
+    def __init__(self, path: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settled: dict[str, Kind] = {}
+        self.torn = 0
+        self._path = path
+        self._clock = clock
+        self._fd, self._regular = _open(path)
+        self._synced_at = clock()
+        try:
+            if self._regular:
+                self._take_over()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take_over(self) -> None:
+        try:
+            lock(self._fd)
+            self._read_back()
+        except IS_LOCKED:
+            raise UsageError(f"{self._path} is in use by another process") from None
+        except _ForeignFormatError as error:
+            raise UsageError(
+                f"{self._path} is left as it is: {error} is not an outcome of this program"
+            ) from None
+        except OSError as error:
+            raise OutputError(self._path, error, code=Exit.USAGE) from None
+
+    def _read_back(self) -> None:
+        with open(self._fd, "rb", closefd=False) as file:
+            kinds, good = _read(file)
+        self.torn = os.fstat(self._fd).st_size - good
+        if self.torn:
+            os.ftruncate(self._fd, good)
+        self.settled = {task_id: kind for task_id, kind in kinds.items() if kind.settled}
+
+    def write(self, outcome: TaskOutcome) -> None:
+        """Append an outcome by one write.
+
+        Raises:
+            OutputError: It could not be written whole.
+        """
+        data = f"{json_line(outcome.to_dict())}\n".encode()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            if self._clock() - self._synced_at >= _SYNC_EVERY_S:
+                self._sync()
+        except OSError as error:
+            raise OutputError(self._path, error) from None
+
+    def _sync(self) -> None:
+        if self._regular:
+            os.fsync(self._fd)
+        self._synced_at = self._clock()
+
+    def close(self) -> None:
+        """Bring everything to the disk and give the file free.
+
+        Raises:
+            OutputError: The system says that something written before is lost.
+        """
+        try:
+            self._sync()
+        except OSError as error:
+            raise OutputError(self._path, error) from None
+        finally:
+            os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open(path: str) -> tuple[int, bool]:
+    try:
+        regular = not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH110, PTH116
+        return os.open(path, _FLAGS | (os.O_RDWR if regular else os.O_WRONLY), 0o666), regular
+    except OSError as error:
+        raise OutputError(path, error, code=Exit.USAGE) from None
+
+
+def _read(file: BinaryIO) -> tuple[dict[str, Kind], int]:
+    """Read the kind of each id's last line, and how many bytes of whole lines there are."""
+    kinds: dict[str, Kind] = {}
+    good = 0
+    for number, line in enumerate(file, 1):
+        outcome = _outcome_in(line)
+        whole = line.endswith(b"\n")
+        if outcome is not None and whole:
+            kinds[outcome.task_id] = kind_of(outcome)
+        elif line.strip() or not whole:
+            if file.read(1) or not _is_torn(line, after_good=bool(kinds)):
+                raise _ForeignFormatError(f"line {number}")
+            break
+        good += len(line)
+    return kinds, good
+
+
+def _outcome_in(line: bytes) -> TaskOutcome | None:
+    """Read a line; None if it holds no outcome."""
+    try:
+        return TaskOutcome.from_dict(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_torn(line: bytes, *, after_good: bool) -> bool:
+    """Tell whether the last line is the rest of one of ours, not somebody's text.
+
+    After whole lines of ours an end without a line break can be anything: a crash of the
+    system leaves zeros, for instance.
+    """
+    if not line.endswith(b"\n") and (after_good or _outcome_in(line) is not None):
+        return True
+    start = b"".join(line[:40].split())[: len(_BEGINNING)]
+    return _BEGINNING.startswith(start) and not _is_json(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

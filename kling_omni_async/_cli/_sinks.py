@@ -1,0 +1,61 @@
+"""Where outcomes go: a journal, JSON lines or plain lines on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import attrs
+
+from kling_omni_async._outcome import TaskOutcome
+
+from ._journal import Journal
+from ._summary import Kind, kind_of
+from ._terminal import json_line, note, plain
+
+Out: TypeAlias = Callable[[str], None]
+
+
+@attrs.frozen
+class Sink:
+    """Takes outcomes.
+
+    Attributes:
+        write: Takes one outcome; may raise `OutputError`.
+        settled: The ids that need no polling, and how they ended.
+    """
+
+    write: Callable[[TaskOutcome], None]
+    settled: Mapping[str, Kind] = attrs.field(factory=dict[str, Kind])
+
+
+@contextmanager
+def open_sink(jsonl: str | None, out: Out) -> Generator[Sink]:
+    """Give the place for outcomes.
+
+    Args:
+        jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
+        out: Writes a line to stdout.
+
+    Raises:
+        CliError: The journal cannot be used.
+    """
+    if jsonl is None:
+        yield Sink(lambda outcome: out(plain_line(outcome)))
+    elif jsonl == "-":
+        yield Sink(lambda outcome: out(json_line(outcome.to_dict())))
+    else:
+        with Journal(jsonl) as journal:
+            if journal.torn:
+                note(f"dropped a torn last line of {jsonl} ({journal.torn} bytes)")
+            yield Sink(journal.write, journal.settled)
+
+
+def plain_line(outcome: TaskOutcome) -> str:
+    """Give an outcome as id, word, and image URLs or reason, with tabs between."""
+    if outcome.error is None:
+        text = " ".join(image.url for image in outcome.images)
+    else:
+        text = str(outcome.error)
+    return "\t".join(plain(part) for part in (outcome.task_id, kind_of(outcome), text))

@@ -1,0 +1,85 @@
+"""Task ids: opaque text that becomes exactly one segment of a path."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from .errors import InvalidTaskIdError
+
+MAX_ID_LENGTH = 512
+"""Real ids have 18 to some 150 characters (seen in published answers)."""
+
+_DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,2}(?:[/\\]|$)")
+
+
+def _fault_of(task_id: str) -> str | None:
+    """Say what is wrong with an id and what to write instead, or None if nothing is."""
+    if not task_id.strip():
+        return "is empty; give the task_id of the create answer"
+    if len(task_id) > MAX_ID_LENGTH:
+        return f"has {len(task_id)} characters; a task id has at most {MAX_ID_LENGTH}"
+    if "://" in task_id or "?" in task_id or "#" in task_id:
+        return "looks like a URL; give the bare task_id"
+    if " " in task_id or not task_id.isprintable():
+        return "holds white space or control characters; give it without them"
+    if _DOT_SEGMENT.search(task_id):
+        return "holds '.' or '..' as a path segment, which would leave the route"
+    return None
+
+
+def shown(task_id: object, *, limit: int = 60) -> str:
+    """Give the repr of an id, cut to a length that fits a message."""
+    if not isinstance(task_id, str):
+        return _repr(task_id)[:limit]
+    return ascii(task_id[:limit]) + ("…" if len(task_id) > limit else "")
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - such as an int of more digits than Python writes
+        return "…"
+
+
+def require_str(task_id: object) -> str:
+    """Give the id back if it is text.
+
+    Raises:
+        InvalidTaskIdError: It is something else, such as a number.
+    """
+    if isinstance(task_id, str):
+        return task_id
+    raise InvalidTaskIdError(f"a task id is text, not {type(task_id).__name__}: {_hint(task_id)}")
+
+
+def _hint(task_id: object) -> str:
+    if isinstance(task_id, int):
+        return f"write str({shown(task_id)}) if that is the id"
+    if isinstance(task_id, bytes):
+        return f"write {shown(task_id)}.decode() if that is the id"
+    return "give the task_id of the create answer"
+
+
+def id_fault(task_id: str) -> InvalidTaskIdError | None:
+    """Give the error for an id that cannot be sent, or None for a good one."""
+    if (fault := _fault_of(task_id)) is None:
+        return None
+    return InvalidTaskIdError(f"task id {shown(task_id)} {fault}", task_id=task_id)
+
+
+def require_id(task_id: object) -> str:
+    """Give the id back if it can be sent.
+
+    Raises:
+        InvalidTaskIdError: It is no text, empty, too long, a URL, or would change the path.
+    """
+    text = require_str(task_id)
+    if fault := id_fault(text):
+        raise fault
+    return text
+
+
+def path_segment(task_id: str) -> str:
+    """Percent-encode an id as one path segment; ``/`` is met in base64-like ids."""
+    return quote(task_id, safe="")

@@ -1,0 +1,114 @@
+"""How often, how many and how long: the one place where polling is tuned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+import attrs
+
+from .errors import ConfigurationError
+
+Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _refuse(field: str, value: object, rule: str) -> ConfigurationError:
+    return ConfigurationError(f"PollPolicy.{field} must be {rule}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:80]
+    except Exception:  # noqa: BLE001 - such as an int of more digits than Python writes
+        return f"a {type(value).__name__}"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def _number(rule: str, accept: Callable[[Any], bool], *, optional: bool = False) -> Check:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if optional and value is None:
+            return
+        if not (_is_number(value) and accept(value)):
+            raise _refuse(attribute.name, value, rule)
+
+    return check
+
+
+def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refuse(attribute.name, value, "a whole number of 1 or more")
+
+
+def _interval(value: object) -> tuple[float, float]:
+    match value:
+        case (int() | float() as low, int() | float() as high) if _is_interval(low, high):
+            return float(low), float(high)
+        case _:
+            rule = "two numbers of s, the lower first, such as (20, 30)"
+            raise _refuse("interval", value, rule)
+
+
+def _is_interval(low: float, high: float) -> bool:
+    return _is_number(low) and _is_number(high) and 0 <= low <= high and high > 0
+
+
+@attrs.frozen(kw_only=True)
+class PollPolicy:
+    """How a session polls. A bad value raises `ConfigurationError` that names its field.
+
+    Attributes:
+        interval: The pause from the end of one query of an id to the start of its next, in s,
+            drawn uniformly anew each time between the two bounds. The API's documentation asks
+            for 20 to 30 s, and the gateway refreshes no faster than every 15 s.
+        timeout: How long to wait for an id, in s, or None to wait for ever. `wait` and `watch`
+            count from the call, `poll` from the start of each id's first query.
+        max_concurrency: Queries in flight, for the whole session.
+        max_rate: Query starts a second, for the whole session, evenly spaced, or None for no
+            pacing. When there are more ids than it can serve, their intervals are stretched.
+        query_timeout: The time for one query, from connecting to the last byte, in s.
+        confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
+            without a usable image URL, it takes to believe them.
+        max_response_bytes: The longest answer that is read, in bytes after decompression.
+    """
+
+    interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
+    timeout: float | None = attrs.field(
+        default=3600.0,
+        validator=_number("a number of s, 0 or more, or None", lambda s: s >= 0, optional=True),
+    )
+    max_concurrency: int = attrs.field(default=100, validator=_at_least_one)
+    max_rate: float | None = attrs.field(
+        default=100.0,
+        validator=_number("a number above 0, or None", lambda rate: rate > 0, optional=True),
+    )
+    query_timeout: float = attrs.field(
+        default=15.0, validator=_number("a number of s above 0", lambda s: s > 0)
+    )
+    confirmations: int = attrs.field(default=2, validator=_at_least_one)
+    max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
+
+    @property
+    def mean_interval(self) -> float:
+        """The middle of `interval`, in s."""
+        return (self.interval[0] + self.interval[1]) / 2
+
+
+def require_timeout(timeout: object) -> float | None:
+    """Give a verb's time limit back if it is one.
+
+    Raises:
+        ConfigurationError: It is no number of s from 0 on, and not None.
+    """
+    if timeout is None:
+        return None
+    if _is_number(timeout) and timeout >= 0:
+        return float(timeout)
+    raise ConfigurationError(
+        f"timeout must be a number of s, 0 or more, or None, not {_shown(timeout)}"
+    )

@@ -1,0 +1,335 @@
+"""The owner task: the schedule, the transport, and the tasks that carry queries between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from contextvars import Context, ContextVar
+from inspect import isasyncgen
+from random import Random
+from typing import Final, Protocol, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._batch import Batch
+from ._ids import require_str
+from ._judge import Reply
+from ._policy import PollPolicy
+from ._timers import NEVER
+from ._waiting import End, Ending, Entry, Result, Ticket
+from ._watchlist import Watchlist
+from ._wire import Answer, read_answer
+from .errors import InvalidTaskIdError, KlingOmniError, SessionClosedError
+
+SLICE_S: Final = 0.01
+"""How long one piece of a long job may hold the loop, in s."""
+
+logger: Final = logging.getLogger("kling_omni_async.poller")
+
+_owned_by: ContextVar[Poller | None] = ContextVar("_owned_by", default=None)
+
+
+class Transport(Protocol):
+    """What brings answers. It is opened and closed inside the owner task."""
+
+    async def open(self) -> int | None:
+        """Get ready; gives the most queries that it can have in flight, or None."""
+
+    async def fetch(self, task_id: str) -> Answer | KlingOmniError:
+        """Send one query; never raises for anything that the network does."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release everything."""
+
+
+class Poller:
+    """Everything of a session that runs: one owner task, its workers and one timer.
+
+    Attributes:
+        closed: Whether no verb may be used any more.
+    """
+
+    def __init__(
+        self,
+        policy: PollPolicy,
+        transport: Transport,
+        *,
+        rng: Random,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.closed = False
+        self._policy = policy
+        self._transport = transport
+        self._wall_clock = wall_clock
+        self._watchlist = Watchlist(policy, rng)
+        self._wake = asyncio.Event()
+        self._parked: list[asyncio.Future[Entry]] = []
+        self._unfed: list[Batch] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "running" if self._owner else "not started"
+        return f"<Poller {state} {self._watchlist!r}>"
+
+    # What the session calls; none of it waits.
+
+    def now(self) -> float:
+        """Give the time of the loop in s."""
+        return self._running().time()
+
+    def call(self, task_id: str, ticket: Ticket) -> None:
+        """Let a call of `wait` or `watch` wait for an id."""
+        self._watchlist.call(task_id, ticket, self.now())
+        self._attend()
+
+    def leave(self, ticket: Ticket) -> None:
+        """Let one who waits go."""
+        self._watchlist.leave(ticket)
+
+    def ask(self, task_id: str) -> Result[Reply]:
+        """Queue one query that was asked for by hand."""
+        self._running()
+        result = self._watchlist.ask(task_id)
+        self._attend()
+        return result
+
+    def forget(self, task_id: str, result: Result[Reply]) -> None:
+        """Let a call of `query` go."""
+        self._watchlist.forget(task_id, result)
+
+    def open_batch(self, batch: Batch) -> None:
+        """Begin to poll a stream."""
+        self._running()
+        self._watchlist.batches[batch] = None
+        self._unfed.append(batch)
+        self._wake.set()
+
+    def abandon(self, batch: Batch) -> None:
+        """Drop a stream that nobody reads any more."""
+        batch.cut(End())
+        self._watchlist.close_batch(batch)
+        self._wake.set()
+
+    def cancel(self) -> None:
+        """Begin to end everything."""
+        if not self.closed and self._owner is not None:
+            self._owner.cancel()
+        self.closed = True
+
+    async def aclose(self) -> None:
+        """End everything and wait until it has ended; more calls do no harm."""
+        self.cancel()
+        owner = self._owner
+        if owner is None or owner.done() or _owned_by.get() is self:
+            return  # the last: an input that closes its own session must not wait for itself
+        await asyncio.wait([owner])
+
+    # The owner task.
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """Start the owner task when it is first needed."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            context = Context()
+            context.run(_owned_by.set, self)
+            self._owner = self._loop.create_task(
+                self._own(), name="kling_omni_async.poller", context=context
+            )
+            self._owner.add_done_callback(self._ended)
+        return self._loop
+
+    async def _own(self) -> None:
+        limit = await self._transport.open()
+        most = self._policy.max_concurrency
+        self._watchlist.schedule.limit = min(limit or most, most)
+        try:
+            async with anyio.create_task_group() as workers:
+                await self._run(workers)
+        finally:
+            self._disarm()
+            await self._transport.aclose()
+
+    async def _run(self, workers: TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            self._start_chores(workers)
+            while entry := self._watchlist.start(self.now()):
+                self._hand_out(entry, workers)
+            if self._watchlist.ring(self.now()):
+                await asyncio.sleep(0)
+                continue
+            self._attend()
+            await self._wake.wait()
+
+    def _start_chores(self, workers: TaskGroup) -> None:
+        for batch in self._unfed:
+            workers.start_soon(self._feed, batch, name="kling_omni_async.feed")
+        self._unfed.clear()
+        while self._watchlist.unswept:
+            batch = self._watchlist.unswept.popleft()
+            workers.start_soon(self._sweep, batch, name="kling_omni_async.sweep")
+
+    def _ended(self, owner: asyncio.Task[None]) -> None:
+        """Tell all who wait why there will be nothing more."""
+        self.closed = True
+        defect = None if owner.cancelled() else owner.exception()
+        self._watchlist.shut(_unwrapped(defect) if defect else closed_error())
+
+    # One timer for the whole session.
+
+    def _attend(self) -> None:
+        """See to it that the owner wakes when there is something to do."""
+        when = self._watchlist.next_event()
+        if self._timer is not None and self._timer.when() <= when:
+            return
+        self._disarm()
+        if when <= self.now():
+            self._wake.set()
+        elif when != NEVER:
+            self._timer = self._running().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Workers: each carries one query at a time, and is parked when there is none.
+
+    def _hand_out(self, entry: Entry, workers: TaskGroup) -> None:
+        if self._parked:
+            self._parked.pop().set_result(entry)
+        else:
+            workers.start_soon(self._work, entry, name="kling_omni_async.query")
+
+    async def _work(self, entry: Entry) -> None:
+        try:
+            while True:
+                await self._query(entry)
+                following = self._watchlist.start(self.now())
+                self._attend()
+                entry = following or await self._park()
+        except asyncio.CancelledError:
+            self.cancel()  # by an outsider: without its query an id would wait for ever
+            raise
+
+    async def _park(self) -> Entry:
+        future: asyncio.Future[Entry] = self._running().create_future()
+        self._parked.append(future)
+        return await future
+
+    async def _query(self, entry: Entry) -> None:
+        answer = await self._transport.fetch(entry.task_id)
+        if isinstance(answer, KlingOmniError):
+            self._watchlist.settle(entry, answer, b"", self.now())
+            return
+        reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
+        self._watchlist.settle(entry, reply, answer.body, self.now())
+
+    # Inputs.
+
+    async def _feed(self, batch: Batch) -> None:
+        """Read a stream's input to its end."""
+        reason: Ending | None = None
+        with anyio.CancelScope() as batch.feeding:
+            reason = await self._read(batch)
+        self._input_ended(batch, reason)
+
+    def _input_ended(self, batch: Batch, reason: Ending | None) -> None:
+        batch.input_ended(reason)
+        if isinstance(reason, InvalidTaskIdError):
+            batch.close(End(reason))  # a defect of the caller's: say so at once
+            self._watchlist.close_batch(batch)
+        self._watchlist.complete_if_done(batch)
+        self._wake.set()
+
+    async def _read(self, batch: Batch) -> Exception | None:
+        """Read an input; gives the exception that it raised, if any."""
+        try:
+            if isinstance(batch.source, AsyncIterable):
+                await self._read_feed(batch, batch.source)
+            else:
+                await self._read_whole(batch, batch.source)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return RuntimeError("the input of task ids was cancelled from within")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
+            return error
+        return None
+
+    async def _read_whole(self, batch: Batch, source: Iterable[str]) -> None:
+        slices = Slices()
+        self._watchlist.being_read += 1
+        try:
+            for task_id in source:
+                self._watchlist.admit(batch, require_str(task_id), self.now(), endless=False)
+                if slices.is_over():
+                    self._attend()
+                    await slices.give_way()
+        finally:
+            self._watchlist.being_read -= 1
+
+    async def _read_feed(self, batch: Batch, source: AsyncIterable[str]) -> None:
+        slices = Slices()
+        try:
+            async for task_id in source:
+                self._watchlist.admit(batch, require_str(task_id), self.now(), endless=True)
+                self._attend()
+                if slices.is_over():
+                    await slices.give_way()
+        finally:
+            if isasyncgen(source):
+                await source.aclose()
+
+    async def _sweep(self, batch: Batch) -> None:
+        """Let the tickets of a closed stream go, in slices."""
+        slices = Slices()
+        for task_id in tuple(batch.pending):
+            self._watchlist.leave_one_of(batch, task_id)
+            if slices.is_over():
+                await slices.give_way()
+
+
+class Slices:
+    """Work cut into pieces of `SLICE_S`, measured in real time also on a virtual clock."""
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self._until = time.perf_counter() + SLICE_S
+
+    def is_over(self) -> bool:
+        """Whether it is another task's turn."""
+        return time.perf_counter() >= self._until
+
+    async def give_way(self) -> None:
+        """Let the loop run once."""
+        await asyncio.sleep(0)
+        self._until = time.perf_counter() + SLICE_S
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked the running task to end, and not only what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def closed_error() -> SessionClosedError:
+    """Give the error of a session that can be used no more."""
+    return SessionClosedError("the session is closed; open a new KlingOmniSession")
+
+
+def _unwrapped(defect: BaseException) -> BaseException:
+    """Give the one exception inside a task group's, or the group of several."""
+    inner = cast("Sequence[BaseException]", getattr(defect, "exceptions", ()))
+    return _unwrapped(inner[0]) if len(inner) == 1 else defect

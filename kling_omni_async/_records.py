@@ -1,0 +1,81 @@
+"""What the API says of a task, as frozen records without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+
+class TaskStatus(StrEnum):
+    """How far a task is; the values are the wire's own words (CometAPI docs).
+
+    UNKNOWN stands for a word that this version does not know: such a task is not finished.
+    """
+
+    SUBMITTED = "submitted"
+    PROCESSING = "processing"
+    SUCCEED = "succeed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the status never changes again."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
+
+
+@attrs.frozen(kw_only=True)
+class TaskImage:
+    """One finished image. Its URL can expire: store the image soon (CometAPI docs).
+
+    Attributes:
+        url: To be used byte for byte.
+        index: The image's place in its series, from 0, or None.
+        watermark_url: The same image with a watermark, or None.
+    """
+
+    url: str
+    index: int | None = None
+    watermark_url: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ImageTask:
+    """A task as the API described it in one answer.
+
+    Attributes:
+        task_id: The id that was asked for.
+        status: How far the task is.
+        status_message: The reason when the task failed, or None.
+        images: The finished images in order; empty until the task has succeeded.
+        external_task_id: The name that the creator gave the task, or None.
+        created_at: In UTC, or None.
+        updated_at: In UTC, or None.
+        final_unit_deduction: What the task cost, in units, or None.
+        request_id: The API's name for the answer, or None.
+        raw: The answer's ``data`` object as it came; no part of ``==``, hash and repr.
+    """
+
+    task_id: str
+    status: TaskStatus
+    status_message: str | None = None
+    images: tuple[TaskImage, ...] = ()
+    external_task_id: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    final_unit_deduction: Decimal | None = None
+    request_id: str | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], eq=False, repr=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the API has said its last word on this task."""
+        return self.status.is_terminal

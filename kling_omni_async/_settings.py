@@ -1,0 +1,196 @@
+"""Where a session sends its queries and with which key: arguments first, then the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from typing import Final
+from urllib.request import getproxies_environment, proxy_bypass
+
+import attrs
+from aiohttp import __version__ as aiohttp_version
+from yarl import URL
+
+from ._policy import PollPolicy
+from ._version import __version__
+from .errors import ConfigurationError
+
+KEY_VARIABLE: Final = "COMETAPI_KEY"
+BASE_URL_VARIABLE: Final = "COMETAPI_BASE_URL"
+DEFAULT_BASE_URL: Final = "https://api.cometapi.com"
+ROUTE: Final = "/kling/v1/images/omni-image/"
+REFRESH_S: Final = 15.0
+"""How often the gateway asks the provider anew, in s (read in the source of such gateways)."""
+
+_TRIMMED = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
+_KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
+_KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
+
+
+@attrs.frozen
+class ProxyRoute:
+    """A proxy to go through, or none."""
+
+    url: URL | None = attrs.field(default=None, repr=False)
+    auth: None = None
+    """aiohttp takes the credentials from the URL: what it has for them apart is deprecated."""
+
+
+@attrs.frozen
+class Settings:
+    """Everything about a session that never changes.
+
+    Attributes:
+        api_key: Never shown.
+        base_url: Without the route and without a slash at its end.
+        policy: How to poll.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    base_url: str
+    policy: PollPolicy
+
+    @property
+    def user_agent(self) -> str:
+        """What we call ourselves."""
+        python = ".".join(map(str, sys.version_info[:2]))
+        return f"kling-omni-async/{__version__} aiohttp/{aiohttp_version} python/{python}"
+
+    @property
+    def polls_too_fast(self) -> bool:
+        """Whether the policy asks the real API faster than its gateway refreshes."""
+        url = URL(self.base_url)
+        remote = url.scheme == "https" and not is_loopback(url.host)
+        return remote and self.policy.interval[0] < REFRESH_S
+
+    def task_url(self, segment: str) -> URL:
+        """Give the URL of a task from its encoded id."""
+        return URL(f"{self.base_url}{ROUTE}{segment}", encoded=True)
+
+    def proxy_route(self) -> ProxyRoute:
+        """Read the environment's proxy for the API; loopback never has one.
+
+        Raises:
+            ConfigurationError: The proxy is none that aiohttp can use.
+        """
+        url = URL(self.base_url)
+        host = url.host or ""
+        if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
+            return ProxyRoute()
+        proxy = getproxies_environment().get(url.scheme, "").strip(_TRIMMED)
+        return _proxy_route(url.scheme, proxy) if proxy else ProxyRoute()
+
+
+def make_settings(
+    api_key: str | None, base_url: str | None, policy: PollPolicy | None, *, allow_http: bool
+) -> Settings:
+    """Collect a session's settings.
+
+    Raises:
+        ConfigurationError: The key, the base URL or the policy cannot be used.
+    """
+    return Settings(_key(api_key), _base_url(base_url, allow_http=allow_http), _policy(policy))
+
+
+def _policy(given: object) -> PollPolicy:
+    if given is None:
+        return PollPolicy()
+    if isinstance(given, PollPolicy):
+        return given
+    raise ConfigurationError(
+        f"policy must be a PollPolicy, not {type(given).__name__}; "
+        "write policy=PollPolicy(interval=(20, 30))"
+    )
+
+
+def _key(given: object) -> str:
+    source = "api_key" if given is not None else KEY_VARIABLE
+    value = given if given is not None else os.environ.get(KEY_VARIABLE, "")
+    if not isinstance(value, str):
+        raise ConfigurationError(f"api_key must be a str, not {type(value).__name__}")
+    key = value.strip(_TRIMMED)
+    if not key:
+        hint = "is blank" if given is not None else "is not set"
+        raise ConfigurationError(
+            f"{source} {hint}: give KlingOmniSession(api_key=…) or set {KEY_VARIABLE}"
+        )
+    if not _KEY.fullmatch(key):
+        raise ConfigurationError(
+            f"{source} holds white space, quotes or characters that no key has; "
+            "give the bare key, without 'Bearer' and quotes"
+        )
+    return key
+
+
+def _base_url(given: object, *, allow_http: bool) -> str:
+    source = "base_url" if given is not None else BASE_URL_VARIABLE
+    value = given if given is not None else _base_url_outside()
+    if not isinstance(value, str):
+        raise ConfigurationError(f"base_url must be a str, not {type(value).__name__}")
+    url = _parsed(source, value.strip(_TRIMMED))
+    if url.scheme == "http" and not (allow_http or is_loopback(url.host)):
+        raise ConfigurationError(
+            f"{source} would send the key unencrypted to {url.host!r}: write https://, "
+            "or allow_http=True for a simulator in another container"
+        )
+    return str(url.origin()) + _KNOWN_SUFFIX.sub("", url.raw_path)
+
+
+def _base_url_outside() -> str:
+    return os.environ.get(BASE_URL_VARIABLE, "").strip(_TRIMMED) or DEFAULT_BASE_URL
+
+
+def _parsed(source: str, text: str) -> URL:
+    """Parse a base URL; what it says is shown only where it can hold no secret."""
+    url = _url(text)
+    if url is None:
+        raise ConfigurationError(f"{source} is no URL; write {DEFAULT_BASE_URL}")
+    if url.scheme not in {"http", "https"} or not url.host or not url.port:
+        raise ConfigurationError(f"{source} must be like {DEFAULT_BASE_URL}, with https:// before")
+    if url.user is not None or url.password is not None:
+        raise ConfigurationError(f"{source} must hold no user or password; give the key apart")
+    if "?" in text or "#" in text:
+        raise ConfigurationError(f"{source} must hold no query and no fragment ('?', '#')")
+    return url
+
+
+def _url(text: str) -> URL | None:
+    """Parse a URL; yarl drops line breaks, and says only later that a host is unusable."""
+    if " " in text or not text.isprintable():
+        return None
+    try:
+        url = URL(text)
+        _ = url.host, url.port
+    except ValueError:
+        return None
+    return url
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine by its very name, without asking DNS."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _proxy_route(scheme: str, proxy: str) -> ProxyRoute:
+    url = _url(proxy if "://" in proxy else f"http://{proxy}")
+    if url is None or url.scheme not in {"http", "https"} or not url.host or not url.port:
+        raise ConfigurationError(
+            f"{scheme.upper()}_PROXY names no http:// proxy; set one, or unset it"
+        )
+    if not _fits_a_header(url.user or "", url.password or ""):
+        raise ConfigurationError(
+            f"{scheme.upper()}_PROXY has a user or password that no header carries: "
+            "write them without letters beyond Latin-1, and the user without ':'"
+        )
+    return ProxyRoute(url)
+
+
+def _fits_a_header(user: str, password: str) -> bool:
+    return ":" not in user and max(user + password, default="") <= "\xff"

@@ -1,0 +1,41 @@
+"""Validators of attrs fields whose complaints name the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from attrs import Attribute
+
+Validator: TypeAlias = Callable[[object, "Attribute[Any]", object], None]
+
+
+def whole(least: int) -> Validator:
+    """Require an ``int`` that is no ``bool``, from ``least`` up."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if type(value) is not int:
+            raise TypeError(f"{attribute.name} must be an int, got {value!r}")
+        if value < least:
+            raise ValueError(f"{attribute.name} must be at least {least}, got {value}")
+
+    return check
+
+
+def not_negative(_: object, attribute: Attribute[Any], value: object) -> None:
+    """Require a number from 0 up; infinity is one."""
+    if not _number(attribute, value) >= 0:
+        raise ValueError(f"{attribute.name} must be 0 or more, got {value!r}")
+
+
+def positive(_: object, attribute: Attribute[Any], value: object) -> None:
+    """Require a finite number above 0."""
+    if not 0 < _number(attribute, value) < math.inf:
+        raise ValueError(f"{attribute.name} must be above 0 and finite, got {value!r}")
+
+
+def _number(attribute: Attribute[Any], value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name} must be a number, got {value!r}")
+    return value

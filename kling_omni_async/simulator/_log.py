@@ -1,0 +1,103 @@
+"""What was asked of the simulator, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+
+from attrs import evolve, frozen
+
+
+@frozen(kw_only=True)
+class Query:
+    """One request to the API's host, images left out.
+
+    Attributes:
+        task_id: The id that a query asks for; None for a create request or an unknown path.
+        method: The HTTP method.
+        path: Path and query string, still percent-encoded, as they came.
+        authorised: Whether it carried the right key.
+        connection: Which TCP connection it came on, counted from 1.
+        started: When it arrived, in seconds of the event loop's clock.
+        finished: When it was answered or had ended otherwise; None while it is in flight.
+        status: The HTTP status answered; None while in flight, or if no answer was sent.
+    """
+
+    task_id: str | None
+    method: str
+    path: str
+    authorised: bool
+    connection: int
+    started: float
+    finished: float | None = None
+    status: int | None = None
+
+
+class QueryLog:
+    """The last queries, in order of arrival."""
+
+    def __init__(self, *, size: int) -> None:
+        self._queries: deque[Query] = deque(maxlen=size)
+        self.begun = 0
+        self._by_task: dict[str | None, list[Query]] | None = None
+        self._arrival = asyncio.Event()
+        self.in_flight = 0
+        self.in_flight_peak = 0
+
+    def begin(self, query: Query) -> int:
+        """Note a query that has arrived, and return its number for :meth:`end`."""
+        self._queries.append(query)
+        self._by_task = None
+        self.begun += 1
+        self.in_flight += 1
+        self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+        self._arrival.set()
+        self._arrival = asyncio.Event()
+        return self.begun
+
+    def end(self, number: int, *, finished: float, status: int | None) -> None:
+        """Note that a query is over."""
+        self.in_flight -= 1
+        self._by_task = None
+        index = number - 1 - self.begun + len(self._queries)
+        if index >= 0:  # else it has left the log
+            query = self._queries[index]
+            self._queries[index] = evolve(query, finished=finished, status=status)
+
+    def all(self) -> tuple[Query, ...]:
+        """Return every query that is still in the log."""
+        return tuple(self._queries)
+
+    def of(self, task_id: str) -> tuple[Query, ...]:
+        """Return the queries of one id that are still in the log."""
+        return tuple(self._grouped().get(task_id, ()))
+
+    def gaps(self, task_id: str | None) -> list[float]:
+        """Return the pauses between queries of one id, or of every id."""
+        if task_id is not None:
+            return _gaps(self.of(task_id))
+        groups = self._grouped().items()
+        return [gap for name, group in groups if name is not None for gap in _gaps(group)]
+
+    async def arrivals(self, count: int, task_id: str | None) -> None:
+        """Wait until the log holds ``count`` queries."""
+        while len(self.all() if task_id is None else self.of(task_id)) < count:
+            await self._arrival.wait()
+
+    def _grouped(self) -> dict[str | None, list[Query]]:
+        """Sort by id, once for all calls between two changes."""
+        if self._by_task is None:
+            self._by_task = {}
+            for query in self._queries:
+                self._by_task.setdefault(query.task_id, []).append(query)
+        return self._by_task
+
+
+def _gaps(queries: Sequence[Query]) -> list[float]:
+    # one still in flight overlaps with the next: below zero for certain
+    return [
+        after.started - (float("inf") if before.finished is None else before.finished)
+        for before, after in pairwise(queries)
+    ]

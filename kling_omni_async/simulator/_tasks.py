@@ -1,0 +1,110 @@
+"""The life of a simulated task. Pure: the time comes in as ``now``, in simulated seconds."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal, TypeAlias
+
+from attrs import evolve, field, frozen
+from attrs.validators import instance_of, optional
+
+from ._checks import not_negative, whole
+
+Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
+
+_SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
+_SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
+_MOST_SECONDS_SUBMITTED = 10.0
+
+
+@frozen(kw_only=True)
+class SimulatedTask:
+    """What the simulator knows of one task; times are seconds of the simulated clock."""
+
+    task_id: str = field(validator=instance_of(str))
+    created: float
+    duration: float = field(validator=not_negative)
+    images: int = field(default=1, validator=whole(0))
+    reason: str | None = field(default=None, validator=optional(instance_of(str)))
+    series: bool = False
+    watermarked: bool = False
+    wrapped: bool = False
+    external_task_id: str | None = field(default=None, validator=optional(instance_of(str)))
+    units: str | None = field(default=None, validator=optional(instance_of(str)))
+
+    @property
+    def finished(self) -> float:
+        """When the final status is reached."""
+        return self.created + self.duration
+
+    @property
+    def started(self) -> float:
+        """When it turns from submitted to processing: after a tenth of its time, 10 s at most."""
+        return self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
+
+    def status(self, now: float) -> Status:
+        """Tell the word of the wire for the time ``now``."""
+        if now >= self.finished:
+            return "succeed" if self.reason is None else "failed"
+        return "submitted" if now < self.started else "processing"
+
+    def updated(self, now: float) -> float:
+        """Tell when the status of ``now`` was reached."""
+        reached = {"submitted": self.created, "processing": self.started}
+        return reached.get(self.status(now), self.finished)
+
+    def finish(self, now: float) -> SimulatedTask:
+        """Return the task as one that has finished by ``now``."""
+        return evolve(self, duration=min(self.duration, now - self.created))
+
+
+class TaskBook:
+    """All tasks of one simulator, and the source of new ids."""
+
+    def __init__(self, *, seed: int) -> None:
+        self._random = random.Random(f"tasks {seed}")
+        self._tasks: dict[str, SimulatedTask] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def get(self, task_id: str | None) -> SimulatedTask | None:
+        """Look a task up."""
+        return None if task_id is None else self._tasks.get(task_id)
+
+    def add(self, task: SimulatedTask) -> None:
+        """Take a task in.
+
+        Raises:
+            ValueError: The id is empty or taken.
+        """
+        if not task.task_id or task.task_id in self._tasks:
+            raise ValueError(f"task_id must be new and not empty, got {task.task_id!r}")
+        self._tasks[task.task_id] = task
+
+    def new_id(self) -> str:
+        """Draw an id of 18 decimal digits, above 2^53 (seen in published answers)."""
+        while True:
+            task_id = str(self._random.randrange(10**17, 10**18))
+            if task_id not in self._tasks:
+                return task_id
+
+    def new_duration(self, *, fails: bool) -> float:
+        """Draw how many simulated seconds a task takes."""
+        return _SECONDS_OF_A_REFUSAL if fails else self._random.uniform(*_SECONDS_OF_AN_IMAGE)
+
+    def finish(self, task_id: str, now: float) -> None:
+        """Make a task finish by ``now``.
+
+        Raises:
+            KeyError: There is no such task.
+        """
+        self._tasks[task_id] = self._tasks[task_id].finish(now)
+
+    def remove(self, task_id: str) -> None:
+        """Forget a task.
+
+        Raises:
+            KeyError: There is no such task.
+        """
+        del self._tasks[task_id]

@@ -1,0 +1,128 @@
+"""The project's checks: bare ``nox`` runs them all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "typing", "tests", "oldest", "wheel", "coverage"]
+nox.options.reuse_venv = "yes"
+# Newer Pythons that are missing are left out below, so only the oldest can be an error here.
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+COVERAGE_DATA = ROOT / ".nox" / "coverage-data"
+PACKAGE = "kling_omni_async"
+
+
+def runs(python: str) -> bool:
+    """Whether this Python is here and works, which the shim of a version manager may not."""
+    path = shutil.which(f"python{python}")
+    if path is None:
+        return False
+    return subprocess.run([path, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+OLDEST, *NEWER = nox.project.python_versions(PYPROJECT)
+MISSING = [python for python in NEWER if not runs(python)]
+PYTHONS = [python for python in (OLDEST, *NEWER) if python not in MISSING]
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Give the requirements of a dependency group."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def warn_of_missing_pythons(session: nox.Session) -> None:
+    """Say aloud which Pythons are left out."""
+    for python in MISSING:
+        session.warn(f"NOT TESTED on Python {python}: no working python{python} on this machine")
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """Check style, format and layers."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session(python=OLDEST)
+def typing(session: nox.Session) -> None:
+    """Check the types, and that no public one is left open."""
+    session.install("-e", ".[cli]", *group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests under coverage; ``nox -s tests -- -k name`` runs some."""
+    warn_of_missing_pythons(session)
+    session.install("-e", ".[cli]", *group("test"))
+    data = COVERAGE_DATA / str(session.python)
+    shutil.rmtree(data, ignore_errors=True)
+    data.mkdir(parents=True)
+    session.run(
+        *("coverage", "run", "-m", "pytest", *session.posargs),
+        env={"COVERAGE_FILE": str(data / ".coverage")},
+    )
+
+
+@nox.session(python=OLDEST, reuse_venv=False)
+def oldest(session: nox.Session) -> None:
+    """Run the tests against the lower bound of each run-time dependency."""
+    project = PYPROJECT["project"]
+    bounds = project["dependencies"] + project["optional-dependencies"]["cli"]
+    pins = [bound.replace(">=", "==") for bound in bounds]
+    session.install("-e", ".[cli]", *pins, *group("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST, reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """Run the tests against the built wheel, from outside the checkout."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as name:
+        outside = Path(name)
+        session.run("python", "-m", "build", "--outdir", name, silent=True)
+        (built,) = outside.glob("*.whl")
+        check_contents(session, built)
+        session.install(f"{built}[cli]", *group("test"))
+        for file in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / file, outside)
+        for folder in ("docs", "tests"):
+            shutil.copytree(ROOT / folder, outside / folder)
+        with session.chdir(outside):
+            session.run("pytest", *session.posargs)
+
+
+def check_contents(session: nox.Session, built: Path) -> None:
+    """Check that a wheel holds the typed package and nothing else."""
+    with ZipFile(built) as archive:
+        names = archive.namelist()
+    if f"{PACKAGE}/py.typed" not in names:
+        session.error("the wheel has no py.typed")
+    strangers = [name for name in names if not name.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))]
+    if strangers:
+        session.error(f"the wheel holds more than the package: {strangers}")
+
+
+@nox.session(python=OLDEST)
+def coverage(session: nox.Session) -> None:
+    """Combine what the tests covered on each Python; under 100 % is a failure."""
+    warn_of_missing_pythons(session)
+    session.install(*group("coverage"))
+    env = {"COVERAGE_FILE": str(COVERAGE_DATA / ".coverage")}
+    data = [str(COVERAGE_DATA / python) for python in PYTHONS]
+    session.run("coverage", "combine", "--keep", "--quiet", *data, env=env)
+    session.run("coverage", "report", env=env)

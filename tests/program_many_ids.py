@@ -1,0 +1,118 @@
+"""Watches very many ids in one process, in virtual time, and prints what that took.
+
+Run as ``python -m tests.program_many_ids COUNT``; prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import sys
+import time
+from random import Random
+from typing import Any
+
+from kling_omni_async import KlingOmniError, OutcomeStream, PollPolicy
+from kling_omni_async._batch import Batch
+from kling_omni_async._poller import Poller
+from kling_omni_async._wire import Answer
+
+from .virtual_clock import VirtualClockLoop
+
+PENDING = json.dumps({"code": 0, "data": {"task_status": "processing", "created_at": 1}}).encode()
+DONE = json.dumps(
+    {"code": 0, "data": {"task_status": "succeed", "task_result": {"images": ["https://x/y"]}}}
+).encode()
+
+
+class SecondTimeLucky:
+    """A transport without a network: each id is finished at its second query."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, int] = {}
+
+    async def open(self) -> int | None:
+        return None
+
+    async def fetch(self, task_id: str) -> Answer | KlingOmniError:
+        count = self.asked[task_id] = self.asked.get(task_id, 0) + 1
+        await asyncio.sleep(0)
+        return Answer(200, DONE if count > 1 else PENDING)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Heartbeat:
+    """Measures how long the loop was held between two of its passes, in s of CPU time.
+
+    The collector's own time is counted apart: it depends on all that the process holds.
+    """
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+        self.worst_with_collector_s = 0.0
+        self._collected_s = 0.0
+        self._began = 0.0
+        gc.callbacks.append(self._on_collection)
+
+    def _on_collection(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self._collected_s += time.thread_time() - self._began
+
+    async def beat_until(self, batch: Batch, count: int) -> None:
+        while batch.total < count:
+            self._collected_s, began = 0.0, time.thread_time()
+            await asyncio.sleep(0)
+            held = time.thread_time() - began
+            self.worst_with_collector_s = max(self.worst_with_collector_s, held)
+            self.worst_s = max(self.worst_s, held - self._collected_s)
+        gc.callbacks.remove(self._on_collection)
+
+
+def timers() -> int:
+    """Count the timers that the loop holds."""
+    loop: Any = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)
+
+
+async def main(count: int) -> dict[str, Any]:
+    """Watch so many ids to their end; gives the figures."""
+    task_ids = [str(10**17 + number) for number in range(count)]
+    transport, heartbeat = SecondTimeLucky(), Heartbeat()
+    poller = Poller(PollPolicy(timeout=None), transport, rng=Random(1))
+    batch = Batch(task_ids, timeout=None)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with OutcomeStream(lambda: poller, batch) as outcomes:
+        began = time.thread_time()
+        await heartbeat.beat_until(batch, count)
+        adding_s = time.thread_time() - began
+        most_tasks, most_timers, seen = 0, 0, 0
+        async for outcome in outcomes:
+            seen += outcome.ok
+            if seen % 1000 == 1:
+                most_tasks = max(most_tasks, len(asyncio.all_tasks()))
+                most_timers = max(most_timers, timers())
+    await poller.aclose()
+    return {
+        "ids": count,
+        "succeeded": seen,
+        "least_queries": min(transport.asked.values()),
+        "most_tasks": most_tasks,
+        "most_timers": most_timers,
+        "adding_us_each": round(adding_s / count * 1e6, 1),
+        "held_ms": round(heartbeat.worst_s * 1e3, 1),
+        "held_with_collector_ms": round(heartbeat.worst_with_collector_s * 1e3, 1),
+        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "rss_before_mb": round(before / 1024),
+        "virtual_s": round(asyncio.get_running_loop().time()),
+    }
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        sys.stdout.write(json.dumps(runner.run(main(int(sys.argv[1])))) + "\n")

@@ -1,0 +1,165 @@
+"""Every error says what happened, and survives being copied and sent to another process."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+
+from kling_omni_async import ImageTask, TaskStatus, errors
+from kling_omni_async.errors import ApiError, KlingOmniError, fresh
+
+TASK = ImageTask(task_id="t-1", status=TaskStatus.PROCESSING, raw={"task_status": "processing"})
+
+
+def samples() -> dict[str, KlingOmniError]:
+    """Give one error of each class, with every attribute set to something of its own."""
+    made: list[KlingOmniError] = [
+        errors.KlingOmniError("text", task_id="t-1"),
+        errors.ConfigurationError("text", task_id="t-1"),
+        errors.InvalidTaskIdError("text", task_id="t-1"),
+        errors.SessionClosedError("text", task_id="t-1"),
+        errors.WrongLoopError("text", task_id="t-1"),
+        errors.TransportError("text", task_id="t-1", reason="dns"),
+        errors.ResponseError(
+            "text", task_id="t-1", http_status=301, snippet="<html>", location="https://b.example/"
+        ),
+        errors.TaskFailedError("text", task_id="t-1", task=TASK),
+        errors.NoImagesError("text", task_id="t-1", task=TASK),
+        errors.PollTimeoutError(
+            "text",
+            task_id="t-1",
+            task=TASK,
+            last_error=errors.ServerError("Bad Gateway", task_id="t-1", http_status=502),
+        ),
+    ]
+    made += [
+        kind(
+            "text",
+            task_id="t-1",
+            http_status=429,
+            code=1303,
+            request_id="req-1",
+            retry_after=2.5,
+        )
+        for kind in (
+            errors.ApiError,
+            errors.AuthenticationError,
+            errors.PermissionDeniedError,
+            errors.AccountError,
+            errors.TaskNotFoundError,
+            errors.RateLimitError,
+            errors.ServerError,
+        )
+    ]
+    return {type(error).__name__: error for error in made}
+
+
+def facts(error: KlingOmniError) -> dict[str, object]:
+    """Give everything that an error says, so that two of them can be compared."""
+    attributes = dict(vars(error))
+    if isinstance(error, errors.PollTimeoutError) and error.last_error is not None:
+        attributes["last_error"] = facts(error.last_error)
+    return {"class": type(error), "args": error.args, "text": str(error), **attributes}
+
+
+SAMPLES = samples()
+EVERY_CLASS = pytest.mark.parametrize("name", errors.__all__)
+
+
+@EVERY_CLASS
+def test_every_class_has_a_sample(name: str) -> None:
+    """The samples of these tests leave no class out."""
+    assert type(SAMPLES[name]) is getattr(errors, name)
+
+
+@EVERY_CLASS
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_survives_pickling(name: str, protocol: int) -> None:
+    """A pickled error comes back with its class, text and attributes."""
+    error = SAMPLES[name]
+    assert facts(pickle.loads(pickle.dumps(error, protocol))) == facts(error)  # noqa: S301 - ours
+
+
+@EVERY_CLASS
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, fresh])
+def test_survives_copying(name: str, duplicate: Callable[[KlingOmniError], KlingOmniError]) -> None:
+    """A copy is another object that says the same."""
+    error = SAMPLES[name]
+    double = duplicate(error)
+    assert double is not error
+    assert facts(double) == facts(error)
+
+
+def test_fresh_shares_no_traceback() -> None:
+    """The copy that is raised starts without the frames of the one that was kept."""
+    kept = errors.ServerError("text", http_status=500)
+    with pytest.raises(errors.ServerError):
+        raise kept
+    assert kept.__traceback__ is not None
+    assert fresh(kept).__traceback__ is None
+
+
+@EVERY_CLASS
+def test_transient_classes(name: str) -> None:
+    """Exactly four classes say that the trouble may pass by itself."""
+    transient = {"TransportError", "ResponseError", "RateLimitError", "ServerError"}
+    assert SAMPLES[name].transient is (name in transient)
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("ConfigurationError", ValueError),
+        ("InvalidTaskIdError", ValueError),
+        ("SessionClosedError", RuntimeError),
+        ("WrongLoopError", RuntimeError),
+        ("PollTimeoutError", TimeoutError),
+        ("PollTimeoutError", OSError),
+    ],
+)
+def test_builtin_bases(name: str, builtin: type[Exception]) -> None:
+    """Code that knows only Python's own errors catches ours too."""
+    with pytest.raises(builtin, match="text"):
+        raise SAMPLES[name]
+
+
+@EVERY_CLASS
+def test_needs_no_arguments(name: str) -> None:
+    """Each class can be made bare, and then concerns no id."""
+    error: KlingOmniError = getattr(errors, name)()
+    assert error.task_id is None
+    assert error.args == ("",)
+
+
+@EVERY_CLASS
+def test_carries_the_id(name: str) -> None:
+    """Each class takes the id that it is about."""
+    assert SAMPLES[name].task_id == "t-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ApiError("no such model", http_status=503, code="x"), "HTTP 503, code x: no such model"),
+        (ApiError("no such model", http_status=503), "HTTP 503: no such model"),
+        (ApiError(http_status=404, code=1200), "HTTP 404, code 1200: Not Found"),
+        (ApiError(http_status=520), "HTTP 520: no message"),
+        (ApiError("余额不足", http_status=429, code=1102), "HTTP 429, code 1102: 余额不足"),
+    ],
+)
+def test_text_of_an_api_error(error: ApiError, text: str) -> None:
+    """The text names the status, the code if there is one, and the API's or HTTP's own words."""
+    assert str(error) == text
+
+
+def test_message_is_the_apis_own() -> None:
+    """`ApiError.message` holds the API's words alone."""
+    assert ApiError("quota", http_status=403, code="x").message == "quota"
+
+
+def test_failed_task_text_is_the_reason() -> None:
+    """The text of `TaskFailedError` is the API's reason and nothing else."""
+    assert str(errors.TaskFailedError("Image pixel is invalid")) == "Image pixel is invalid"

@@ -1,0 +1,143 @@
+"""A policy is right, or it is refused with the name of the field and a rule to follow."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import attrs
+import pytest
+
+from kling_omni_async import ConfigurationError, PollPolicy
+from kling_omni_async._ids import shown
+from kling_omni_async._policy import require_timeout
+
+TOO_LONG_TO_WRITE = 10**5000
+"""Python writes no int of more than 4,300 digits."""
+
+
+def test_defaults() -> None:
+    """The defaults are those of the documentation."""
+    assert attrs.asdict(PollPolicy()) == {
+        "interval": (20.0, 30.0),
+        "timeout": 3600.0,
+        "max_concurrency": 100,
+        "max_rate": 100.0,
+        "query_timeout": 15.0,
+        "confirmations": 2,
+        "max_response_bytes": 1_048_576,
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("interval", (0, 1)),
+        ("interval", (5, 5)),
+        ("interval", (0.001, 1e300)),
+        ("timeout", None),
+        ("timeout", 0),
+        ("timeout", 0.5),
+        ("max_concurrency", 1),
+        ("max_rate", None),
+        ("max_rate", 0.01),
+        ("query_timeout", 1),
+        ("confirmations", 1),
+        ("max_response_bytes", 1),
+    ],
+)
+def test_good_values(field: str, value: Any) -> None:
+    """Values on the edge of what is allowed are kept as they are."""
+    assert getattr(PollPolicy(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize("value", [(20, 30), [20, 30], (20.0, 30)])
+def test_interval_becomes_two_floats(value: Any) -> None:
+    """Any sequence of two numbers will do for the interval."""
+    interval = PollPolicy(interval=value).interval
+    assert interval == (20.0, 30.0)
+    assert [type(bound) for bound in interval] == [float, float]
+
+
+NUMBERS = [math.nan, math.inf, -math.inf, -1, -0.5, True, "5", [5], 1j, TOO_LONG_TO_WRITE]
+WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        *(("timeout", value, "a number of s, 0 or more, or None") for value in NUMBERS),
+        *(("max_rate", value, "a number above 0, or None") for value in [*NUMBERS, 0]),
+        *(("query_timeout", value, "a number of s above 0") for value in [*NUMBERS, 0, None]),
+        *(("max_concurrency", value, "a whole number of 1 or more") for value in WHOLE),
+        *(("confirmations", value, "a whole number of 1 or more") for value in WHOLE),
+        *(("max_response_bytes", value, "a whole number of 1 or more") for value in WHOLE),
+        *(
+            ("interval", value, "two numbers of s, the lower first, such as (20, 30)")
+            for value in [
+                None,
+                20,
+                "20",
+                (20,),
+                (20, 25, 30),
+                (30, 20),
+                (-1, 20),
+                (0, 0),
+                (0, math.inf),
+                (math.nan, 20),
+                (20, math.nan),
+                (False, True),
+                ("20", "30"),
+                {20, 30},
+                (1, TOO_LONG_TO_WRITE),
+            ]
+        ),
+    ],
+    ids=shown,
+)
+def test_bad_values(field: str, value: Any, rule: str) -> None:
+    """A bad value is refused with the field's name and what to write instead."""
+    with pytest.raises(
+        ConfigurationError, match=rf"^PollPolicy\.{field} must be {re.escape(rule)}, not "
+    ):
+        PollPolicy(**{field: value})
+
+
+def test_bad_value_is_shown() -> None:
+    """The message shows the bad value, cut to a length that fits, or its type at least."""
+    with pytest.raises(ConfigurationError, match=r"not -5$"):
+        PollPolicy(timeout=-5)
+    with pytest.raises(ConfigurationError) as caught:
+        PollPolicy(timeout="x" * 10_000)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert len(str(caught.value)) < 200
+    with pytest.raises(ConfigurationError, match=r"not a int$"):
+        PollPolicy(timeout=TOO_LONG_TO_WRITE)
+
+
+def test_change_is_checked_too() -> None:
+    """A policy evolved from another is checked like a new one."""
+    with pytest.raises(ConfigurationError, match=r"PollPolicy\.confirmations"):
+        attrs.evolve(PollPolicy(), confirmations=0)
+
+
+def test_mean_interval() -> None:
+    """The mean lies in the middle of the interval."""
+    assert PollPolicy(interval=(10, 40)).mean_interval == 25.0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, None), (0, 0.0), (5, 5.0), (0.25, 0.25), (1e300, 1e300)]
+)
+def test_time_limit_of_a_verb(given: float | None, expected: float | None) -> None:
+    """A verb's own time limit is a number of s from 0 on, or None."""
+    assert require_timeout(given) == expected
+
+
+@pytest.mark.parametrize("given", NUMBERS, ids=shown)
+def test_bad_time_limit_of_a_verb(given: Any) -> None:
+    """Any other time limit is refused with a rule to follow."""
+    with pytest.raises(
+        ConfigurationError, match="timeout must be a number of s, 0 or more, or None, not "
+    ):
+        require_timeout(given)

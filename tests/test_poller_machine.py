@@ -1,0 +1,821 @@
+"""Whatever comes in whatever order, polling keeps its promises: hypothesis looks for a plan."""
+
+# A plan is judged by what comes out; some promises (nothing is kept) are only visible inside.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterable
+from types import NoneType
+from typing import Final
+
+import attrs
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from kling_omni_async import (
+    AccountError,
+    ApiError,
+    AuthenticationError,
+    ImageTask,
+    InvalidTaskIdError,
+    KlingOmniError,
+    NoImagesError,
+    OutcomeStream,
+    PollPolicy,
+    PollTimeoutError,
+    ResponseError,
+    SessionClosedError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskOutcome,
+    TransportError,
+)
+from kling_omni_async._batch import Batch
+from kling_omni_async._timers import NEVER, Timed, TimerHeap
+from kling_omni_async._waiting import Entry
+from kling_omni_async._wire import Answer
+
+from . import scripted
+from .scripted import Line, ScriptedTransport, Start, poller_of, scripted_session
+from .virtual_clock import VirtualClockLoop
+
+GRACE_S: Final = 5.0
+SLACK_S: Final = 1e-6
+"""What times that were added up may differ by, in s."""
+
+ALL_PASSES: Final = 40
+LONG_S: Final = 5000.0
+IDS: Final = ("a", "b", "c", "d", "e")
+MALFORMED: Final = "not an id"
+
+
+class InputFailedError(Exception):
+    """What an input raises at its end."""
+
+
+@attrs.frozen(eq=False)
+class Word:
+    """What the machine knows of an answer, whatever the library makes of it.
+
+    Attributes:
+        answer: What comes over the wire.
+        final: The class of the error that ends the id's waiting, `ImageTask` for success, or
+            None where the word ends nothing.
+        doubtful: Whether it has to be said again.
+        readable: Whether the API itself said it, to a key that it accepts.
+        fault_of_setup: The class that ends all waiting as long as nothing readable came.
+        of_key: Whether it ends all waiting later too, if it is confirmed.
+        limits: Whether it closes the gate.
+        retry_after: The pause that it asks for, in s.
+    """
+
+    answer: Answer | KlingOmniError
+    final: type[object] | None = None
+    doubtful: bool = False
+    readable: bool = False
+    fault_of_setup: type[KlingOmniError] | None = None
+    of_key: bool = False
+    limits: bool = False
+    retry_after: float | None = None
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it says nothing about the task."""
+        return self.final is None and self not in {WORDS["pending"], WORDS["submitted"]}
+
+
+WORDS: Final = {
+    "pending": Word(scripted.PENDING, readable=True),
+    "submitted": Word(scripted.SUBMITTED, readable=True),
+    "succeed": Word(scripted.SUCCEED, ImageTask, readable=True),
+    "failed": Word(scripted.FAILED, TaskFailedError, readable=True),
+    "bad request": Word(scripted.BAD_REQUEST, ApiError, readable=True),
+    "no images": Word(scripted.IMAGELESS, NoImagesError, doubtful=True, readable=True),
+    "not found": Word(scripted.NOT_FOUND, TaskNotFoundError, doubtful=True, readable=True),
+    "502": Word(scripted.BAD_GATEWAY),
+    "5000": Word(scripted.API_TROUBLE, readable=True),
+    "429": Word(scripted.limited(), readable=True, limits=True),
+    "429 for 40 s": Word(scripted.limited("40"), readable=True, limits=True, retry_after=40.0),
+    "429 for a day": Word(scripted.limited("86400"), readable=True, limits=True, retry_after=120.0),
+    "bare 429": Word(Answer(429, b""), limits=True),
+    "401": Word(scripted.UNAUTHORIZED, fault_of_setup=AuthenticationError, of_key=True),
+    "no balance": Word(scripted.NO_BALANCE, fault_of_setup=AccountError, of_key=True),
+    "web page": Word(scripted.WEB_PAGE, fault_of_setup=ResponseError),
+    "certificate": Word(scripted.BAD_CERTIFICATE, fault_of_setup=TransportError),
+    "reset": Word(scripted.RESET),
+}
+TIMED_OUT: Final = Word(scripted.TIMED_OUT.answer)
+
+
+@attrs.frozen(repr=False)
+class Spoken(Line):
+    """A line of a script together with what it means."""
+
+    word: Word = TIMED_OUT
+
+    def __repr__(self) -> str:
+        return f"<{_name_of(self)} in {self.after} s>"
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A call of `wait`, `watch` or `query`."""
+
+    verb: str
+    task_id: str
+    timeout: float | None
+    called: float
+    task: asyncio.Task[None] | None = None
+    begun: float | None = None
+    ended: float | None = None
+    result: object = None
+
+    @property
+    def deadline(self) -> float:
+        return NEVER if self.timeout is None else self.called + self.timeout
+
+
+@attrs.define(eq=False)
+class Reader:
+    """A stream, who reads it, and what came out."""
+
+    stream: OutcomeStream
+    batch: Batch
+    timeout: float | None
+    feed: asyncio.Queue[str | None] | None
+    unpaused: asyncio.Event = attrs.Factory(asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    expected: Counter[str] = attrs.Factory(Counter)
+    out: list[tuple[float, TaskOutcome]] = attrs.Factory(list)
+    first_query: dict[str, float] = attrs.Factory(dict)
+    input_error: InputFailedError | None = None
+    input_ended: bool = False
+    begun: bool = False
+    left: float | None = None
+    is_left: bool = False
+    end: BaseException | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.begun and not self.batch.closed
+
+
+class Gate:
+    """An own account of when a 429 holds scheduled queries back."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.since = -NEVER
+        self.until = -NEVER
+        self.pause: tuple[float, float, float] | None = None
+        self._step = 0
+
+    def hear(self, word: Word, start: Start, at: float) -> None:
+        if start.at < self.until:
+            return
+        if not word.limits:
+            if word.readable:
+                self.closed, self._step = False, 0
+            return
+        base = min(2.0**self._step, 20.0)
+        if word.retry_after is None:
+            self._step += 1
+            self.pause = (at, base, 1.5 * base)
+        else:
+            self.pause = (at, word.retry_after, word.retry_after)
+        self.closed, self.since = True, at
+
+
+class Setup:
+    """An own account of when the set-up is taken for wrong."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._heard = False
+        self._suspect_since: float | None = None
+        self._interval_s = interval_s
+
+    def is_wrong(self, word: Word, start: Start, at: float) -> bool:
+        if word.readable:
+            self._heard, self._suspect_since = True, None
+            return False
+        if not self._heard:
+            return word.fault_of_setup is not None
+        if not word.of_key:
+            return False
+        if self._suspect_since is None:
+            self._suspect_since = at
+            return False
+        confirmed = start.at >= self._suspect_since + self._interval_s
+        if confirmed:
+            self._suspect_since = None
+        return confirmed
+
+
+PASSES = st.sampled_from([ALL_PASSES, 0, 1, 2, 3, 5, 8])
+TIMEOUTS = st.sampled_from([None, 0.0, 7.0, 60.0, 600.0])
+TASK_IDS = st.sampled_from(IDS)
+ANY_IDS = st.lists(st.sampled_from((*IDS, MALFORMED)), max_size=7)
+PICK = st.integers(0, 20)
+DELAYS = st.sampled_from([0.3, 0.0, 0.015, 3.0, 9.0, math.inf])
+LINES = st.builds(
+    lambda name, after: Spoken(WORDS[name].answer, after, None, WORDS[name]),
+    st.sampled_from(list(WORDS)),
+    DELAYS,
+)
+SCRIPTS = st.lists(
+    st.builds(lambda line, times: [line] * times, LINES, st.integers(1, 3)), min_size=1, max_size=4
+).map(lambda parts: [line for part in parts for line in part])
+POLICIES = st.builds(
+    PollPolicy,
+    interval=st.sampled_from([(20.0, 30.0), (20.0, 20.0), (15.0, 40.0), (0.0, 5.0)]),
+    max_concurrency=st.sampled_from([100, 1, 2, 3]),
+    max_rate=st.sampled_from([100.0, None, 0.1, 0.5, 4.0]),
+    query_timeout=st.sampled_from([15.0, 4.0]),
+    confirmations=st.sampled_from([2, 1, 3]),
+)
+
+
+class PollerMachine(RuleBasedStateMachine):
+    """Drives a session over a scripted transport and keeps an own account of what is due."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualClockLoop()
+        self.waiters: list[Waiter] = []
+        self.readers: list[Reader] = []
+        self.wrongs: list[str] = []
+        self.last_end: dict[str, float] = {}
+        self.entries: dict[str, Entry | None] = {}
+        self.doubts: dict[str, tuple[type[object], int]] = {}
+        self.finals: dict[str, set[type[object]]] = {task_id: set() for task_id in IDS}
+        self.endings: list[tuple[float, type[KlingOmniError]]] = []
+        self.due: list[tuple[Waiter | Reader, str]] = []
+        self.answers_at: dict[Start, float] = {}
+        self.by_hand: set[Start] = set()
+        self.gate = Gate()
+        self.settled = True
+        self.closed = False
+
+    # The plan.
+
+    @initialize(
+        policy=POLICIES,
+        seed=st.integers(0, 3),
+        scripts=st.fixed_dictionaries(dict.fromkeys(IDS, SCRIPTS)),
+        finale=st.sampled_from(["drain", "close", "cancel the owner"]),
+    )
+    def set_up(
+        self, policy: PollPolicy, seed: int, scripts: dict[str, list[Line]], finale: str
+    ) -> None:
+        self.policy = policy
+        self.finale = finale
+        self.setup = Setup(policy.interval[0])
+        self.transport = ScriptedTransport(
+            scripts, query_timeout=policy.query_timeout, on_start=self._started, on_end=self._ended
+        )
+        self.session = scripted_session(self.transport, policy, seed=seed)
+        self.poller = poller_of(self.session)
+        self.inside = self.poller._watchlist
+
+    @rule(task_id=TASK_IDS, lines=SCRIPTS)
+    def script(self, task_id: str, lines: list[Spoken]) -> None:
+        self.transport.scripts[task_id] = deque(lines)
+
+    @rule(task_ids=ANY_IDS, timeout=TIMEOUTS, passes=PASSES)
+    def poll(self, task_ids: list[str], timeout: float | None, passes: int) -> None:
+        self._read(task_ids, None, timeout)
+        self.readers[-1].expected.update(set(task_ids))
+        self._run(passes)
+
+    @rule(task_ids=ANY_IDS, timeout=TIMEOUTS, passes=PASSES)
+    def poll_a_feed(self, task_ids: list[str], timeout: float | None, passes: int) -> None:
+        feed: asyncio.Queue[str | None] = asyncio.Queue()
+        for task_id in task_ids:
+            feed.put_nowait(task_id)
+        self._read(self._feed(feed), feed, timeout)
+        self._run(passes)
+
+    @precondition(lambda self: any(reader.feed for reader in self.readers))
+    @rule(pick=PICK, task_ids=ANY_IDS, passes=PASSES)
+    def feed(self, pick: int, task_ids: list[str], passes: int) -> None:
+        feeds = [reader.feed for reader in self.readers if reader.feed is not None]
+        for task_id in task_ids:
+            feeds[pick % len(feeds)].put_nowait(task_id)
+        self._run(passes)
+
+    @precondition(lambda self: any(reader.feed for reader in self.readers))
+    @rule(pick=PICK, fails=st.booleans(), passes=PASSES)
+    def end_a_feed(self, pick: int, *, fails: bool, passes: int) -> None:
+        fed = [reader for reader in self.readers if reader.feed is not None]
+        self._end_feed(fed[pick % len(fed)], fails=fails)
+        self._run(passes)
+
+    @precondition(lambda self: self.readers)
+    @rule(pick=PICK, passes=PASSES)
+    def leave(self, pick: int, passes: int) -> None:
+        reader = self.readers[pick % len(self.readers)]
+        self._note_left(reader)
+        self.loop.run_until_complete(reader.stream.aclose())
+        self._run(passes)
+
+    @precondition(lambda self: self.readers)
+    @rule(pick=PICK, passes=PASSES)
+    def pause_or_go_on(self, pick: int, passes: int) -> None:
+        unpaused = self.readers[pick % len(self.readers)].unpaused
+        (unpaused.clear if unpaused.is_set() else unpaused.set)()
+        self._run(passes)
+
+    @precondition(lambda self: self.readers)
+    @rule(pick=PICK, passes=PASSES)
+    def read_on_in_another_task(self, pick: int, passes: int) -> None:
+        reader = self.readers[pick % len(self.readers)]
+        if reader.task is not None and not reader.task.done():
+            reader.task.cancel()
+            reader.task = self.loop.create_task(self._consume(reader))
+        self._run(passes)
+
+    @rule(
+        verb=st.sampled_from(["wait", "watch", "query"]),
+        task_id=TASK_IDS,
+        timeout=TIMEOUTS,
+        passes=PASSES,
+    )
+    def call(self, verb: str, task_id: str, timeout: float | None, passes: int) -> None:
+        waiter = Waiter(verb, task_id, None if verb == "query" else timeout, self.loop.time())
+        waiter.task = self.loop.create_task(self._wait(waiter))
+        self.waiters.append(waiter)
+        self._run(passes)
+
+    @precondition(lambda self: self.waiters)
+    @rule(pick=PICK, passes=PASSES)
+    def cancel(self, pick: int, passes: int) -> None:
+        task = self.waiters[-1 - pick % len(self.waiters)].task
+        assert task is not None
+        task.cancel()
+        self._run(passes)
+
+    @rule(span=st.sampled_from([0.1, 1.0, 5.0, 20.0, 30.0, 100.0, 700.0]))
+    def let_time_pass(self, span: float) -> None:
+        self._pass_time(span)
+        self._run(ALL_PASSES)
+
+    @precondition(lambda self: self._next_timer() < NEVER)
+    @rule(count=st.integers(1, 8), passes=PASSES)
+    def go_to_a_later_event(self, count: int, passes: int) -> None:
+        for _ in range(count):
+            self._run(ALL_PASSES)
+            self._pass_time(max(0.0, self._next_timer() - self.loop.time()))
+        self._run(passes)
+
+    @precondition(lambda self: self._in_flight())
+    @rule(passes=PASSES)
+    def go_to_the_next_answer(self, passes: int) -> None:
+        self._pass_time(max(0.0, self._next_answer() - self.loop.time()))
+        self._run(passes)
+
+    # How it is carried out.
+
+    def _run(self, passes: int) -> None:
+        async def give_way() -> None:
+            for _ in range(passes):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(give_way())
+        self.settled = passes == ALL_PASSES
+
+    def _pass_time(self, span: float) -> None:
+        self.loop.run_until_complete(asyncio.sleep(span if span < NEVER else 0.0))
+
+    def _next_timer(self) -> float:
+        timer = self.poller._timer
+        return NEVER if timer is None else timer.when()
+
+    def _next_answer(self) -> float:
+        return min(self.answers_at[start] for start in self._in_flight())
+
+    def _read(
+        self,
+        source: Iterable[str] | AsyncIterator[str],
+        feed: asyncio.Queue[str | None] | None,
+        timeout: float | None,
+    ) -> None:
+        stream = self.session.poll(source, timeout=timeout)
+        reader = Reader(stream, stream._batch, timeout, feed, input_ended=feed is None)
+        reader.unpaused.set()
+        reader.task = self.loop.create_task(self._consume(reader))
+        self.readers.append(reader)
+
+    async def _consume(self, reader: Reader) -> None:
+        reader.begun = True
+        try:
+            async with asyncio.timeout(None):
+                async for outcome in reader.stream:
+                    reader.out.append((self.loop.time(), outcome))
+                    reader.first_query.pop(outcome.task_id, None)
+                    await reader.unpaused.wait()
+        except Exception as error:  # noqa: BLE001 - a defect is judged like all else
+            reader.end = error
+        else:
+            reader.end = StopAsyncIteration()
+
+    async def _feed(self, feed: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+        while (task_id := await feed.get()) is not None:
+            (reader,) = (each for each in self.readers if each.feed is feed)
+            if task_id not in reader.batch.pending:
+                reader.expected[task_id] += 1
+            yield task_id
+        (reader,) = (each for each in self.readers if each.feed is feed)
+        reader.input_ended = True
+        if reader.input_error is not None:
+            raise reader.input_error
+
+    def _end_feed(self, reader: Reader, *, fails: bool) -> None:
+        assert reader.feed is not None
+        if fails and reader.input_error is None:
+            reader.input_error = InputFailedError()
+        reader.feed.put_nowait(None)
+
+    async def _wait(self, waiter: Waiter) -> None:
+        waiter.begun = self.loop.time()
+        try:
+            waiter.result = await self._result(waiter)
+        except Exception as error:  # noqa: BLE001 - a defect is judged like all else
+            waiter.result = error
+        finally:
+            waiter.ended = self.loop.time()
+
+    async def _result(self, waiter: Waiter) -> object:
+        if waiter.verb == "query":
+            return await self.session.query(waiter.task_id)
+        waiter.called = self.loop.time()
+        if waiter.verb == "wait":
+            return await self.session.wait(waiter.task_id, timeout=waiter.timeout)
+        async with self.session.watch(waiter.task_id, timeout=waiter.timeout) as updates:
+            seen = [update async for update in updates]
+        words = [update.status for update in seen]
+        self._expect(
+            all(a != b for a, b in zip(words, words[1:], strict=False)),
+            f"watch gives changes of status only, not {words}",
+        )
+        self._expect(seen[-1].is_terminal, "the last answer that watch gives is final")
+        return seen[-1]
+
+    def _note_left(self, reader: Reader) -> None:
+        reader.is_left = True
+        if not reader.batch.closed:
+            reader.left = self.loop.time()
+
+    # What the transport sees.
+
+    def _expect(self, fact: object, text: str) -> None:
+        """Note a broken promise; raising it here would only look like the poller's own defect."""
+        if not fact:
+            self.wrongs.append(f"at {self.loop.time()}: {text}")
+
+    def _started(self, start: Start, line: Line) -> None:
+        note(f"{start.at:10.3f} query {start.task_id}: {_name_of(line)} in {line.after} s")
+        self._read_gate()
+        self.answers_at[start] = start.at + min(line.after, self.policy.query_timeout)
+        task_id = start.task_id
+        if self._is_asked(task_id, start.at):
+            self.by_hand.add(start)
+        self._check_pace(start)
+        self._expect(self._is_wanted(task_id, start.at), f"nobody waits for {task_id}")
+        others = [each for each in self._in_flight() if each is not start]
+        self._expect(
+            all(each.task_id != task_id for each in others), f"{task_id} is asked twice at once"
+        )
+        if start not in self.by_hand:
+            self._check_pause(start)
+            self._check_gate(start, others)
+        for reader in self.readers:
+            if reader.is_open and task_id in reader.batch.pending:
+                reader.first_query.setdefault(task_id, start.at)
+
+    def _in_flight(self) -> list[Start]:
+        return [each for each in self.transport.starts if each.ended is None]
+
+    def _check_pace(self, start: Start) -> None:
+        if self.policy.max_rate is not None and len(self.transport.starts) > 1:
+            gap = start.at - self.transport.starts[-2].at
+            self._expect(
+                gap >= (1 - 1e-9) / self.policy.max_rate - 1e-9, f"only {gap} s between starts"
+            )
+
+    def _check_pause(self, start: Start) -> None:
+        pause = start.at - self.last_end.get(start.task_id, -NEVER)
+        self._expect(
+            pause >= self.policy.interval[0] - 1e-9, f"{start.task_id} paused only {pause} s"
+        )
+
+    def _check_gate(self, start: Start, others: list[Start]) -> None:
+        if not self.gate.closed or start.at == self.gate.since:  # it was under way already
+            return
+        self._expect(start.at >= self.gate.until - 1e-9, "a scheduled query in a 429 pause")
+        probes = [each for each in others if each.at >= self.gate.until]
+        self._expect(
+            all(each in self.by_hand for each in probes), "two queries try the gate at once"
+        )
+
+    def _ended(self, start: Start, line: Line) -> None:
+        word = line.word if isinstance(line, Spoken) else TIMED_OUT
+        now, task_id = self.loop.time(), start.task_id
+        note(f"{now:10.3f} answer {task_id}: {_name_of(line)}")
+        self._read_gate()
+        self.last_end[task_id] = now
+        self.gate.hear(word, start, now)
+        if (final := self._final(task_id, word)) is not None:
+            self.finals[task_id].add(final)
+            self.due += [(each, task_id) for each in self._waiting_for(task_id)]
+        if self.setup.is_wrong(word, start, now):
+            assert word.fault_of_setup is not None
+            self.endings.append((now, word.fault_of_setup))
+            self.due += [(each, "all") for each in self._all_waiting()]
+
+    def _final(self, task_id: str, word: Word) -> type[object] | None:
+        """Give what ends the waiting for an id, counting what has to be confirmed."""
+        entry = self.inside._entries.get(task_id)
+        if entry is not self.entries.get(task_id):
+            self.doubts.pop(task_id, None)  # the id had been forgotten
+        self.entries[task_id] = entry
+        if word.is_fault:
+            return None
+        if not word.doubtful or word.final is None:
+            self.doubts.pop(task_id, None)
+            return word.final
+        kind, count = self.doubts.get(task_id, (word.final, 0))
+        count = count + 1 if kind is word.final else 1
+        self.doubts[task_id] = (word.final, count)
+        return word.final if count >= self.policy.confirmations else None
+
+    def _read_gate(self) -> None:
+        """Take over how long the pause is that a 429 began, if it is one that may be."""
+        if self.gate.pause is not None:
+            at, least, most = self.gate.pause
+            self.gate.pause = None
+            self.gate.until = self.inside.schedule.throttle.until
+            length = self.gate.until - at
+            self._expect(
+                least - 1e-9 <= length <= most + 1e-9,
+                f"a pause of {length} s, not {least} to {most}",
+            )
+
+    # Who waits, by the machine's own account.
+
+    def _live(self, at: float) -> list[Waiter]:
+        """Give the calls that wait, or did at this very time."""
+        return [
+            each
+            for each in self.waiters
+            if each.begun is not None and (each.ended is None or each.ended >= at)
+        ]
+
+    def _is_asked(self, task_id: str, at: float) -> bool:
+        return any(each.verb == "query" and each.task_id == task_id for each in self._live(at))
+
+    def _is_wanted(self, task_id: str, at: float) -> bool:
+        return any(each.task_id == task_id for each in self._live(at)) or any(
+            self._reads(reader, task_id, at) for reader in self.readers
+        )
+
+    def _reads(self, reader: Reader, task_id: str, at: float) -> bool:
+        if not reader.begun or (reader.left is not None and reader.left < at):
+            return False
+        if task_id in reader.batch.pending:
+            return reader.left is not None or not reader.batch.closed or self._ended_at(at)
+        return any(when >= at and outcome.task_id == task_id for when, outcome in reader.out)
+
+    def _ended_at(self, at: float) -> bool:
+        return any(when >= at for when, _ in self.endings)
+
+    def _waiting_for(self, task_id: str) -> list[Waiter | Reader]:
+        calls = [each for each in self._calls() if each.task_id == task_id]
+        return [*calls, *(r for r in self.readers if r.is_open and task_id in r.batch.pending)]
+
+    def _all_waiting(self) -> list[Waiter | Reader]:
+        return [*self._calls(), *(reader for reader in self.readers if reader.is_open)]
+
+    def _calls(self) -> list[Waiter]:
+        return [
+            each
+            for each in self.waiters
+            if each.begun is not None and each.ended is None and each.verb != "query"
+        ]
+
+    # The promises.
+
+    @invariant()
+    def keeps_its_promises(self) -> None:
+        if not self.settled or not hasattr(self, "session"):
+            return
+        self._read_gate()
+        assert self.wrongs == []
+        assert self.transport.most_in_flight <= self.policy.max_concurrency
+        self._check_owed()
+        for waiter in self.waiters:
+            self._check_waiter(waiter)
+        for reader in self.readers:
+            self._check_reader(reader)
+        if not self.closed:
+            self._check_inside()
+
+    def _check_owed(self) -> None:
+        """Check that what ended came to all who waited for it, in no time."""
+        for one, what in self.due:
+            if isinstance(one, Waiter):
+                assert one.ended is not None, f"{one} still waits"
+            elif one.unpaused.is_set():
+                if what == "all":
+                    assert one.end is not None, f"{one} was not told"
+                elif not any(outcome.task_id == what for _, outcome in one.out):
+                    assert one.end is not None, f"{what} did not come out of {one}"
+        self.due.clear()
+
+    def _check_waiter(self, waiter: Waiter) -> None:
+        now = self.loop.time()
+        if waiter.ended is None:
+            assert now <= waiter.deadline + GRACE_S + SLACK_S, f"{waiter} waits for too long"
+        elif waiter.ended > waiter.deadline + GRACE_S + SLACK_S:
+            raise AssertionError(f"{waiter} waited for too long")
+        elif waiter.verb == "query":
+            assert isinstance(waiter.result, (ImageTask, KlingOmniError, NoneType))
+        elif isinstance(waiter.result, Exception):
+            self._check_error(waiter.result, waiter.task_id, waiter.ended, waiter.deadline)
+            if isinstance(waiter.result, PollTimeoutError):
+                self._check_grace(waiter.task_id, waiter.ended, waiter.deadline)
+        elif isinstance(waiter.result, ImageTask) and waiter.verb == "wait":
+            assert waiter.result.images
+
+    def _check_error(
+        self, error: Exception, task_id: str, at: float, deadline: float
+    ) -> None:
+        """Check that an error has its reason in what came over the wire."""
+        if isinstance(error, PollTimeoutError):
+            assert at >= deadline - SLACK_S, "timed out before its time"
+        elif isinstance(error, SessionClosedError):
+            assert self.closed
+        elif (at, type(error)) not in self.endings:
+            assert type(error) in self.finals[task_id], f"no reason for {error!r}"
+
+    def _check_grace(self, task_id: str, ended: float, deadline: float) -> None:
+        """Check that a query in flight at a deadline had its time to end."""
+        under_way = any(
+            start.task_id == task_id
+            and start.at < ended - SLACK_S
+            and (start.ended is None or start.ended > ended)
+            for start in self.transport.starts
+        )
+        assert not under_way or ended >= deadline + GRACE_S - SLACK_S, "no grace"
+
+    def _check_reader(self, reader: Reader) -> None:
+        counts = Counter(outcome.task_id for _, outcome in reader.out)
+        pending = Counter(reader.batch.pending)
+        if reader.begun and (not reader.batch.closed or reader.feed is not None):
+            assert counts + pending == reader.expected, "each id exactly once, or pending"
+            assert reader.stream.progress.total == reader.expected.total()
+        if type(reader.end) is StopAsyncIteration and reader.left is None:
+            assert reader.input_ended, f"{reader} ended before its input"
+        assert all(counts[each] + pending[each] <= reader.expected[each] for each in counts)
+        assert reader.stream.progress.pending == len(reader.batch.pending)
+        for at, outcome in reader.out:
+            self._check_outcome(reader, at, outcome)
+        if reader.is_open and reader.unpaused.is_set() and reader.timeout is not None:
+            self._check_none_is_late(reader, reader.timeout)
+
+    def _check_outcome(self, reader: Reader, at: float, outcome: TaskOutcome) -> None:
+        if outcome.error is None:
+            assert outcome.images
+        elif isinstance(outcome.error, InvalidTaskIdError):
+            assert outcome.task_id == MALFORMED
+        else:
+            self._check_error(outcome.error, outcome.task_id, at, reader.timeout or 0.0)
+        if isinstance(outcome.error, PollTimeoutError):
+            assert outcome.queries >= 1, "timed out without one completed query"
+            assert reader.timeout is not None
+            assert outcome.elapsed >= reader.timeout - SLACK_S
+
+    def _check_none_is_late(self, reader: Reader, timeout: float) -> None:
+        most = timeout + max(GRACE_S, self.policy.query_timeout) + SLACK_S
+        for task_id in reader.batch.pending:
+            first = reader.first_query.get(task_id, NEVER)
+            assert self.loop.time() <= first + most, f"{task_id} is late"
+
+    def _check_inside(self) -> None:
+        entries = self.inside._entries.values()
+        assert self.inside.schedule.watched == sum(each.is_watched for each in entries)
+        for entry in entries:
+            kept = entry.is_watched or entry.asked or entry.started is not None
+            assert kept or entry.when < NEVER, f"{entry} is kept for nothing"
+        for _, _, item in self.inside._alarms._rows:
+            is_idle = item.closed if isinstance(item, Batch) else item.entry is None
+            assert item.when == NEVER or not is_idle, f"an alarm for nobody: {item}"
+        _check_size(self.inside.schedule._dues)
+        _check_size(self.inside._alarms)
+        if self.inside.unswept or not all(each.unpaused.is_set() for each in self.readers):
+            return
+        ids = {each.task_id for each in self._calls()}
+        for reader in self.readers:
+            ids |= reader.batch.pending - {MALFORMED} if reader.is_open else set()
+        assert self.inside.schedule.watched == len(ids)
+
+    # The end.
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "session"):
+                self._finish()
+        finally:
+            self._drop_all()
+            self.loop.close()
+
+    def _finish(self) -> None:
+        self._run(ALL_PASSES)
+        self.keeps_its_promises()
+        if self.finale == "drain":
+            self._drain()
+        self._close()
+        for waiter in self.waiters:
+            assert waiter.ended is not None, f"{waiter} waits for ever"
+        for reader in self.readers:
+            assert reader.end is not None, f"{reader} waits for ever"
+            if not reader.is_left:
+                self._check_end_again(reader)
+        self.keeps_its_promises()
+        assert asyncio.all_tasks(self.loop) == set()
+        assert self.transport.opened == self.transport.closed
+
+    def _check_end_again(self, reader: Reader) -> None:
+        """Check that a stream that has ended ends in the same way at each further step."""
+        for _ in range(2):
+            try:
+                self.loop.run_until_complete(anext(reader.stream))
+            except (Exception, StopAsyncIteration) as error:  # noqa: BLE001 - any end is an end
+                assert type(error) is type(reader.end)
+            else:
+                raise AssertionError(f"{reader} went on after its end")
+
+    def _drain(self) -> None:
+        """Let everything succeed: then everybody who waits must get something."""
+        self.transport.scripts.clear()
+        self.transport.default = Spoken(scripted.SUCCEED, 0.0, None, WORDS["succeed"])
+        for reader in self.readers:
+            reader.unpaused.set()
+            if reader.feed is not None:
+                self._end_feed(reader, fails=False)
+        self._pass_time(LONG_S)
+        self._run(ALL_PASSES)
+        self.keeps_its_promises()
+        assert all(waiter.ended is not None for waiter in self.waiters)
+        assert all(reader.end is not None for reader in self.readers)
+        assert self.inside._entries == {}
+        assert self.inside.next_event() == NEVER
+
+    def _close(self) -> None:
+        waiting = self._all_waiting()
+        self.closed = True
+        for reader in self.readers:
+            reader.unpaused.set()
+            reader.left = self.loop.time() if reader.is_open else reader.left
+        owner = self.poller._owner
+        if self.finale == "cancel the owner" and owner is not None:
+            owner.cancel()
+            self._run(ALL_PASSES)
+        self.loop.run_until_complete(self.session.aclose())
+        self._run(ALL_PASSES)
+        for one in waiting:
+            result = one.result if isinstance(one, Waiter) else one.end
+            assert isinstance(result, SessionClosedError), f"{one} was not told"
+
+    def _drop_all(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self._run(ALL_PASSES)
+
+
+def _name_of(line: Line) -> str:
+    names = [name for name, word in WORDS.items() if word.answer is line.answer]
+    return names[0] if names else "no answer in time"
+
+
+def _check_size(heap: TimerHeap[Timed]) -> None:
+    assert len(heap._rows) <= 2 * len(heap) + 65
+
+
+PollerMachine.TestCase.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestPoller = PollerMachine.TestCase

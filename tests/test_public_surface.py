@@ -1,0 +1,127 @@
+"""What is public is listed, documented and drawn; nothing else is."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import re
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+import kling_omni_async
+from kling_omni_async import errors
+from kling_omni_async.errors import KlingOmniError
+
+TREE_LINE = re.compile(r"^    ([│├└─ ]*)(\w+)(?: \((\w+)\))?(?: {2,}(.*?))??(?: {2,}(transient))?$")
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """Give the public names of a module but for its submodules and ``from __future__``."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and not getattr(value, "__module__", "").startswith("__future__")
+        and name != "annotations"
+    }
+
+
+def classes_below(kind: type[KlingOmniError]) -> Iterator[type[KlingOmniError]]:
+    """Walk the real class tree as it was defined, leaving out underscored classes."""
+    for below in kind.__subclasses__():
+        if below.__module__ != errors.__name__:
+            continue
+        if not below.__name__.startswith("_"):
+            yield below
+        yield from classes_below(below)
+
+
+def test_all_of_the_package() -> None:
+    """`kling_omni_async.__all__` lists every public name, the version, and nothing else."""
+    assert set(kling_omni_async.__all__) == public_names(kling_omni_async) | {"__version__"}
+
+
+def test_all_of_errors() -> None:
+    """`errors.__all__` lists the base and every public class below it, and nothing else."""
+    assert set(errors.__all__) == {
+        "KlingOmniError",
+        *(kind.__name__ for kind in classes_below(KlingOmniError)),
+    }
+
+
+def test_package_has_all_errors() -> None:
+    """Every error can be had from the package itself."""
+    assert set(errors.__all__) < set(kling_omni_async.__all__)
+    for name in errors.__all__:
+        assert getattr(kling_omni_async, name) is getattr(errors, name)
+
+
+@pytest.mark.parametrize("module", [kling_omni_async, errors], ids=lambda module: module.__name__)
+def test_lists_are_sorted(module: ModuleType) -> None:
+    """No name is listed twice, and they are in order."""
+    assert list(module.__all__) == sorted(set(module.__all__))
+
+
+@pytest.mark.parametrize("name", set(kling_omni_async.__all__) - {"__version__"})
+def test_documented(name: str) -> None:
+    """Each public class has a docstring of its own, and so has all that is public on it."""
+    kind = getattr(kling_omni_async, name)
+    assert inspect.isclass(kind)
+    assert kind.__doc__
+    for attribute, value in vars(kind).items():
+        if attribute.startswith("_") or not (
+            inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
+        ):
+            continue
+        assert inspect.getdoc(getattr(kind, attribute)), f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("name", set(kling_omni_async.__all__) - {"__version__"})
+def test_home_is_the_package(name: str) -> None:
+    """Each public class comes from this package and can be found again by its own name."""
+    kind = getattr(kling_omni_async, name)
+    assert kind.__module__.startswith("kling_omni_async.")
+    assert kind.__qualname__ == name
+
+
+def drawn_tree() -> dict[str, tuple[str | None, str | None, bool]]:
+    """Read the tree of the docstring: each class's parent, builtin base and transience."""
+    tree: dict[str, tuple[str | None, str | None, bool]] = {}
+    path: list[str] = []
+    text = inspect.cleandoc(errors.__doc__ or "").partition("::")[2].partition("What to write")[0]
+    for line in filter(None, text.splitlines()):
+        match = TREE_LINE.match(line)
+        assert match, line
+        branch, name, builtin, _, transient = match.groups()
+        depth = len(branch) // 4
+        path[depth:] = [name]
+        tree[name] = (path[depth - 1] if depth else None, builtin, bool(transient))
+    return tree
+
+
+def real_tree() -> dict[str, tuple[str | None, str | None, bool]]:
+    """Read the same of the classes themselves."""
+    tree: dict[str, tuple[str | None, str | None, bool]] = {}
+    for name in errors.__all__:
+        kind: type[KlingOmniError] = getattr(errors, name)
+        ours = [base.__name__ for base in kind.__mro__[1:] if base.__name__ in errors.__all__]
+        others = [base.__name__ for base in kind.__bases__ if hasattr(builtins, base.__name__)]
+        builtin = next((base for base in others if base != "Exception"), None)
+        tree[name] = (next(iter(ours), None), builtin, kind.transient)
+    return tree
+
+
+def test_tree_of_the_docstring() -> None:
+    """The tree drawn in the docstring of `errors` is the real one."""
+    assert drawn_tree() == real_tree()
+
+
+def test_tree_is_read() -> None:
+    """The reader of that drawing sees parents, builtin bases and transience."""
+    tree = drawn_tree()
+    assert tree["KlingOmniError"] == (None, None, False)
+    assert tree["ServerError"] == ("ApiError", None, True)
+    assert tree["PollTimeoutError"] == ("KlingOmniError", "TimeoutError", False)
