@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import attrs
 
 from .errors import ConfigurationError
+
+LONGEST_S: Final = 1e9
+"""The longest pause in s, some 30 years: beyond it sums of times lose their seconds."""
 
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -55,7 +58,8 @@ def _interval(value: object) -> tuple[float, float]:
 
 
 def _is_interval(low: float, high: float) -> bool:
-    return _is_number(low) and _is_number(high) and 0 <= low <= high and high > 0
+    in_order = _is_number(low) and _is_number(high) and 0 <= low <= high
+    return in_order and 0 < high <= LONGEST_S
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +89,9 @@ class PollPolicy:
     max_concurrency: int = attrs.field(default=100, validator=_at_least_one)
     max_rate: float | None = attrs.field(
         default=100.0,
-        validator=_number("a number above 0, or None", lambda rate: rate > 0, optional=True),
+        validator=_number(
+            "a number above 0, or None", lambda rate: rate * LONGEST_S >= 1, optional=True
+        ),
     )
     query_timeout: float = attrs.field(
         default=15.0, validator=_number("a number of s above 0", lambda s: s > 0)

@@ -277,7 +277,9 @@ def _time_of_call() -> float | None:
 
 
 def _require_many(task_ids: object) -> TaskIds:
-    if isinstance(task_ids, str | bytes | bytearray):
+    if isinstance(task_ids, bytes | bytearray):
+        raise InvalidTaskIdError("poll takes many ids; decode the bytes: poll([task_id.decode()])")
+    if isinstance(task_ids, str):
         text = shown(task_ids)
         raise InvalidTaskIdError(f"poll takes many ids; for a single one write poll([{text}])")
     if isinstance(task_ids, Iterable | AsyncIterable):

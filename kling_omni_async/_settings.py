@@ -5,16 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
 
 import attrs
-from aiohttp import __version__ as aiohttp_version
 from yarl import URL
 
 from ._policy import PollPolicy
-from ._version import __version__
 from .errors import ConfigurationError
 
 KEY_VARIABLE: Final = "COMETAPI_KEY"
@@ -27,15 +24,6 @@ REFRESH_S: Final = 15.0
 _TRIMMED = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 _KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
 _KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
-
-
-@attrs.frozen
-class ProxyRoute:
-    """A proxy to go through, or none."""
-
-    url: URL | None = attrs.field(default=None, repr=False)
-    auth: None = None
-    """aiohttp takes the credentials from the URL: what it has for them apart is deprecated."""
 
 
 @attrs.frozen
@@ -53,12 +41,6 @@ class Settings:
     policy: PollPolicy
 
     @property
-    def user_agent(self) -> str:
-        """What we call ourselves."""
-        python = ".".join(map(str, sys.version_info[:2]))
-        return f"kling-omni-async/{__version__} aiohttp/{aiohttp_version} python/{python}"
-
-    @property
     def polls_too_fast(self) -> bool:
         """Whether the policy asks the real API faster than its gateway refreshes."""
         url = URL(self.base_url)
@@ -69,8 +51,11 @@ class Settings:
         """Give the URL of a task from its encoded id."""
         return URL(f"{self.base_url}{ROUTE}{segment}", encoded=True)
 
-    def proxy_route(self) -> ProxyRoute:
+    def proxy(self) -> URL | None:
         """Read the environment's proxy for the API; loopback never has one.
+
+        Returns:
+            The proxy with its credentials, which aiohttp takes out of the URL, or None.
 
         Raises:
             ConfigurationError: The proxy is none that aiohttp can use.
@@ -78,9 +63,9 @@ class Settings:
         url = URL(self.base_url)
         host = url.host or ""
         if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
-            return ProxyRoute()
+            return None
         proxy = getproxies_environment().get(url.scheme, "").strip(_TRIMMED)
-        return _proxy_route(url.scheme, proxy) if proxy else ProxyRoute()
+        return _usable_proxy(url.scheme, proxy) if proxy else None
 
 
 def make_settings(
@@ -162,8 +147,10 @@ def _url(text: str) -> URL | None:
         return None
     try:
         url = URL(text)
-        _ = url.host, url.port
-    except ValueError:
+        host, _ = url.host, url.port
+        if "[" in text:  # yarl takes anything between brackets, and fails on nothing there
+            ipaddress.ip_address(host or "")
+    except (ValueError, IndexError):
         return None
     return url
 
@@ -178,7 +165,7 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def _proxy_route(scheme: str, proxy: str) -> ProxyRoute:
+def _usable_proxy(scheme: str, proxy: str) -> URL:
     url = _url(proxy if "://" in proxy else f"http://{proxy}")
     if url is None or url.scheme not in {"http", "https"} or not url.host or not url.port:
         raise ConfigurationError(
@@ -189,7 +176,7 @@ def _proxy_route(scheme: str, proxy: str) -> ProxyRoute:
             f"{scheme.upper()}_PROXY has a user or password that no header carries: "
             "write them without letters beyond Latin-1, and the user without ':'"
         )
-    return ProxyRoute(url)
+    return url
 
 
 def _fits_a_header(user: str, password: str) -> bool:

@@ -13,12 +13,15 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ._ids import path_segment
-from ._settings import ProxyRoute, Settings
+from ._settings import Settings
+from ._version import __version__
 from ._wire import SNIPPET_LENGTH, Answer
 from .errors import ConfigurationError, KlingOmniError, ResponseError, TransportError
 
 KEEP_ALIVE_S: Final = 45.0
 """Longer than one interval, so that each poll does not shake hands anew."""
+
+USER_AGENT: Final = f"kling-omni-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 _CHUNK_BYTES: Final = 65_536
 _REDACTED: Final = "[redacted]"
@@ -31,14 +34,14 @@ class AiohttpTransport:
         self._settings = settings
         self._given = http
         self._http = http
-        self._proxy = ProxyRoute()
+        self._proxy: URL | None = None
         self._timeout = aiohttp.ClientTimeout(
             total=settings.policy.query_timeout, ceil_threshold=math.inf
         )
         self._headers = {
             "Authorization": f"Bearer {settings.api_key}",
             "Accept": "application/json",
-            "User-Agent": settings.user_agent,
+            "User-Agent": USER_AGENT,
         }
 
     def __repr__(self) -> str:
@@ -51,7 +54,7 @@ class AiohttpTransport:
             ConfigurationError: The given session is closed or of another loop, or a proxy of
                 the environment cannot be used.
         """
-        self._proxy = self._settings.proxy_route()
+        self._proxy = self._settings.proxy()
         if self._given is not None:
             require_usable(self._given)
             _require_this_loop(self._given)
@@ -94,8 +97,7 @@ class AiohttpTransport:
         async with self._http.get(
             url,
             headers=self._headers,
-            proxy=self._proxy.url,
-            proxy_auth=self._proxy.auth,
+            proxy=self._proxy,
             allow_redirects=False,
             raise_for_status=False,
             timeout=self._timeout,

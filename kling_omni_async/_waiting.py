@@ -148,7 +148,7 @@ class Entry(Timed):
         body: The bytes of the last answer that was a task: a quarter of what the record
             would hold.
         status: The status in `body`.
-        fault: What the last query met, or None if it was answered.
+        fault: What the last query met, or a final word not yet believed; None after a good answer.
         doubt: A final word that was not believed yet, and how often it was said in a row.
         queries: Queries completed.
         asked: Calls of `query` that wait for the next answer.

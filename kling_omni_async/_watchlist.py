@@ -256,11 +256,9 @@ class Watchlist:
         self._reports.replied(entry, reply)
         if isinstance(reply, ImageTask):
             entry.body, entry.status = body, reply.status
-        if judgement.meaning is Meaning.FAULT:
-            entry.fault = judgement.error
-            return judgement
-        entry.fault = None
-        return self._confirm(entry, judgement)
+        unsure = judgement.meaning in {Meaning.FAULT, Meaning.DOUBTFUL}
+        entry.fault = judgement.error if unsure else None
+        return judgement if judgement.meaning is Meaning.FAULT else self._confirm(entry, judgement)
 
     def _confirm(self, entry: Entry, judgement: Judgement) -> Judgement:
         """Believe a doubtful final word only when it was said often enough in a row."""

@@ -236,8 +236,9 @@ class PollTimeoutError(_TaskError, TimeoutError):
 
     Attributes:
         task: The last `ImageTask` seen, or None.
-        last_error: The fault that the last query met, or None if it was answered: this tells
-            "the API is down" from "the task is still being worked on".
+        last_error: The fault that the last query met, or the refusal that was still to be
+            confirmed; None if it was answered well. This tells "the API is down" from "the task
+            is still being worked on".
     """
 
     def __init__(

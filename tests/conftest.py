@@ -6,8 +6,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from .virtual_clock import VirtualClockLoop
+
+# Machines are shared and noisy: how long an example takes proves nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
 

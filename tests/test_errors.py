@@ -134,6 +134,30 @@ def test_needs_no_arguments(name: str) -> None:
     assert error.args == ("",)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (errors.TransportError, {"reason": "network"}),
+        (errors.ResponseError, {"http_status": 0, "snippet": "", "location": None}),
+        (
+            errors.RateLimitError,
+            {
+                "message": "",
+                "http_status": 0,
+                "code": None,
+                "request_id": None,
+                "retry_after": None,
+            },
+        ),
+        (errors.TaskFailedError, {"task": None}),
+        (errors.PollTimeoutError, {"task": None, "last_error": None}),
+    ],
+)
+def test_defaults(kind: type[KlingOmniError], expected: dict[str, object]) -> None:
+    """What is not said is empty."""
+    assert vars(kind()) == {"task_id": None, **expected}
+
+
 @EVERY_CLASS
 def test_carries_the_id(name: str) -> None:
     """Each class takes the id that it is about."""

@@ -35,7 +35,7 @@ def test_defaults() -> None:
     [
         ("interval", (0, 1)),
         ("interval", (5, 5)),
-        ("interval", (0.001, 1e300)),
+        ("interval", (0.001, 1e9)),
         ("timeout", None),
         ("timeout", 0),
         ("timeout", 0.5),
@@ -68,7 +68,7 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
     ("field", "value", "rule"),
     [
         *(("timeout", value, "a number of s, 0 or more, or None") for value in NUMBERS),
-        *(("max_rate", value, "a number above 0, or None") for value in [*NUMBERS, 0]),
+        *(("max_rate", value, "a number above 0, or None") for value in [*NUMBERS, 0, 1e-10]),
         *(("query_timeout", value, "a number of s above 0") for value in [*NUMBERS, 0, None]),
         *(("max_concurrency", value, "a whole number of 1 or more") for value in WHOLE),
         *(("confirmations", value, "a whole number of 1 or more") for value in WHOLE),
@@ -85,6 +85,7 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
                 (-1, 20),
                 (0, 0),
                 (0, math.inf),
+                (0, 1e10),
                 (math.nan, 20),
                 (20, math.nan),
                 (False, True),

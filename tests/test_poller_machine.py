@@ -118,14 +118,24 @@ WORDS: Final = {
 TIMED_OUT: Final = Word(scripted.TIMED_OUT.answer)
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen
 class Spoken(Line):
     """A line of a script together with what it means."""
 
     word: Word = TIMED_OUT
 
-    def __repr__(self) -> str:
-        return f"<{_name_of(self)} in {self.after} s>"
+
+Saying = tuple[str, float, int]
+"""A word, after how many s, and how often in a row."""
+
+
+def spoken(sayings: Iterable[Saying]) -> deque[Line]:
+    """Make a script."""
+    return deque(
+        Spoken(WORDS[name].answer, after, None, WORDS[name])
+        for name, after, times in sayings
+        for _ in range(times)
+    )
 
 
 @attrs.define(eq=False)
@@ -228,14 +238,9 @@ TASK_IDS = st.sampled_from(IDS)
 ANY_IDS = st.lists(st.sampled_from((*IDS, MALFORMED)), max_size=7)
 PICK = st.integers(0, 20)
 DELAYS = st.sampled_from([0.3, 0.0, 0.015, 3.0, 9.0, math.inf])
-LINES = st.builds(
-    lambda name, after: Spoken(WORDS[name].answer, after, None, WORDS[name]),
-    st.sampled_from(list(WORDS)),
-    DELAYS,
-)
 SCRIPTS = st.lists(
-    st.builds(lambda line, times: [line] * times, LINES, st.integers(1, 3)), min_size=1, max_size=4
-).map(lambda parts: [line for part in parts for line in part])
+    st.tuples(st.sampled_from(list(WORDS)), DELAYS, st.integers(1, 3)), min_size=1, max_size=4
+)
 POLICIES = st.builds(
     PollPolicy,
     interval=st.sampled_from([(20.0, 30.0), (20.0, 20.0), (15.0, 40.0), (0.0, 5.0)]),
@@ -276,21 +281,24 @@ class PollerMachine(RuleBasedStateMachine):
         finale=st.sampled_from(["drain", "close", "cancel the owner"]),
     )
     def set_up(
-        self, policy: PollPolicy, seed: int, scripts: dict[str, list[Line]], finale: str
+        self, policy: PollPolicy, seed: int, scripts: dict[str, list[Saying]], finale: str
     ) -> None:
         self.policy = policy
         self.finale = finale
         self.setup = Setup(policy.interval[0])
         self.transport = ScriptedTransport(
-            scripts, query_timeout=policy.query_timeout, on_start=self._started, on_end=self._ended
+            {task_id: spoken(sayings) for task_id, sayings in scripts.items()},
+            query_timeout=policy.query_timeout,
+            on_start=self._started,
+            on_end=self._ended,
         )
         self.session = scripted_session(self.transport, policy, seed=seed)
         self.poller = poller_of(self.session)
         self.inside = self.poller._watchlist
 
-    @rule(task_id=TASK_IDS, lines=SCRIPTS)
-    def script(self, task_id: str, lines: list[Spoken]) -> None:
-        self.transport.scripts[task_id] = deque(lines)
+    @rule(task_id=TASK_IDS, sayings=SCRIPTS)
+    def script(self, task_id: str, sayings: list[Saying]) -> None:
+        self.transport.scripts[task_id] = spoken(sayings)
 
     @rule(task_ids=ANY_IDS, timeout=TIMEOUTS, passes=PASSES)
     def poll(self, task_ids: list[str], timeout: float | None, passes: int) -> None:
@@ -657,9 +665,7 @@ class PollerMachine(RuleBasedStateMachine):
         elif isinstance(waiter.result, ImageTask) and waiter.verb == "wait":
             assert waiter.result.images
 
-    def _check_error(
-        self, error: Exception, task_id: str, at: float, deadline: float
-    ) -> None:
+    def _check_error(self, error: Exception, task_id: str, at: float, deadline: float) -> None:
         """Check that an error has its reason in what came over the wire."""
         if isinstance(error, PollTimeoutError):
             assert at >= deadline - SLACK_S, "timed out before its time"
@@ -684,7 +690,7 @@ class PollerMachine(RuleBasedStateMachine):
         if reader.begun and (not reader.batch.closed or reader.feed is not None):
             assert counts + pending == reader.expected, "each id exactly once, or pending"
             assert reader.stream.progress.total == reader.expected.total()
-        if type(reader.end) is StopAsyncIteration and reader.left is None:
+        if type(reader.end) is StopAsyncIteration and not reader.is_left:
             assert reader.input_ended, f"{reader} ended before its input"
         assert all(counts[each] + pending[each] <= reader.expected[each] for each in counts)
         assert reader.stream.progress.pending == len(reader.batch.pending)
@@ -768,7 +774,7 @@ class PollerMachine(RuleBasedStateMachine):
     def _drain(self) -> None:
         """Let everything succeed: then everybody who waits must get something."""
         self.transport.scripts.clear()
-        self.transport.default = Spoken(scripted.SUCCEED, 0.0, None, WORDS["succeed"])
+        self.transport.default = spoken([("succeed", 0.0, 1)])[0]
         for reader in self.readers:
             reader.unpaused.set()
             if reader.feed is not None:

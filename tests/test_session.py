@@ -527,3 +527,11 @@ def test_too_short_an_interval_draws_a_warning() -> None:
     with pytest.warns(UserWarning, match="15 s") as caught:
         KlingOmniSession("sk-key-of-a-test", policy=PollPolicy(interval=(5, 10)))
     assert caught[0].filename == __file__
+
+
+async def test_a_deadline_tells_of_an_unconfirmed_refusal(comet_api: SimulatedCometAPI) -> None:
+    """A wait too short to confirm that an id is unknown ends with that refusal as `last_error`."""
+    async with open_session(comet_api) as session:
+        with pytest.raises(PollTimeoutError) as caught:
+            await session.wait("404404", timeout=10)
+    assert isinstance(caught.value.last_error, TaskNotFoundError)

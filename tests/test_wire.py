@@ -557,6 +557,8 @@ FOREIGN: dict[str, object] = {
     "boolean code": {"code": True, "message": "m"},
     "code of success": {"code": "success", "message": "m", "data": None},
     "code 0": {"code": 0, "message": "m"},
+    "code 0 as text": {"code": "0", "message": "m"},
+    "blank code": {"code": "", "message": "m"},
     "broken": '{"code": 7, "message": ',
 }
 BARE: dict[str, object] = {
