@@ -73,8 +73,8 @@ class Watchlist:
 
     def admit(self, batch: Batch, task_id: str, now: float, *, endless: bool) -> None:
         """Take an id of a stream's input."""
-        if batch.closed or not batch.is_new(task_id, endless=endless):
-            return
+        if not batch.is_new(task_id, endless=endless) or batch.closed:
+            return  # what an input gives after the end stays pending
         if fault := id_fault(task_id):
             batch.put(TaskOutcome(task_id=task_id, error=fault))
             return

@@ -717,7 +717,15 @@ class PollerMachine(RuleBasedStateMachine):
             first = reader.first_query.get(task_id, NEVER)
             assert self.loop.time() <= first + most, f"{task_id} is late"
 
+    def _check_feeds(self) -> None:
+        """Check that no input is read for a stream that is over."""
+        tasks = asyncio.all_tasks(self.loop)
+        feeds = sum(task.get_name() == "kling_omni_async.feed" for task in tasks)
+        read = sum(each.is_open and each.batch.reading for each in self.readers)
+        assert feeds == read, "an input is read for nobody"
+
     def _check_inside(self) -> None:
+        self._check_feeds()
         entries = self.inside._entries.values()
         assert self.inside.schedule.watched == sum(each.is_watched for each in entries)
         for entry in entries:
