@@ -126,3 +126,10 @@ def coverage(session: nox.Session) -> None:
     data = [str(COVERAGE_DATA / python) for python in PYTHONS]
     session.run("coverage", "combine", "--keep", "--quiet", *data, env=env)
     session.run("coverage", "report", env=env)
+
+
+@nox.session(python=OLDEST)
+def soak(session: nox.Session) -> None:
+    """Send a million queries from one process and see that nothing grows; some ten minutes."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("python", "-m", "tests.program_soak", *session.posargs)

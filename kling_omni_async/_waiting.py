@@ -242,6 +242,14 @@ def resolve(result: Result[V], value: V | Ending) -> None:
         result.set_result(value)
 
 
+def about(reason: Ending, task_id: str) -> Ending:
+    """Give the reason why all waiting ended to one who waited for a certain id."""
+    if isinstance(reason, KlingOmniError):
+        reason = fresh(reason)
+        reason.task_id = task_id
+    return reason
+
+
 def raise_ending(reason: Ending) -> NoReturn:
     """Raise why all waiting ended: one of ours as a copy, a defect as it is."""
     raise fresh(reason) if isinstance(reason, KlingOmniError) else reason

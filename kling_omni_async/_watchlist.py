@@ -20,7 +20,7 @@ from ._records import ImageTask
 from ._reports import Reports
 from ._schedule import Schedule
 from ._timers import NEVER, TimerHeap
-from ._waiting import DOUBT_NOTHING, Doubt, End, Ending, Entry, Result, Ticket, resolve
+from ._waiting import DOUBT_NOTHING, Doubt, End, Ending, Entry, Result, Ticket, about, resolve
 from ._wire import read_task
 from .errors import KlingOmniError, PollTimeoutError, RateLimitError
 
@@ -49,8 +49,8 @@ class Watchlist:
         self._setup = Setup(policy.interval[0])
         self._entries: dict[str, Entry] = {}
         self._alarms: TimerHeap[Ticket | Batch] = TimerHeap()
-        self._callers: dict[Ticket, None] = {}
-        self._asked: dict[Result[Reply], None] = {}
+        self._callers: dict[Ticket, str] = {}
+        self._asked: dict[Result[Reply], str] = {}
         self._reports = Reports()
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class Watchlist:
 
     def call(self, task_id: str, ticket: Ticket, now: float) -> None:
         """Let a call of `wait` or `watch` wait for an id."""
-        self._callers[ticket] = None
+        self._callers[ticket] = task_id
         if ticket.deadline is not None:
             self._alarms.set(ticket, ticket.deadline)
         entry = self._entry(task_id)
@@ -93,7 +93,7 @@ class Watchlist:
             if entry.started is None:
                 self.schedule.ask(entry)
         entry.asked.append(result)
-        self._asked[result] = None
+        self._asked[result] = task_id
         return result
 
     def forget(self, task_id: str, result: Result[Reply]) -> None:
@@ -230,7 +230,7 @@ class Watchlist:
         if not self.being_read:  # the number of ids is not known yet
             self._reports.stretched(self.schedule.stretch)
         if self._setup.is_wrong(reply, started=started, now=now):
-            self.end_all(judgement.error)
+            self.end_all(judgement.error or KlingOmniError())
         else:
             self._pass_on(entry, judgement, now)
 
@@ -354,10 +354,10 @@ class Watchlist:
 
     # The end of everything.
 
-    def end_all(self, reason: Ending | None) -> None:
+    def end_all(self, reason: Ending) -> None:
         """End all waiting for one reason; calls of `query` get their own answers."""
-        for ticket in tuple(self._callers):
-            ticket.abort(reason or KlingOmniError())
+        for ticket, task_id in tuple(self._callers.items()):
+            ticket.abort(about(reason, task_id))
             self.leave(ticket)
         for batch in tuple(self.batches):
             batch.close(End(reason))
@@ -368,8 +368,8 @@ class Watchlist:
         for batch in tuple(self.batches):
             batch.cut(End(reason))
         self.end_all(reason)
-        for result in self._asked:
-            resolve(result, reason)
+        for result, task_id in self._asked.items():
+            resolve(result, about(reason, task_id))
         self._asked.clear()
         self._entries.clear()
         self.unswept.clear()

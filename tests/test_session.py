@@ -535,3 +535,13 @@ async def test_a_deadline_tells_of_an_unconfirmed_refusal(comet_api: SimulatedCo
         with pytest.raises(PollTimeoutError) as caught:
             await session.wait("404404", timeout=10)
     assert isinstance(caught.value.last_error, TaskNotFoundError)
+
+
+async def test_the_end_of_everything_names_each_ones_own_id(comet_api: SimulatedCometAPI) -> None:
+    """An error that ends all waiting carries the id that its catcher waited for."""
+    comet_api.fail_next(status=401)
+    async with open_session(comet_api, max_rate=1) as session:
+        calls = [session.wait(task_id) for task_id in ("1", "2", "3")]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in errors] == [AuthenticationError] * 3
+    assert [getattr(error, "task_id", None) for error in errors] == ["1", "2", "3"]

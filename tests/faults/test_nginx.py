@@ -1,0 +1,289 @@
+"""nginx between the library and the API, as in most gateways: whatever it does is weather."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from kling_omni_async import KlingOmniSession
+
+from .batch import (
+    EARLY,
+    KEY,
+    POLICY,
+    QUERY_TIMEOUT_S,
+    TASK_IDS,
+    assert_all_settled,
+    poll_batch,
+)
+from .conftest import Faults, Tell
+from .processes import running, until
+from .record import TOLERANCE_S, Asked, assert_polite
+from .servers import Nginx, Simulator
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder for nginx."""
+    path = tmp_path / "nginx"
+    path.mkdir()
+    return path
+
+
+def session_for(nginx: Nginx, **changes: Any) -> KlingOmniSession:
+    """Give a session for what nginx serves, with some fields of the policy changed."""
+    policy = attrs.evolve(POLICY, **changes)
+    return KlingOmniSession(KEY, base_url=nginx.base_url, policy=policy)
+
+
+def statuses(asked: Sequence[Asked]) -> set[int]:
+    """Give every status that was answered."""
+    return {query.status for query in asked}
+
+
+async def test_gzip(simulator: Simulator, folder: Path, tell: Tell, faults: Faults) -> None:
+    """Compressed answers are read; each query is one GET, none of them is lost or doubled."""
+    gzip = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"
+    async with (
+        running(Nginx(folder, simulator.port, server=gzip)) as nginx,
+        session_for(nginx) as session,
+    ):
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(await simulator.asked())
+    assert {query.encoding for query in asked} == {"gzip"}
+    assert sum(outcome.queries for outcome in outcomes) == len(asked)
+    assert not faults()
+
+
+async def test_an_upstream_that_is_killed(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """While the API is killed and started again each 502 costs its id one pause, and no more."""
+    async with (
+        running(Nginx(folder, simulator.port)) as nginx,
+        session_for(nginx) as session,
+    ):
+
+        async def kill_and_restart() -> None:
+            simulator.kill()
+            await nginx.answers(502, at_least=len(TASK_IDS))
+            await simulator.start()
+
+        outcomes = await poll_batch(session, kill_and_restart)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert faults() == {"ServerError (HTTP 502)"}
+
+
+async def test_an_upstream_that_is_down_at_the_start(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """A 502 before the first good answer is weather too: the set-up is not to blame."""
+    simulator.kill()
+    async with (
+        running(Nginx(folder, simulator.port)) as nginx,
+        session_for(nginx) as session,
+        anyio.create_task_group() as beside,
+    ):
+        beside.start_soon(start_after_refusals, nginx, simulator)
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(await simulator.asked())
+    assert faults() == {"ServerError (HTTP 502)"}
+
+
+async def start_after_refusals(nginx: Nginx, simulator: Simulator) -> None:
+    """Start the API when every id has met a 502."""
+    await nginx.answers(502, at_least=len(TASK_IDS))
+    await simulator.start()
+
+
+@pytest.mark.parametrize(
+    ("patience", "status", "fault"),
+    [
+        ("400ms", 504, "ServerError (HTTP 504)"),
+        ("60s", 499, "TransportError (timeout)"),
+    ],
+    ids=["504", "hang"],
+)
+async def test_an_upstream_that_stands_still(
+    simulator: Simulator,
+    folder: Path,
+    patience: str,
+    status: int,
+    fault: str,
+    tell: Tell,
+    faults: Faults,
+) -> None:
+    """An API stopped for longer than `query_timeout` is a 504 or a time-out, then goes on."""
+    wait = f"proxy_connect_timeout {patience}; proxy_read_timeout {patience};"
+    async with (
+        running(Nginx(folder, simulator.port, server=wait)) as nginx,
+        session_for(nginx) as session,
+    ):
+
+        async def stop_and_continue() -> None:
+            simulator.send(signal.SIGSTOP)
+            await asyncio.sleep(2 * QUERY_TIMEOUT_S)
+            await nginx.answers(status, at_least=100)
+            simulator.send(signal.SIGCONT)
+
+        outcomes = await poll_batch(session, stop_and_continue)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert fault in faults()
+    assert faults() <= {fault, "TransportError (timeout)"}
+
+
+LIMITED_HTTP = "limit_req_zone all zone=all:1m rate=250r/s;"
+LIMITED = "limit_req zone=all burst=30 nodelay; limit_req_status {};"
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [(429, "RateLimitError (HTTP 429)"), (503, "ServerError (HTTP 503)")],
+)
+async def test_a_limit_of_requests(
+    simulator: Simulator, folder: Path, status: int, fault: str, tell: Tell, faults: Faults
+) -> None:
+    """A limit that refuses a part of the queries delays ids and loses none."""
+    limit = LIMITED.format(status)
+    async with (
+        running(Nginx(folder, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
+        session_for(nginx, max_rate=300.0) as session,
+    ):
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(await simulator.asked())
+    assert status in statuses(asked)
+    assert faults() == {fault}
+
+
+async def test_a_retry_after_is_kept(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """After a 429 nothing scheduled is sent until its `Retry-After` is over; then one goes first.
+
+    The same header on good answers means nothing.
+    """
+    limit = LIMITED.format(429) + "add_header Retry-After 2 always;"
+    async with (
+        running(Nginx(folder, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
+        session_for(nginx, max_rate=300.0) as session,
+    ):
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    first = min(query.ended for query in asked if query.status == 429)
+    later = sorted(
+        (query for query in asked if query.started > first + 0.25), key=lambda query: query.started
+    )
+    assert later[0].started >= first + 2.0 - TOLERANCE_S
+    assert later[1].started >= later[0].ended - TOLERANCE_S
+    assert faults() == {"RateLimitError (HTTP 429)"}
+
+
+async def test_idle_connections_that_are_closed(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """Connections that nginx closes about when they are used again cost no id more than a pause."""
+    async with (
+        running(Nginx(folder, simulator.port, server="keepalive_timeout 1s;")) as nginx,
+        session_for(nginx, interval=(0.98, 1.02)) as session,
+    ):
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked, interval_s=0.98)
+    assert len({query.connection for query in asked}) > 150
+    assert faults() <= {"TransportError (reset)"}
+
+
+async def test_connections_for_three_requests(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """A server that closes each connection after its third answer is no fault at all."""
+    async with (
+        running(Nginx(folder, simulator.port, server="keepalive_requests 3;")) as nginx,
+        session_for(nginx) as session,
+    ):
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert max(Counter(query.connection for query in asked).values()) == 3
+    assert sum(outcome.queries for outcome in outcomes) == len(asked)
+    assert not faults()
+
+
+async def test_reloads(simulator: Simulator, folder: Path, tell: Tell, faults: Faults) -> None:
+    """nginx that reads its configuration again, four times in a batch, loses no id."""
+    async with (
+        running(Nginx(folder, simulator.port)) as nginx,
+        session_for(nginx) as session,
+    ):
+
+        async def reload() -> None:
+            for _ in range(4):
+                nginx.reload()
+                await nginx.more_answers(EARLY)
+
+        outcomes = await poll_batch(session, reload)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert statuses(asked) == {200, 400}
+    assert faults() <= {"TransportError (reset)"}
+
+
+async def test_a_kill_of_nginx(
+    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+) -> None:
+    """nginx killed in the middle is weather: connections end, then are refused, then are back."""
+    async with (
+        running(Nginx(folder, simulator.port)) as nginx,
+        session_for(nginx) as session,
+    ):
+
+        async def kill_and_restart() -> None:
+            nginx.kill()
+            await until(lambda: "TransportError (connect)" in faults())
+            await asyncio.sleep(1)
+            await nginx.start()
+
+        outcomes = await poll_batch(session, kill_and_restart)
+    assert_all_settled(outcomes)
+    asked = await simulator.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(nginx.asked())
+    assert faults() <= {"TransportError (connect)", "TransportError (reset)"}
