@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 @pytest.mark.timeout(180)
 def test_100_000_ids_fit_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     """100,000 ids: two queries each, a handful of tasks, one timer, and a loop never held up."""
@@ -35,4 +36,4 @@ def test_100_000_ids_fit_in_one_process(capsys: pytest.CaptureFixture[str]) -> N
     assert figures["most_tasks"] <= 5
     assert figures["most_timers"] <= 1
     assert figures["held_ms"] <= 50
-    assert figures["rss_mb"] <= 400
+    assert figures["rss_mb"] <= 200
