@@ -80,26 +80,25 @@ class Throttle:
             probe: What `started` told of it.
             readable: Whether it was the API's own, which opens the gate.
         """
+        if started < self.until:
+            return
         if probe:
             self._probing = False
-        if readable and started >= self.until:
+        if readable:
             self._closed = False
             self._step = 0
 
-    def limited(
-        self, *, now: float, started: float, probe: bool, retry_after: float | None
-    ) -> float:
+    def limited(self, *, now: float, started: float, retry_after: float | None) -> float:
         """Note a 429; gives the length of the pause it began, in s, or 0.
 
         Answers to queries that started before the last pause was over belong to the same
-        burst: they neither lengthen the pause nor raise the backoff.
+        burst: they neither lengthen the pause nor raise the backoff. A probe from before a
+        new pause is none any more: another one goes first after it.
         """
-        if probe:
-            self._probing = False
         if started < self.until:
             return 0.0
         pause_s = self._pause_s(retry_after)
-        self._closed = True
+        self._closed, self._probing = True, False
         self.until = now + pause_s
         return pause_s
 

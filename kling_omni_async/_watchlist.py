@@ -239,9 +239,7 @@ class Watchlist:
         if not isinstance(reply, RateLimitError):
             throttle.answered(started=started, probe=probe, readable=is_readable(reply))
             return
-        pause_s = throttle.limited(
-            now=now, started=started, probe=probe, retry_after=reply.retry_after
-        )
+        pause_s = throttle.limited(now=now, started=started, retry_after=reply.retry_after)
         self._reports.throttled(pause_s)
 
     def _answer_asked(self, entry: Entry, reply: Reply) -> None:
@@ -312,7 +310,8 @@ class Watchlist:
                 return False
             if isinstance(item, Batch):
                 self._ring_batch(item, now)
-            elif item.entry is not None:
+            else:
+                assert item.entry is not None  # noqa: S101 - who leaves takes his alarm along
                 self._time_out(item.entry, item, now)
         return True
 

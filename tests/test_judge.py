@@ -39,6 +39,7 @@ HTTP_CLOSED = ConfigurationError("the given aiohttp session was closed")
 
 
 def failed(reason: str | None) -> ImageTask:
+    """Make a failed task."""
     return ImageTask(task_id="a", status=TaskStatus.FAILED, status_message=reason)
 
 

@@ -17,7 +17,7 @@ SPANS = st.lists(st.floats(0.0, 3.0), min_size=2, max_size=60)
 def closed_gate(*, retry_after: float | None = 10.0, seed: int = 1) -> Throttle:
     """Give a gate that a 429 closed at 100 s."""
     throttle = Throttle(Random(seed))
-    throttle.limited(now=100.0, started=100.0, probe=False, retry_after=retry_after)
+    throttle.limited(now=100.0, started=100.0, retry_after=retry_after)
     return throttle
 
 
@@ -114,7 +114,7 @@ def test_an_open_gate_holds_nothing_back() -> None:
 def test_pauses_as_long_as_the_api_asks(asked: float, pause: float) -> None:
     """``Retry-After`` is kept to, but never beyond two minutes."""
     throttle = Throttle(Random(1))
-    assert throttle.limited(now=50.0, started=49.0, probe=False, retry_after=asked) == pause
+    assert throttle.limited(now=50.0, started=49.0, retry_after=asked) == pause
     assert throttle.next_start() == throttle.until == 50.0 + pause
     assert pause <= MAX_RETRY_AFTER_S
 
@@ -125,7 +125,7 @@ def test_backs_off_with_jitter_up_to_30_s(seed: int) -> None:
     throttle = Throttle(Random(seed))
     now = 0.0
     for base in (1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0):
-        pause = throttle.limited(now=now, started=now, probe=False, retry_after=None)
+        pause = throttle.limited(now=now, started=now, retry_after=None)
         assert base <= pause <= 1.5 * base <= 30.0
         now += pause
 
@@ -134,15 +134,15 @@ def test_a_pause_the_api_asks_for_is_no_step_of_the_backoff() -> None:
     """After three pauses by ``Retry-After`` the first one of our own is still the shortest."""
     throttle = Throttle(Random(1))
     for now in (0.0, 10.0, 20.0):
-        throttle.limited(now=now, started=now, probe=False, retry_after=5.0)
-    assert throttle.limited(now=30.0, started=30.0, probe=False, retry_after=None) <= 1.5
+        throttle.limited(now=now, started=now, retry_after=5.0)
+    assert throttle.limited(now=30.0, started=30.0, retry_after=None) <= 1.5
 
 
 @pytest.mark.parametrize("started", [90.0, 100.0, 105.0, 109.999])
 def test_a_burst_of_429s_is_one_step(started: float) -> None:
     """A 429 to a query from before the end of the pause neither lengthens nor raises it."""
     throttle = closed_gate()
-    assert throttle.limited(now=112.0, started=started, probe=False, retry_after=60.0) == 0.0
+    assert throttle.limited(now=112.0, started=started, retry_after=60.0) == 0.0
     assert throttle.until == 110.0
 
 
@@ -166,7 +166,7 @@ def test_success_of_the_first_query_opens_the_gate() -> None:
     throttle.started()
     throttle.answered(started=throttle.until, probe=True, readable=True)
     assert throttle.next_start() == -math.inf
-    assert throttle.limited(now=200.0, started=200.0, probe=False, retry_after=None) <= 1.5
+    assert throttle.limited(now=200.0, started=200.0, retry_after=None) <= 1.5
 
 
 def test_an_unreadable_probe_lets_another_one_go() -> None:
@@ -183,7 +183,7 @@ def test_a_429_on_the_probe_is_the_next_step() -> None:
     throttle = closed_gate(retry_after=None)
     throttle.started()
     now = throttle.until
-    pause = throttle.limited(now=now, started=now, probe=True, retry_after=None)
+    pause = throttle.limited(now=now, started=now, retry_after=None)
     assert 2.0 <= pause <= 3.0
     assert throttle.next_start() == now + pause
 
@@ -194,3 +194,25 @@ def test_a_query_by_hand_after_the_pause_opens_the_gate_too() -> None:
     throttle.started()
     throttle.answered(started=111.0, probe=False, readable=True)
     assert throttle.next_start() == -math.inf
+
+
+def test_a_probe_of_an_earlier_pause_is_none_any_more() -> None:
+    """A probe that outlived its pause neither lets a second one go nor keeps the next waiting."""
+    throttle = closed_gate()
+    throttle.started()
+    throttle.answered(started=111.0, probe=False, readable=True)
+    throttle.limited(now=112.0, started=111.5, retry_after=3.0)
+    assert throttle.next_start() == 115.0
+    throttle.started()
+    throttle.answered(started=110.0, probe=True, readable=False)
+    assert throttle.next_start() == math.inf
+
+
+def test_a_new_pause_does_not_wait_for_the_old_probe() -> None:
+    """A 429 to a query by hand begins a pause of its own, with a probe of its own."""
+    throttle = closed_gate()
+    throttle.started()
+    throttle.limited(now=112.0, started=111.0, retry_after=3.0)
+    assert throttle.next_start() == 115.0
+    throttle.answered(started=110.0, probe=True, readable=True)
+    assert throttle.next_start() == 115.0

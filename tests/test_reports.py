@@ -39,10 +39,12 @@ def said(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 
 
 def a_task(status: TaskStatus, **raw: Any) -> ImageTask:
+    """Make a task."""
     return ImageTask(task_id="a", status=status, raw=raw)
 
 
 def a_word(**raw: str) -> ImageTask:
+    """Make a task whose status is a word of tomorrow."""
     return ImageTask(task_id="a", status=TaskStatus.UNKNOWN, raw=raw)
 
 
@@ -154,9 +156,7 @@ def test_an_unknown_word_is_a_warning_once(
     reports = Reports()
     for _ in range(3):
         reports.replied(Entry("a"), a_word(**raw))
-    assert said(caplog, logging.WARNING) == [
-        f"unknown task status {word}: taken as not finished"
-    ]
+    assert said(caplog, logging.WARNING) == [f"unknown task status {word}: taken as not finished"]
 
 
 def test_a_hostile_server_cannot_fill_memory(caplog: pytest.LogCaptureFixture) -> None:
@@ -182,9 +182,7 @@ def test_a_pause_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     reports = Reports()
     for pause_s in (1.25, 0.0):
         reports.throttled(pause_s)
-    assert said(caplog, logging.WARNING) == [
-        "throttled by the API: no scheduled query for 1.2 s"
-    ]
+    assert said(caplog, logging.WARNING) == ["throttled by the API: no scheduled query for 1.2 s"]
 
 
 def test_stretching_is_told_when_it_begins_and_doubles(caplog: pytest.LogCaptureFixture) -> None:

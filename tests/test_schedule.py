@@ -17,10 +17,12 @@ from kling_omni_async._timers import NEVER, Timed
 
 
 def make(**policy: Any) -> Schedule[Timed]:
+    """Make a schedule with random pauses that repeat."""
     return Schedule(PollPolicy(**policy), Random(1))
 
 
 def everyone(_item: Timed) -> bool:
+    """Want every item."""
     return True
 
 
@@ -39,7 +41,8 @@ def put(schedule: Schedule[Timed], *times: float) -> list[Timed]:
 
 
 def close_gate(schedule: Schedule[Timed], *, now: float, pause_s: float) -> None:
-    schedule.throttle.limited(now=now, started=now, probe=False, retry_after=pause_s)
+    """Let a 429 begin a pause."""
+    schedule.throttle.limited(now=now, started=now, retry_after=pause_s)
 
 
 # Turns.
@@ -280,6 +283,49 @@ STEPS = st.lists(
 )
 
 
+class Driver:
+    """Runs a schedule by its own word: it is asked again when it said that something may start."""
+
+    def __init__(self, schedule: Schedule[Timed]) -> None:
+        self.schedule = schedule
+        self.now = 0.0
+        self.starts: list[float] = []
+        self.flying: list[tuple[float, bool]] = []
+        self.given_in = 0
+
+    def run_for(self, span: float) -> None:
+        end = self.now + span
+        while (at := max(self.now, self.schedule.next_start())) <= end:
+            self.now = at
+            found = self.schedule.start(at, everyone)
+            assert found is not None, "next_start promised something"
+            self.starts.append(at)
+            self.flying.append((at, found[1]))
+            assert self.schedule.in_flight == len(self.flying) <= self.schedule.limit
+        self.now = end
+
+    def give_in(self, word: str, span: float) -> None:
+        self.given_in += 1
+        item = Timed()
+        if word == "put":
+            self.schedule.put(item, self.now + span)
+        elif word == "first":
+            self.schedule.put_first(item, self.now)
+        else:
+            self.schedule.ask(item)
+
+    def land(self, *, limited: bool = False) -> None:
+        if not self.flying:
+            return
+        started, probe = self.flying.pop(0)
+        self.schedule.finish(self.now)
+        throttle = self.schedule.throttle
+        if limited:
+            throttle.limited(now=self.now, started=started, retry_after=None)
+        else:
+            throttle.answered(started=started, probe=probe, readable=True)
+
+
 @settings(max_examples=200)
 @given(
     steps=STEPS,
@@ -290,49 +336,17 @@ def test_any_order_of_events_keeps_the_limits(
     steps: list[tuple[str, float]], rate: float | None, limit: int
 ) -> None:
     """Whatever comes and goes: the rate, the places in flight, and each item started once."""
-    schedule = make(max_rate=rate, max_concurrency=limit)
-    now = 0.0
-    starts: list[float] = []
-    flying: list[tuple[float, bool]] = []
-    given_in = 0
-
-    def run_until(end: float) -> None:
-        nonlocal now
-        while (at := max(now, schedule.next_start())) <= end:
-            now = at
-            found = schedule.start(now, everyone)
-            assert found is not None, "next_start promised something"
-            starts.append(now)
-            flying.append((now, found[1]))
-            assert schedule.in_flight == len(flying) <= limit
-        now = end
-
+    driver = Driver(make(max_rate=rate, max_concurrency=limit))
     for word, span in steps:
-        if word in {"finish", "limited"} and flying:
-            started, probe = flying.pop(0)
-            schedule.finish(now)
-            throttle = schedule.throttle
-            if word == "limited":
-                throttle.limited(now=now, started=started, probe=probe, retry_after=None)
-            else:
-                throttle.answered(started=started, probe=probe, readable=True)
-        elif word in {"put", "first", "ask"}:
-            given_in += 1
-            item = Timed()
-            if word == "put":
-                schedule.put(item, now + span)
-            elif word == "first":
-                schedule.put_first(item, now)
-            else:
-                schedule.ask(item)
-        run_until(now + (span if word == "wait" else 0.0))
+        if word in {"finish", "limited"}:
+            driver.land(limited=word == "limited")
+        elif word != "wait":
+            driver.give_in(word, span)
+        driver.run_for(span if word == "wait" else 0.0)
     for _ in range(2 * len(steps) + 2):
-        run_until(now + 1000.0)
-        if flying:
-            started, probe = flying.pop(0)
-            schedule.finish(now)
-            schedule.throttle.answered(started=started, probe=probe, readable=True)
-    assert len(starts) == given_in
+        driver.run_for(1000.0)
+        driver.land()
+    assert len(driver.starts) == driver.given_in
     gap = 0.0 if rate is None else 1 / rate
-    assert all(after - before >= gap - 1e-9 for before, after in pairwise(starts))
-    assert schedule.next_start() == math.inf
+    assert all(after - before >= gap - 1e-9 for before, after in pairwise(driver.starts))
+    assert driver.schedule.next_start() == math.inf

@@ -545,3 +545,13 @@ async def test_the_end_of_everything_names_each_ones_own_id(comet_api: Simulated
         errors = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(error) for error in errors] == [AuthenticationError] * 3
     assert [getattr(error, "task_id", None) for error in errors] == ["1", "2", "3"]
+
+
+async def test_many_deadlines_at_once_are_all_kept(comet_api: SimulatedCometAPI) -> None:
+    """1,200 waits whose time is up at the same moment all end at that moment."""
+    async with open_session(comet_api, max_rate=0.01) as session:
+        await session.query(comet_api.create_task())
+        calls = [session.wait(f"{number}", timeout=10) for number in range(1200)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(error) for error in errors} == {PollTimeoutError}
+    assert now() == pytest.approx(10)

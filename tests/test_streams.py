@@ -426,3 +426,19 @@ async def test_a_consumer_of_many_ready_outcomes_gives_way(comet_api: SimulatedC
         counter.cancel()
     assert len(seen) == 1000
     assert 10 <= passes <= 50
+
+
+async def test_leaving_a_long_stream_leaves_the_loop_to_others(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The ids of a stream that is left are let go in slices, and all of them are."""
+    async with open_session(comet_api, max_rate=0.1) as session:
+        async with session.poll(f"{number}" for number in range(30_000)) as outcomes:
+            while outcomes.progress.total < 30_000:  # noqa: ASYNC110 - a pass is the unit here
+                await asyncio.sleep(0)
+        passes = 0
+        while "watched=0" not in repr(session):
+            passes += 1
+            await asyncio.sleep(0)
+        assert passes > 3
+    assert len(comet_api.queries) <= 1

@@ -25,6 +25,7 @@ STEPS = st.lists(
 
 
 def drained(heap: TimerHeap[Timed], now: float) -> list[Timed]:
+    """Take out all that is due."""
     found: list[Timed] = []
     while (item := heap.pop_due(now)) is not None:
         found.append(item)

@@ -21,6 +21,7 @@ from kling_omni_async import (
     ServerError,
     TransportError,
 )
+from kling_omni_async._transport import _connections
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import all_of, new_session, now, now_waiting, open_session
@@ -358,3 +359,24 @@ async def test_a_transport_shows_where_it_sends(comet_api: SimulatedCometAPI) ->
     session = new_session(comet_api)
     assert repr(session._transport) == f"<AiohttpTransport to {comet_api.base_url}>"
     await session.aclose()
+
+
+def test_a_connector_that_has_gone_sets_no_limit() -> None:
+    """A session that was closed in between has no connector; its next query tells of it."""
+    assert _connections(None) is None
+
+
+async def test_cookies_of_a_given_session_stay_its_own(comet_api: SimulatedCometAPI) -> None:
+    """A given session's cookie jar is used as it is and never keeps what our own would."""
+    comet_api.fail_next(status=502, headers={"Set-Cookie": "a=b"}, times=2)
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+        session = KlingOmniSession(comet_api.api_key, base_url=comet_api.base_url, http=http)
+        async with session:
+            with pytest.raises(ServerError):
+                await session.query("1")
+        assert [cookie.key for cookie in http.cookie_jar] == ["a"]
+    async with open_session(comet_api) as own:
+        with pytest.raises(ServerError):
+            await own.query("1")
+        assert own._transport._http is not None
+        assert list(own._transport._http.cookie_jar) == []

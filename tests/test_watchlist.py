@@ -102,6 +102,7 @@ class Desk:
 
 
 def new_desk(**policy: Any) -> Desk:
+    """Make a desk at 0 s with random pauses that repeat."""
     return Desk(Watchlist(PollPolicy(**policy), Random(1)))
 
 
@@ -113,11 +114,13 @@ def error_of(ticket: WaitTicket) -> KlingOmniError | None:
 
 
 def updates_of(ticket: WatchTicket) -> list[str]:
+    """Take what a watch has not yet taken, by its words."""
     items = [ticket.updates.get_nowait() for _ in range(ticket.updates.qsize())]
     return [str(item.status) if isinstance(item, ImageTask) else "end" for item in items]
 
 
 async def outcomes_of(batch: Batch, count: int) -> list[TaskOutcome]:
+    """Take some outcomes of a stream."""
     return [await batch.take() for _ in range(count)]
 
 
@@ -445,6 +448,18 @@ async def test_a_429_holds_all_ids_back() -> None:
     desk.wait("b")
     desk.ask(scripted.limited("40"))
     assert desk.watchlist.next_event() == desk.now + 40.0
+
+
+@pytest.mark.parametrize(("being_read", "warnings"), [(0, 1), (1, 0)])
+async def test_stretching_is_told_when_the_number_of_ids_is_known(
+    caplog: pytest.LogCaptureFixture, being_read: int, warnings: int
+) -> None:
+    """While a list of ids is still being read, its growth is not told step by step."""
+    desk = new_desk(max_rate=0.01)
+    desk.poll(*"abc")
+    desk.watchlist.being_read = being_read
+    desk.ask(PENDING)
+    assert sum("stretched" in text for text in caplog.messages) == warnings
 
 
 # The set-up.

@@ -21,14 +21,14 @@ TASK_IDS = [str(10**17 + number) for number in range(COUNT)]
 UNKNOWN_ID = TASK_IDS[137]
 FAILING_IDS = frozenset(TASK_IDS[5::30])
 REASON = "Image pixel is invalid"
-LIFETIMES_S = {task_id: 0.5 + 3.0 * n / COUNT for n, task_id in enumerate(TASK_IDS)}
+LIFETIMES_S = {task_id: 0.5 + 2.5 * n / COUNT for n, task_id in enumerate(TASK_IDS)}
 """When each task is finished, in s after the API was asked for the first time."""
 
 EARLY = COUNT // 5
 """How many ids are out when a disturbance begins."""
 
 INTERVAL_S = (0.5, 0.8)
-QUERY_TIMEOUT_S = 1.0
+QUERY_TIMEOUT_S = 1.5
 
 
 POLICY = PollPolicy(interval=INTERVAL_S, query_timeout=QUERY_TIMEOUT_S, max_rate=None)

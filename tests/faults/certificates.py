@@ -34,7 +34,9 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._own = self.self_signed("The authority of these tests", "keyUsage=critical,keyCertSign")
+        self._own = self.self_signed(
+            "The authority of these tests", "keyUsage=critical,keyCertSign"
+        )
 
     @property
     def pem(self) -> Path:

@@ -5,25 +5,18 @@ Only ``nox -s faults`` runs them, or ``pytest tests/faults``.
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
-from kling_omni_async import TaskOutcome
-
 from .certificates import Authority
 from .processes import running
-from .record import Asked, shortest_pause
 from .servers import Simulator
+from .verdict import Verdict
 
 HERE = Path(__file__).parent
 FIGURES = pytest.StashKey[list[str]]()
-FIRST_FAULT = re.compile(r"first (\w+(?: \([^)]+\))?): ")
-
-Tell = Callable[[Sequence[TaskOutcome], Sequence[Asked]], None]
-Faults = Callable[[], set[str]]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -49,39 +42,26 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def simulator(tmp_path: Path) -> AsyncGenerator[Simulator]:
+def latency_s() -> float:
+    """Give how long the simulator takes to answer; override it for a slower one."""
+    return 0.01
+
+
+@pytest.fixture
+async def simulator(tmp_path: Path, latency_s: float) -> AsyncGenerator[Simulator]:
     """Give the simulator, running; its tasks begin with the first query."""
-    folder = tmp_path / "simulator"
-    folder.mkdir()
-    async with running(Simulator(folder)) as server:
+    async with running(Simulator(tmp_path, latency_s=latency_s)) as server:
         yield server
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     """Give an authority to trust."""
-    folder = tmp_path / "authority"
-    folder.mkdir()
-    return Authority(folder)
+    return Authority(tmp_path / "authority")
 
 
 @pytest.fixture
-def faults(caplog: pytest.LogCaptureFixture) -> Faults:
-    """Give a function that tells which kinds of fault were warned of."""
-    return lambda: set(FIRST_FAULT.findall(caplog.text))
-
-
-@pytest.fixture
-def tell(request: pytest.FixtureRequest, faults: Faults) -> Tell:
-    """Give a function that takes what was measured, to be shown at the end."""
-
-    def tell(outcomes: Sequence[TaskOutcome], asked: Sequence[Asked]) -> None:
-        most = max(outcome.elapsed for outcome in outcomes)
-        line = (
-            f"{request.node.name}: {len(outcomes)} ids out in {most:.1f} s, "
-            f"{len(asked)} queries arrived, shortest pause {shortest_pause(asked):.3f} s, "
-            f"faults: {', '.join(sorted(faults())) or 'none'}"
-        )
-        request.config.stash.setdefault(FIGURES, []).append(line)
-
-    return tell
+def verdict(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Verdict:
+    """Give what takes the test's outcomes and what the servers were asked."""
+    figures = request.config.stash.setdefault(FIGURES, [])
+    return Verdict(request.node.name, figures, caplog)

@@ -1,7 +1,7 @@
 """Serves the batch on a port of loopback; killed and started again, it goes on where it was.
 
-Run as ``python -m tests.faults.program_simulator PORT FOLDER``. SIGTERM ends it; what it was asked
-is then in the folder.
+Run as ``python -m tests.faults.program_simulator PORT FOLDER LATENCY``. SIGTERM ends it; what it
+was asked is then in the folder.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pathlib import Path
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .batch import FAILING_IDS, KEY, LIFETIMES_S, REASON, UNKNOWN_ID
-
-LATENCY_S = 0.01
 
 
 def create_tasks(api: SimulatedCometAPI) -> None:
@@ -55,11 +53,11 @@ def write_record(api: SimulatedCometAPI, path: Path) -> None:
     path.write_text(json.dumps(rows))
 
 
-async def main(port: int, folder: Path) -> None:
+async def main(port: int, folder: Path, latency_s: float) -> None:
     """Serve until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    api = SimulatedCometAPI(api_key=KEY, port=port, latency=LATENCY_S)
+    api = SimulatedCometAPI(api_key=KEY, port=port, latency=latency_s)
     async with api:
         create_tasks(api)
         finishing = asyncio.create_task(finish_tasks(api, folder / "first-query"))
@@ -69,4 +67,4 @@ async def main(port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])))

@@ -10,8 +10,8 @@ import attrs
 
 from .batch import INTERVAL_S
 
-TOLERANCE_S = 0.01
-"""nginx keeps time in ms, and learns a little later than the client that a query is over."""
+TOLERANCE_S = 0.05
+"""A server learns a little later than a client that leaves that their query is over."""
 
 
 @attrs.frozen(kw_only=True)

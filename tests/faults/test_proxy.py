@@ -1,0 +1,211 @@
+"""tinyproxy between the library and nginx, found through `HTTP_PROXY` or `HTTPS_PROXY`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+
+from kling_omni_async import KlingOmniSession, PollTimeoutError, TransportError
+
+from .batch import (
+    KEY,
+    POLICY,
+    TASK_IDS,
+    assert_all_settled,
+    assert_each_once,
+    poll_batch,
+)
+from .certificates import Authority
+from .conftest import Faults, Tell
+from .processes import running, until
+from .record import assert_polite
+from .servers import OUTSIDE_HOST, PROXY_PASSWORD, Nginx, Simulator, Tinyproxy
+
+pytestmark = pytest.mark.anyio
+
+PROXY = "TransportError (proxy)"
+each_scheme = pytest.mark.parametrize("nginx", ["http", "https"], indirect=True)
+
+
+@pytest.fixture
+async def nginx(
+    request: pytest.FixtureRequest, simulator: Simulator, authority: Authority, tmp_path: Path
+) -> AsyncGenerator[Nginx]:
+    """Give nginx, running, with or without TLS as the parameter says."""
+    folder = tmp_path / "nginx"
+    folder.mkdir()
+    certificate = None
+    if request.param == "https":
+        certificate = authority.signed("outside", f"DNS:{OUTSIDE_HOST}")
+    async with running(Nginx(folder, simulator.port, certificate=certificate)) as server:
+        yield server
+
+
+@pytest.fixture
+def tinyproxy(nginx: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tinyproxy:
+    """Give tinyproxy, not yet running, with the environment that leads to it."""
+    folder = tmp_path / "tinyproxy"
+    folder.mkdir()
+    server = Tinyproxy(folder, connect=nginx.port)
+    monkeypatch.setenv(f"{nginx.scheme}_proxy", server.url)
+    return server
+
+
+@asynccontextmanager
+async def session_for(nginx: Nginx, authority: Authority) -> AsyncGenerator[KlingOmniSession]:
+    """Open a session for a host that is not loopback."""
+    connector = aiohttp.TCPConnector(ssl=authority.context())
+    async with aiohttp.ClientSession(connector=connector) as http:
+        session = KlingOmniSession(
+            KEY, base_url=nginx.outside_url, http=http, policy=POLICY, allow_http=True
+        )
+        async with session:
+            yield session
+
+
+fast_on_purpose = pytest.mark.filterwarnings("ignore:PollPolicy.interval begins under")
+
+
+@fast_on_purpose
+@each_scheme
+async def test_a_proxy(
+    nginx: Nginx,
+    tinyproxy: Tinyproxy,
+    simulator: Simulator,
+    authority: Authority,
+    tell: Tell,
+    faults: Faults,
+) -> None:
+    """Every query goes through the proxy, which gets its password; with TLS by a tunnel."""
+    async with running(tinyproxy), session_for(nginx, authority) as session:
+        outcomes = await poll_batch(session)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(await simulator.asked())
+    assert sum(outcome.queries for outcome in outcomes) == len(asked)
+    assert all(("tinyproxy" in query.via) is (nginx.scheme == "http") for query in asked)
+    assert not faults()
+
+
+@fast_on_purpose
+@each_scheme
+async def test_a_proxy_that_is_dead(
+    nginx: Nginx,
+    tinyproxy: Tinyproxy,
+    authority: Authority,
+    faults: Faults,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is warned of at once, ends nothing, and stands in every `last_error`."""
+    async with session_for(nginx, authority) as session:
+        outcomes = await poll_batch(session, timeout=2.0)
+    assert_each_once(outcomes)
+    errors = [outcome.error for outcome in outcomes]
+    late = [error for error in errors if isinstance(error, PollTimeoutError)]
+    assert len(late) == len(TASK_IDS)
+    for error in late:
+        assert isinstance(error.last_error, TransportError)
+        assert error.last_error.reason == "proxy"
+    assert faults() == {PROXY}
+    assert PROXY_PASSWORD not in caplog.text + "".join(map(repr, errors))
+    assert not nginx.asked()
+
+
+@fast_on_purpose
+@each_scheme
+async def test_a_proxy_that_refuses_the_password(
+    nginx: Nginx, tinyproxy: Tinyproxy, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong password is the proxy's fault in `last_error`, and is not shown."""
+    wrong = tinyproxy.url.replace(PROXY_PASSWORD, "codfish")
+    monkeypatch.setenv(f"{nginx.scheme}_proxy", wrong)
+    async with running(tinyproxy), session_for(nginx, authority) as session:
+        with pytest.raises(PollTimeoutError) as caught:
+            await session.wait(TASK_IDS[0], timeout=0.2)
+    assert isinstance(caught.value.last_error, TransportError)
+    assert caught.value.last_error.reason == "proxy"
+    assert "407" in str(caught.value) or "credentials" in str(caught.value)
+    assert "codfish" not in str(caught.value)
+    assert not nginx.asked()
+
+
+@fast_on_purpose
+@each_scheme
+async def test_a_proxy_that_is_killed(
+    nginx: Nginx,
+    tinyproxy: Tinyproxy,
+    simulator: Simulator,
+    authority: Authority,
+    tell: Tell,
+    faults: Faults,
+) -> None:
+    """A proxy killed and started again in the middle is weather."""
+    async with running(tinyproxy), session_for(nginx, authority) as session:
+
+        async def kill_and_restart() -> None:
+            tinyproxy.kill()
+            await until(lambda: PROXY in faults())
+            await anyio.sleep(1)
+            await tinyproxy.start()
+
+        outcomes = await poll_batch(session, kill_and_restart)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert_polite(await simulator.asked())
+    assert faults() <= {PROXY, "TransportError (reset)"}
+
+
+@fast_on_purpose
+@each_scheme
+async def test_a_proxy_before_a_server_that_is_killed(
+    nginx: Nginx,
+    tinyproxy: Tinyproxy,
+    authority: Authority,
+    tell: Tell,
+    faults: Faults,
+) -> None:
+    """What the proxy itself says of a server that is down is weather."""
+    said = {"http": "ServerError (HTTP 500)", "https": PROXY}[nginx.scheme]
+    async with running(tinyproxy), session_for(nginx, authority) as session:
+
+        async def kill_and_restart() -> None:
+            nginx.kill()
+            await until(lambda: said in faults())
+            await anyio.sleep(1)
+            await nginx.start()
+
+        outcomes = await poll_batch(session, kill_and_restart)
+    assert_all_settled(outcomes)
+    asked = nginx.asked()
+    tell(outcomes, asked)
+    assert_polite(asked)
+    assert said in faults()
+
+
+@fast_on_purpose
+@pytest.mark.parametrize("nginx", ["https"], indirect=True)
+async def test_a_certificate_refused_behind_a_proxy(
+    nginx: Nginx, tinyproxy: Tinyproxy, authority: Authority
+) -> None:
+    """A tunnel that leads to another name than the certificate's ends the batch at once."""
+    authority.signed("other", "DNS:elsewhere.test").install(nginx.folder)
+    nginx.kill()
+    await nginx.start()
+    async with (
+        running(tinyproxy),
+        session_for(nginx, authority) as session,
+        session.poll(TASK_IDS) as stream,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await anext(stream)
+    assert caught.value.reason == "certificate"
+    assert not nginx.asked()
