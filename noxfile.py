@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +35,23 @@ def runs(python: str) -> bool:
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT)
 MISSING = [python for python in NEWER if not runs(python)]
 PYTHONS = [python for python in (OLDEST, *NEWER) if python not in MISSING]
+
+
+def missing_for_faults() -> list[str]:
+    """Name what the session `faults` needs and this machine has not."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # the last two are not in everybody's
+    programs = ("nginx", "openssl", "setpriv", "tinyproxy")
+    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    return missing if loads("libnss_wrapper.so") else [*missing, "libnss_wrapper.so"]
+
+
+def loads(library: str) -> bool:
+    """Whether the linker finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -115,6 +134,15 @@ def check_contents(session: nox.Session, built: Path) -> None:
     strangers = [name for name in names if not name.startswith((f"{PACKAGE}/", f"{PACKAGE}-"))]
     if strangers:
         session.error(f"the wheel holds more than the package: {strangers}")
+
+
+@nox.session(python=OLDEST)
+def faults(session: nox.Session) -> None:
+    """Poll through nginx and tinyproxy; bare ``nox`` leaves it out, as it needs Debian packages."""
+    if missing := missing_for_faults():
+        session.skip(f"NOT TESTED with real intermediaries: no {', '.join(missing)} here")
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", "tests/faults", *session.posargs)
 
 
 @nox.session(python=OLDEST)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 
 from ._cli._exit import Exit
-from ._cli._signals import interruptible
+from ._cli._signals import Once, ignore_signals, interruptible
 from ._cli._terminal import note
 
 _EXTRA = frozenset({"cyclopts", "rich"})
@@ -14,10 +15,14 @@ _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
-    with interruptible():
+    atexit.register(ignore_signals)
+    stop = Once()
+    with interruptible(stop):
         try:
             code = _run()
+            stop.spent = True
         except KeyboardInterrupt:
+            note("interrupted")
             code = Exit.INTERRUPTED
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""The ids of a session and those who wait for them: no clock, no await, no network.
+"""What time and answers do to the ids of a session: no clock, no await, no network.
 
 The poller tells it that time has passed or that an answer has come; it tells the poller which
 id to query next and when to look again.
@@ -6,22 +6,15 @@ id to query next and when to look again.
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections import deque
 from typing import Final
 
-from ._batch import Batch, BatchTicket
-from ._ids import id_fault
+from ._batch import Batch
 from ._judge import Judgement, Meaning, Reply, Setup, is_readable, judge
-from ._outcome import TaskOutcome
 from ._policy import PollPolicy
 from ._records import ImageTask
-from ._reports import Reports
-from ._schedule import Schedule
-from ._timers import NEVER, TimerHeap
-from ._waiting import DOUBT_NOTHING, Doubt, End, Ending, Entry, Result, Ticket, about, resolve
-from ._wire import read_task
+from ._roster import Roster
+from ._waiting import DOUBT_NOTHING, Doubt, Entry, Ticket, resolve
 from .errors import KlingOmniError, PollTimeoutError, RateLimitError
 
 GRACE_S: Final = 5.0
@@ -30,157 +23,13 @@ GRACE_S: Final = 5.0
 ALARMS_PER_PASS: Final = 500
 
 
-class Watchlist:
-    """Every id of a session, who waits for it, and when it is queried next.
-
-    Attributes:
-        schedule: The order of the queries.
-        batches: The streams that are being polled.
-        unswept: Closed streams whose tickets are still to be let go.
-        being_read: How many inputs that will end soon are being read.
-    """
+class Watchlist(Roster):
+    """The ids of a session: queried in their turn, judged by their answers, timed out."""
 
     def __init__(self, policy: PollPolicy, rng: random.Random) -> None:
-        self.schedule: Schedule[Entry] = Schedule(policy, rng)
-        self.batches: dict[Batch, None] = {}
-        self.unswept: deque[Batch] = deque()
-        self.being_read = 0
+        super().__init__(policy, rng)
         self._policy = policy
         self._setup = Setup(policy.interval[0])
-        self._entries: dict[str, Entry] = {}
-        self._alarms: TimerHeap[Ticket | Batch] = TimerHeap()
-        self._callers: dict[Ticket, str] = {}
-        self._asked: dict[Result[Reply], str] = {}
-        self._reports = Reports()
-
-    def __repr__(self) -> str:
-        return (
-            f"<Watchlist ids={len(self._entries)} callers={len(self._callers)} "
-            f"batches={len(self.batches)} {self.schedule!r}>"
-        )
-
-    # Those who wait come and go.
-
-    def call(self, task_id: str, ticket: Ticket, now: float) -> None:
-        """Let a call of `wait` or `watch` wait for an id."""
-        self._callers[ticket] = task_id
-        if ticket.deadline is not None:
-            self._alarms.set(ticket, ticket.deadline)
-        entry = self._entry(task_id)
-        if _has_no_turn(entry, now):
-            self.schedule.put_first(entry, now)
-        self._join(entry, ticket, now)
-
-    def admit(self, batch: Batch, task_id: str, now: float, *, endless: bool) -> None:
-        """Take an id of a stream's input."""
-        if not batch.is_new(task_id, endless=endless) or batch.closed:
-            return  # what an input gives after the end stays pending
-        if fault := id_fault(task_id):
-            batch.put(TaskOutcome(task_id=task_id, error=fault))
-            return
-        batch.polling += 1
-        entry = self._entry(task_id)
-        if _has_no_turn(entry, now):
-            self._lay_out(batch, entry, now)
-        self._join(entry, BatchTicket(batch, added=now), now)
-
-    def ask(self, task_id: str) -> Result[Reply]:
-        """Queue one query that was asked for by hand, or join the one that is under way."""
-        entry = self._entry(task_id)
-        result: Result[Reply] = asyncio.get_running_loop().create_future()
-        if entry.asked is None:
-            entry.asked = []
-            if entry.started is None:
-                self.schedule.ask(entry)
-        entry.asked.append(result)
-        self._asked[result] = task_id
-        return result
-
-    def forget(self, task_id: str, result: Result[Reply]) -> None:
-        """Let a call of `query` go; a query that nobody asks for any more is not sent."""
-        self._asked.pop(result, None)
-        entry = self._entries.get(task_id)
-        if entry is None or entry.asked is None or result not in entry.asked:
-            return
-        entry.asked.remove(result)
-        if not entry.asked and entry.started is None:
-            entry.asked = None
-            self.schedule.withdraw(entry)
-            self._drop_if_idle(entry)
-
-    def leave(self, ticket: Ticket) -> None:
-        """Let one who waits go."""
-        self._callers.pop(ticket, None)
-        self._alarms.discard(ticket)
-        if (entry := ticket.entry) is not None:
-            entry.leave(ticket)
-            if not entry.is_watched:
-                self.schedule.watched -= 1
-                self._drop_if_idle(entry)
-
-    def leave_one_of(self, batch: Batch, task_id: str) -> None:
-        """Let the ticket of a closed stream go for one of its ids."""
-        entry = self._entries.get(task_id)
-        for ticket in entry.tickets() if entry else ():
-            if isinstance(ticket, BatchTicket) and ticket.batch is batch:
-                self.leave(ticket)
-
-    def close_batch(self, batch: Batch) -> None:
-        """Forget a stream; what it still waits for is let go by `sweep`."""
-        if batch in self.batches:
-            del self.batches[batch]
-            self._alarms.discard(batch)
-            if batch.polling:
-                self.unswept.append(batch)
-
-    def complete_if_done(self, batch: Batch) -> None:
-        """End a stream that has given or holds all its outcomes."""
-        if batch.is_complete and batch in self.batches:
-            batch.complete()
-            self.close_batch(batch)
-
-    def _entry(self, task_id: str) -> Entry:
-        entry = self._entries.get(task_id)
-        if entry is None:
-            entry = self._entries[task_id] = Entry(task_id)
-        return entry
-
-    def _lay_out(self, batch: Batch, entry: Entry, now: float) -> None:
-        """Give a first query its place: the first at once, the others at the pace."""
-        gap_s = self.schedule.first_gap
-        if batch.next_first is None or (gap_s and batch.next_first <= now):
-            self.schedule.put_first(entry, now)
-            batch.next_first = now + gap_s
-            return
-        self.schedule.put(entry, min(entry.when, batch.next_first))
-        batch.next_first += gap_s
-
-    def _join(self, entry: Entry, ticket: Ticket, now: float) -> None:
-        if not entry.is_watched:
-            self.schedule.watched += 1
-        entry.join(ticket)
-        if entry.started is not None:
-            self._queried(ticket, now)
-        if entry.body is not None:
-            self._show_last(entry, ticket, now)
-
-    def _show_last(self, entry: Entry, ticket: Ticket, now: float) -> None:
-        """Give a newcomer what is known: all of it if that is final, else the last answer."""
-        judgement = judge(self._last_task(entry))
-        if judgement.meaning is Meaning.FINAL:
-            self._finish(entry, ticket, judgement, now)
-        elif judgement.meaning is Meaning.PENDING and judgement.task:
-            ticket.seen(judgement.task)
-
-    def _drop_if_idle(self, entry: Entry) -> None:
-        """Drop an entry that nobody waits for and that has no pause to remember."""
-        if entry.is_watched or entry.asked or entry.started is not None:
-            return
-        if entry.queries == 0 or entry.when == NEVER:
-            self.schedule.drop(entry)
-            self._entries.pop(entry.task_id, None)
-
-    # Queries start and end.
 
     def next_event(self) -> float:
         """Give the time in s at which there is something to do, or infinity."""
@@ -203,11 +52,6 @@ class Watchlist:
         if not wanted:
             self._drop_if_idle(entry)
         return wanted
-
-    def _queried(self, ticket: Ticket, now: float) -> None:
-        ticket.queried(now)
-        if isinstance(ticket, BatchTicket) and ticket.batch.when == NEVER:
-            self._set_batch_alarm(ticket.batch)
 
     def settle(self, entry: Entry, reply: Reply, body: bytes, now: float) -> None:
         """Take the reply to a query.
@@ -281,23 +125,6 @@ class Watchlist:
             if ticket.deadline is not None and ticket.deadline <= now:
                 self._time_out(entry, ticket, now)
 
-    def _finish(self, entry: Entry, ticket: Ticket, judgement: Judgement, now: float) -> None:
-        task = judgement.task or self._known_task(entry)
-        judgement = Judgement(Meaning.FINAL, task, judgement.error)
-        self._reports.finished(entry, judgement)
-        ticket.finish(entry, judgement, now)
-        self.leave(ticket)
-        if isinstance(ticket, BatchTicket):
-            self.complete_if_done(ticket.batch)
-
-    def _known_task(self, entry: Entry) -> ImageTask | None:
-        return None if entry.body is None else self._last_task(entry)
-
-    def _last_task(self, entry: Entry) -> ImageTask:
-        return read_task(entry.body or b"", entry.task_id)
-
-    # Deadlines.
-
     def ring(self, now: float) -> bool:
         """Let waits end whose time is up, at most some hundreds.
 
@@ -321,13 +148,6 @@ class Watchlist:
             self._time_out(first.entry, first, now)
         self._set_batch_alarm(batch)
 
-    def _set_batch_alarm(self, batch: Batch) -> None:
-        running = batch.running
-        while running and running[0].entry is None:
-            running.popleft()
-        if running and not batch.closed:
-            self._alarms.set(batch, running[0].deadline or 0.0)
-
     def _time_out(self, entry: Entry, ticket: Ticket, now: float) -> None:
         """End a wait at its deadline, but let a query in flight have its grace."""
         if entry.started is not None:
@@ -350,34 +170,3 @@ class Watchlist:
             last_error=entry.fault,
         )
         return Judgement(Meaning.FINAL, task, error)
-
-    # The end of everything.
-
-    def end_all(self, reason: Ending) -> None:
-        """End all waiting for one reason; calls of `query` get their own answers."""
-        for ticket, task_id in tuple(self._callers.items()):
-            ticket.abort(about(reason, task_id))
-            self.leave(ticket)
-        for batch in tuple(self.batches):
-            batch.close(End(reason))
-            self.close_batch(batch)
-
-    def shut(self, reason: Ending) -> None:
-        """End everything, calls of `query` too: nothing more will be asked."""
-        for batch in tuple(self.batches):
-            batch.cut(End(reason))
-        self.end_all(reason)
-        for result, task_id in self._asked.items():
-            resolve(result, about(reason, task_id))
-        self._asked.clear()
-        self._entries.clear()
-        self.unswept.clear()
-
-
-def _has_no_turn(entry: Entry, now: float) -> bool:
-    """Tell whether an id has neither a pause to keep nor a turn that has come.
-
-    A stream lays its first queries out far ahead: who joins need not wait for such a place.
-    """
-    ahead = entry.when == NEVER or (entry.queries == 0 and entry.when > now)
-    return ahead and entry.started is None

@@ -261,6 +261,7 @@ class PollerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualClockLoop()
+        self.patch = pytest.MonkeyPatch()
         self.waiters: list[Waiter] = []
         self.readers: list[Reader] = []
         self.wrongs: list[str] = []
@@ -282,11 +283,19 @@ class PollerMachine(RuleBasedStateMachine):
         policy=POLICIES,
         seed=st.integers(0, 3),
         scripts=st.fixed_dictionaries(dict.fromkeys(IDS, SCRIPTS)),
+        slice_s=st.sampled_from([math.inf, -1.0]),
         finale=st.sampled_from(["drain", "close", "cancel the owner"]),
     )
     def set_up(
-        self, policy: PollPolicy, seed: int, scripts: dict[str, list[Saying]], finale: str
+        self,
+        policy: PollPolicy,
+        seed: int,
+        scripts: dict[str, list[Saying]],
+        slice_s: float,
+        finale: str,
     ) -> None:
+        # Slices are cut by real time, which would make one plan run in two ways: all or none.
+        self.patch.setattr("kling_omni_async._poller.SLICE_S", slice_s)
         self.policy = policy
         self.finale = finale
         self.setup = Setup(policy.interval[0])
@@ -752,6 +761,7 @@ class PollerMachine(RuleBasedStateMachine):
         finally:
             self._drop_all()
             self.loop.close()
+            self.patch.undo()
 
     def _finish(self) -> None:
         self._run(ALL_PASSES)
@@ -835,7 +845,7 @@ def _check_size(heap: TimerHeap[Any]) -> None:
 
 
 PollerMachine.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=250,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -953,6 +963,67 @@ async def test_an_answer_held_back_keeps_only_its_own_id_waiting() -> None:
         assert held is not None
         held.set()
         assert (await anext(outcomes)).task_id == "a"
+
+
+class PlainFeed:
+    """An async iterator that is no generator, and has nothing to close."""
+
+    def __init__(self, *steps: object) -> None:
+        self._steps = iter(steps)
+
+    def __aiter__(self) -> PlainFeed:
+        return self
+
+    async def __anext__(self) -> Any:
+        step = next(self._steps, StopAsyncIteration())
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("source", "end", "given_out"),
+    [
+        (PlainFeed("a", "b"), StopAsyncIteration, 2),
+        (PlainFeed("a", InputFailedError()), InputFailedError, 1),
+        (PlainFeed("a", asyncio.CancelledError()), RuntimeError, 1),
+        (PlainFeed("a", 7), InvalidTaskIdError, 0),
+        (["a", 7], InvalidTaskIdError, 0),
+    ],
+    ids=["plain", "raises", "cancels itself", "feeds a number", "lists a number"],
+)
+async def test_an_input_ends_as_it_likes(source: Any, end: type[Exception], given_out: int) -> None:
+    """Ids come out first, then what the input raised; what is no text is told at once."""
+    session, _, _ = new_session(("succeed", 0.3, 1))
+    async with session, session.poll(source) as outcomes:
+        for _ in range(given_out):
+            assert (await anext(outcomes)).ok
+        for _ in range(2):
+            with pytest.raises(end):
+                await anext(outcomes)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("feeds", [False, True], ids=["list", "feed"])
+async def test_long_work_is_cut_into_slices(
+    monkeypatch: pytest.MonkeyPatch,
+    feeds: bool,  # noqa: FBT001 - two kinds of input
+) -> None:
+    """Other tasks have a turn while many ids are read, and while they are let go."""
+    monkeypatch.setattr("kling_omni_async._poller.SLICE_S", -1.0)
+    session, _, inside = new_session(("pending", 0.0, 1))
+    ids = [f"id-{number}" for number in range(50)]
+    async with session:
+        async with session.poll(PlainFeed(*ids) if feeds else ids) as outcomes:
+            while outcomes.progress.total < len(ids):
+                before = outcomes.progress.total
+                await asyncio.sleep(0)
+                assert outcomes.progress.total <= before + 1
+        await give_way(3)
+        assert 0 < inside.schedule.watched < len(ids)
+        await give_way(len(ids))
+        assert inside.schedule.watched == 0
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -16,6 +17,7 @@ from ._id_file import read_ids
 from ._poll import poll as poll_ids
 from ._query import query as query_ids
 from ._session import Connection, Pace
+from ._signals import interruptible
 from ._simulate import Setting
 from ._simulate import simulate as run_simulator
 from ._terminal import note, tell
@@ -135,9 +137,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _end(error: Ending) -> Exit:
-    note(described(error))
-    for text in getattr(error, "__notes__", ()):
-        tell([*text.split("\n")])
+    with suppress(KeyboardInterrupt), interruptible():  # nobody may be reading stderr
+        note(described(error))
+        for text in getattr(error, "__notes__", ()):
+            tell([*text.split("\n")])
     return code_of(error)
 
 

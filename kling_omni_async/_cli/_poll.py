@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from kling_omni_async import KlingOmniSession
+from kling_omni_async.errors import ConfigurationError
 
 from ._exit import Exit, UsageError
 from ._session import Connection, Pace, logged_as_notes, make_session
@@ -90,10 +91,10 @@ def poll(
         KeyboardInterrupt: A signal came.
     """
     job = PollJob(task_ids)
-    session = make_session(connection, pace.policy())
     try:
+        session = make_session(connection, pace.policy())
         _work(job, session, jsonl, quiet=quiet)
-    except UsageError:
+    except (UsageError, ConfigurationError):
         raise
     except BaseException as error:
         if job.pending:

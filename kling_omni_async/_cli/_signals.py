@@ -1,4 +1,9 @@
-"""Ctrl-C and SIGTERM: the first one ends the work in good order, a second one at once."""
+"""Ctrl-C and SIGTERM: they end the work in good order, at whatever moment they come.
+
+Where nothing is under way a signal raises KeyboardInterrupt. In a loop it only cancels: an
+exception that comes up between any two instructions would tear tasks, and an outcome that is
+written would still be pending.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,25 @@ def _interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+class Once:
+    """Interrupts at the first signal; what follows on that is left in peace.
+
+    ``timeout`` and terminals may send a signal twice.
+
+    Attributes:
+        spent: Whether signals have no effect any more.
+    """
+
+    def __init__(self) -> None:
+        self.spent = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if not self.spent:
+            self.spent = True
+            _interrupt(number, frame)
+
+
 @contextmanager
 def interruptible(handler: _Handler = _interrupt) -> Generator[None]:
     """Have a handler for both signals, even if a shell set them to be ignored."""
@@ -30,30 +54,46 @@ def interruptible(handler: _Handler = _interrupt) -> Generator[None]:
             signal.signal(number, old)
 
 
+def ignore_signals() -> None:
+    """Let no signal spoil the exit code while Python takes the process down."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine function in a loop of its own; the first signal cancels it.
+    """Run a coroutine function in a loop of its own; each signal cancels it once.
 
     Raises:
-        KeyboardInterrupt: A signal came.
+        KeyboardInterrupt: A signal came before it had ended.
     """
+    work = _Work(main)
     try:
-        return asyncio.run(_cancelled_by_signal(main))
+        with interruptible(work.cancel):
+            return asyncio.run(work.run())
     except asyncio.CancelledError:
+        signal.raise_signal(signal.SIGINT)  # so that `Once` knows of it
         raise KeyboardInterrupt from None
 
 
-async def _cancelled_by_signal(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task(loop)
-    seen: list[int] = []
+class _Work:
+    """A coroutine function that can be cancelled before, while and after it runs."""
 
-    def cancel(number: int, frame: FrameType | None) -> None:
-        if seen or task is None:
-            _interrupt(number, frame)
-        else:
-            seen.append(number)
-            task.cancel()
-            loop.call_soon_threadsafe(lambda: None)  # wakes the loop
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._main = main
+        self._cancelled = False
+        self._task: asyncio.Task[Any] | None = None
 
-    with interruptible(cancel):
-        return await main()
+    async def run(self) -> Any:
+        self._task = asyncio.current_task()
+        if self._cancelled:
+            raise asyncio.CancelledError
+        try:
+            return await self._main()
+        finally:
+            self._task = None
+
+    def cancel(self, _: int, __: FrameType | None) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+            self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import select
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from ._exit import OutputError
+from ._signals import interruptible
+
+_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 
 
 class _Raw(Protocol):
@@ -62,4 +66,11 @@ def _write(text: str) -> None:
     data = text.encode(sys.stdout.encoding, "backslashreplace")
     raw: _Raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     while data:
-        data = data[raw.write(data) or 0 :]
+        _wait_for_room(sys.stdout)
+        data = data[raw.write(data[:_AT_ONCE]) or 0 :]
+
+
+def _wait_for_room(file: TextIO) -> None:
+    """Let a signal break off the wait for a reader, but never a write."""
+    with interruptible(), suppress(OSError, ValueError):  # some things cannot be waited for
+        select.select((), (file,), ())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import anyio
 
@@ -36,7 +37,7 @@ POLICY = PollPolicy(interval=INTERVAL_S, query_timeout=QUERY_TIMEOUT_S, max_rate
 
 async def poll_batch(
     session: KlingOmniSession,
-    disturb: Callable[[], Awaitable[None]] | None = None,
+    disturb: Callable[[], Coroutine[Any, Any, None]] | None = None,
     *,
     timeout: float = 40.0,
 ) -> list[TaskOutcome]:

@@ -13,7 +13,8 @@ _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)  # noqa: S607
+    command = ["openssl", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 @attrs.frozen
@@ -33,10 +34,9 @@ class Authority:
     """Signs certificates; who trusts its own one trusts them."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir()
         self._folder = folder
-        self._own = self.self_signed(
-            "The authority of these tests", "keyUsage=critical,keyCertSign"
-        )
+        self._own = self.self_signed("authority", "keyUsage=critical,keyCertSign")
 
     @property
     def pem(self) -> Path:
@@ -51,10 +51,8 @@ class Authority:
         """Make a certificate that nobody else has signed."""
         made = self._files(name)
         extra = [word for extension in extensions for word in ("-addext", extension)]
-        _openssl(
-            *("req", "-x509", *_NEW_KEY, "-days", "2", "-subj", f"/CN={name}"),
-            *("-keyout", made.key, "-out", made.pem, *extra),
-        )
+        what = ("-x509", *_NEW_KEY, "-days", "2", "-subj", f"/CN={name}", *extra)
+        _openssl("req", *what, "-keyout", made.key, "-out", made.pem)
         return made
 
     def signed(self, name: str, *subjects: str, days: int = 2) -> Certificate:
@@ -67,11 +65,11 @@ class Authority:
         )
         _openssl("req", *_NEW_KEY, "-subj", f"/CN={name}", "-keyout", made.key, "-out", request)
         _openssl(
-            *("x509", "-req", "-in", request, "-extfile", extensions, "-days", str(days)),
-            *("-CA", self._own.pem, "-CAkey", self._own.key, "-CAcreateserial", "-out", made.pem),
+            *("x509", "-req", "-days", str(days), "-in", str(request), "-out", str(made.pem)),
+            *("-CA", str(self._own.pem), "-CAkey", str(self._own.key), "-CAcreateserial"),
+            *("-extfile", str(extensions)),
         )
         return made
 
     def _files(self, name: str) -> Certificate:
-        stem = name.replace(" ", "-")
-        return Certificate(self._folder / f"{stem}.pem", self._folder / f"{stem}.key")
+        return Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")

@@ -35,7 +35,7 @@ def free_port() -> int:
 async def until(happened: Callable[[], bool], *, within_s: float = 20.0) -> None:
     """Wait until something has happened outside of this process."""
     async with asyncio.timeout(within_s):
-        while not happened():
+        while not happened():  # noqa: ASYNC110 - nobody sets an Event for us
             await asyncio.sleep(LOOK_S)
 
 
@@ -52,7 +52,8 @@ class Server:
     ) -> None:
         self.folder = folder
         self.port = port
-        self._command = command
+        # util-linux's: if pytest is killed, so is what it started
+        self._command = ("setpriv", "--pdeathsig", "TERM", *command)
         self._environment = {
             **os.environ,
             "PATH": f"{os.environ.get('PATH', '')}:{SBIN}",
@@ -62,9 +63,13 @@ class Server:
 
     async def start(self) -> None:
         """Start, and wait until it listens."""
+        self._spawn()
+        await until(self._listens)
+
+    def _spawn(self) -> None:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *self._command],
+                self._command,
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -72,20 +77,12 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             )
-        async with asyncio.timeout(20):
-            while not await self._listens():
-                await asyncio.sleep(LOOK_S)
 
-    async def _listens(self) -> bool:
+    def _listens(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"{self._command} has ended: {self.output.read_text()}")
-        try:
-            _, writer = await asyncio.open_connection(HOST, self.port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self.port)) == 0
 
     @property
     def output(self) -> Path:

@@ -26,10 +26,9 @@ def create_tasks(api: SimulatedCometAPI) -> None:
             api.create_task(task_id=task_id, duration=math.inf, fail=reason)
 
 
-async def first_query(api: SimulatedCometAPI, note: Path) -> float:
-    """Give the time of the first query, be it one of an earlier run, in s of the loop's clock."""
+def time_of_first_query(api: SimulatedCometAPI, note: Path) -> float:
+    """Give when the first query came, be it in an earlier run, in s of the loop's clock."""
     if not note.exists():  # the clock is the machine's, so all runs share it
-        await api.wait_for_queries()
         note.write_text(str(api.queries[0].started))
     return float(note.read_text())
 
@@ -37,7 +36,8 @@ async def first_query(api: SimulatedCometAPI, note: Path) -> float:
 async def finish_tasks(api: SimulatedCometAPI, note: Path) -> None:
     """Finish each task in its time."""
     loop = asyncio.get_running_loop()
-    began = await first_query(api, note)
+    await api.wait_for_queries()
+    began = time_of_first_query(api, note)
     for task_id, lifetime in LIFETIMES_S.items():
         await asyncio.sleep(began + lifetime - loop.time())
         if task_id != UNKNOWN_ID:

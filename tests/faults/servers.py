@@ -68,8 +68,9 @@ ConnectPort {connect}
 class Simulator(Server):
     """The API. Killed and started again, it knows the same tasks and is at the same port."""
 
-    def __init__(self, folder: Path, *, latency_s: float = 0.01) -> None:
-        port = free_port()
+    def __init__(self, within: Path, *, latency_s: float) -> None:
+        folder, port = within / "simulator", free_port()
+        folder.mkdir()
         program = ("-m", f"{__package__}.program_simulator", str(port), str(folder), str(latency_s))
         super().__init__([sys.executable, *program], folder=folder, port=port)
 
@@ -85,14 +86,15 @@ class Nginx(Server):
 
     def __init__(
         self,
-        folder: Path,
+        within: Path,
         upstream: int,
         *,
         http: str = "",
         server: str = "",
         certificate: Certificate | None = None,
     ) -> None:
-        port = free_port()
+        folder, port = within / "nginx", free_port()
+        folder.mkdir()
         command = ["nginx", "-p", str(folder), "-e", "error.log", "-c", "nginx.conf"]
         super().__init__(command, folder=folder, port=port)
         self.scheme = "http" if certificate is None else "https"
@@ -159,8 +161,9 @@ def _asked(row: dict[str, str]) -> Asked:
 class Tinyproxy(Server):
     """A forward proxy with a password, which alone can resolve `OUTSIDE_HOST`."""
 
-    def __init__(self, folder: Path, *, connect: int) -> None:
-        port = free_port()
+    def __init__(self, within: Path, *, connect: int) -> None:
+        folder, port = within / "tinyproxy", free_port()
+        folder.mkdir()
         text = _TINYPROXY.format(
             port=port,
             host=HOST,
@@ -183,5 +186,5 @@ class Tinyproxy(Server):
 
     @property
     def url(self) -> str:
-        """What `HTTP_PROXY` is set to."""
+        """What `HTTP_PROXY` or `HTTPS_PROXY` is set to."""
         return f"http://{PROXY_USER}:{PROXY_PASSWORD}@{HOST}:{self.port}"

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import anyio
 import attrs
 import pytest
 
@@ -21,23 +20,14 @@ from .batch import (
     POLICY,
     QUERY_TIMEOUT_S,
     TASK_IDS,
-    assert_all_settled,
     poll_batch,
 )
-from .conftest import Faults, Tell
 from .processes import running, until
-from .record import TOLERANCE_S, Asked, assert_polite
+from .record import TOLERANCE_S, Asked
 from .servers import Nginx, Simulator
+from .verdict import Verdict
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Give a folder for nginx."""
-    path = tmp_path / "nginx"
-    path.mkdir()
-    return path
 
 
 def session_for(nginx: Nginx, **changes: Any) -> KlingOmniSession:
@@ -51,30 +41,27 @@ def statuses(asked: Sequence[Asked]) -> set[int]:
     return {query.status for query in asked}
 
 
-async def test_gzip(simulator: Simulator, folder: Path, tell: Tell, faults: Faults) -> None:
+async def test_gzip(simulator: Simulator, tmp_path: Path, verdict: Verdict) -> None:
     """Compressed answers are read; each query is one GET, none of them is lost or doubled."""
     gzip = "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"
     async with (
-        running(Nginx(folder, simulator.port, server=gzip)) as nginx,
+        running(Nginx(tmp_path, simulator.port, server=gzip)) as nginx,
         session_for(nginx) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert_polite(await simulator.asked())
+    verdict.check(outcomes, asked, await simulator.asked())
     assert {query.encoding for query in asked if query.status == 200} == {"gzip"}
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
-    assert not faults()
+    assert not verdict.faults
 
 
 async def test_an_upstream_that_is_killed(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
     """While the API is killed and started again each 502 costs its id one pause, and no more."""
     async with (
-        running(Nginx(folder, simulator.port)) as nginx,
+        running(Nginx(tmp_path, simulator.port)) as nginx,
         session_for(nginx) as session,
     ):
 
@@ -84,31 +71,26 @@ async def test_an_upstream_that_is_killed(
             await simulator.start()
 
         outcomes = await poll_batch(session, kill_and_restart)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert faults() == {"ServerError (HTTP 502)"}
+    verdict.check(outcomes, asked)
+    assert verdict.faults == {"ServerError (HTTP 502)"}
 
 
 async def test_an_upstream_that_is_down_at_the_start(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
     """A 502 before the first good answer is weather too: the set-up is not to blame."""
     simulator.kill()
     async with (
-        running(Nginx(folder, simulator.port)) as nginx,
+        running(Nginx(tmp_path, simulator.port)) as nginx,
         session_for(nginx) as session,
-        anyio.create_task_group() as beside,
     ):
-        beside.start_soon(start_after_refusals, nginx, simulator)
+        starting = asyncio.create_task(start_after_refusals(nginx, simulator))
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
+        await starting
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert_polite(await simulator.asked())
-    assert faults() == {"ServerError (HTTP 502)"}
+    verdict.check(outcomes, asked, await simulator.asked())
+    assert verdict.faults == {"ServerError (HTTP 502)"}
 
 
 async def start_after_refusals(nginx: Nginx, simulator: Simulator) -> None:
@@ -127,17 +109,17 @@ async def start_after_refusals(nginx: Nginx, simulator: Simulator) -> None:
 )
 async def test_an_upstream_that_stands_still(
     simulator: Simulator,
-    folder: Path,
+    tmp_path: Path,
+    verdict: Verdict,
+    *,
     patience: str,
     status: int,
     fault: str,
-    tell: Tell,
-    faults: Faults,
 ) -> None:
     """An API stopped for longer than `query_timeout` is a 504 or a time-out, then goes on."""
     wait = f"proxy_connect_timeout {patience}; proxy_read_timeout {patience};"
     async with (
-        running(Nginx(folder, simulator.port, server=wait)) as nginx,
+        running(Nginx(tmp_path, simulator.port, server=wait)) as nginx,
         session_for(nginx) as session,
     ):
 
@@ -148,12 +130,10 @@ async def test_an_upstream_that_stands_still(
             simulator.send(signal.SIGCONT)
 
         outcomes = await poll_batch(session, stop_and_continue)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert fault in faults()
-    assert faults() <= {fault, "TransportError (timeout)"}
+    verdict.check(outcomes, asked)
+    assert fault in verdict.faults
+    assert verdict.faults <= {fault, "TransportError (timeout)"}
 
 
 LIMITED_HTTP = "limit_req_zone all zone=all:1m rate=250r/s;"
@@ -165,26 +145,23 @@ LIMITED = "limit_req zone=all burst=30 nodelay; limit_req_status {};"
     [(429, "RateLimitError (HTTP 429)"), (503, "ServerError (HTTP 503)")],
 )
 async def test_a_limit_of_requests(
-    simulator: Simulator, folder: Path, status: int, fault: str, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, status: int, fault: str, verdict: Verdict
 ) -> None:
     """A limit that refuses a part of the queries delays ids and loses none."""
     limit = LIMITED.format(status)
     async with (
-        running(Nginx(folder, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
+        running(Nginx(tmp_path, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
         session_for(nginx, max_rate=300.0) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert_polite(await simulator.asked())
+    verdict.check(outcomes, asked, await simulator.asked())
     assert status in statuses(asked)
-    assert faults() == {fault}
+    assert verdict.faults == {fault}
 
 
 async def test_a_retry_after_is_kept(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
     """After a 429 nothing scheduled is sent until its `Retry-After` is over; then one goes first.
 
@@ -192,18 +169,16 @@ async def test_a_retry_after_is_kept(
     """
     limit = LIMITED.format(429) + "add_header Retry-After 2 always;"
     async with (
-        running(Nginx(folder, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
+        running(Nginx(tmp_path, simulator.port, http=LIMITED_HTTP, server=limit)) as nginx,
         session_for(nginx, max_rate=300.0) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
+    verdict.check(outcomes, asked)
     before, probe, following = around_first_silence(asked, longer_than_s=1.0)
     assert probe.started - before.started >= 2.0 - TOLERANCE_S
     assert following.started >= probe.ended - TOLERANCE_S
-    assert faults() == {"RateLimitError (HTTP 429)"}
+    assert verdict.faults == {"RateLimitError (HTTP 429)"}
 
 
 def around_first_silence(
@@ -219,7 +194,7 @@ def around_first_silence(
 
 @pytest.mark.parametrize("latency_s", [0.6])
 async def test_idle_connections_that_are_closed(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
     """Connections that nginx closes just when they are used again cost an id one pause at most.
 
@@ -228,40 +203,36 @@ async def test_idle_connections_that_are_closed(
     low, high = 0.98, 1.02
     busy = {"max_concurrency": len(TASK_IDS), "max_rate": 600.0}
     async with (
-        running(Nginx(folder, simulator.port, server="keepalive_timeout 1s;")) as nginx,
+        running(Nginx(tmp_path, simulator.port, server="keepalive_timeout 1s;")) as nginx,
         session_for(nginx, interval=(low, high), **busy) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked, interval_s=low)
+    verdict.check(outcomes, asked, interval_s=low)
     assert len({query.connection for query in asked}) > len(TASK_IDS)
-    assert faults() <= {"TransportError (reset)"}
+    assert verdict.faults <= {"TransportError (reset)"}
 
 
 async def test_connections_for_three_requests(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
+    simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
     """A server that closes each connection after its third answer is no fault at all."""
     async with (
-        running(Nginx(folder, simulator.port, server="keepalive_requests 3;")) as nginx,
+        running(Nginx(tmp_path, simulator.port, server="keepalive_requests 3;")) as nginx,
         session_for(nginx) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
+    verdict.check(outcomes, asked)
     assert max(Counter(query.connection for query in asked).values()) == 3
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
-    assert not faults()
+    assert not verdict.faults
 
 
-async def test_reloads(simulator: Simulator, folder: Path, tell: Tell, faults: Faults) -> None:
-    """nginx that reads its configuration again, four times in a batch, loses no id."""
+async def test_reloads(simulator: Simulator, tmp_path: Path, verdict: Verdict) -> None:
+    """Four times in a batch nginx reads its configuration again, and no id is lost."""
     async with (
-        running(Nginx(folder, simulator.port)) as nginx,
+        running(Nginx(tmp_path, simulator.port)) as nginx,
         session_for(nginx) as session,
     ):
 
@@ -271,33 +242,26 @@ async def test_reloads(simulator: Simulator, folder: Path, tell: Tell, faults: F
                 await nginx.more_answers(EARLY)
 
         outcomes = await poll_batch(session, reload)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
+    verdict.check(outcomes, asked)
     assert statuses(asked) == {200, 400}
-    assert faults() <= {"TransportError (reset)"}
+    assert verdict.faults <= {"TransportError (reset)"}
 
 
-async def test_a_kill_of_nginx(
-    simulator: Simulator, folder: Path, tell: Tell, faults: Faults
-) -> None:
-    """nginx killed in the middle is weather: connections end, then are refused, then are back."""
+async def test_a_kill_of_nginx(simulator: Simulator, tmp_path: Path, verdict: Verdict) -> None:
+    """A kill of nginx is weather: connections end, then are refused, then are back."""
     async with (
-        running(Nginx(folder, simulator.port)) as nginx,
+        running(Nginx(tmp_path, simulator.port)) as nginx,
         session_for(nginx) as session,
     ):
 
         async def kill_and_restart() -> None:
             nginx.kill()
-            await until(lambda: "TransportError (connect)" in faults())
+            await until(lambda: "TransportError (connect)" in verdict.faults)
             await asyncio.sleep(1)
             await nginx.start()
 
         outcomes = await poll_batch(session, kill_and_restart)
-    assert_all_settled(outcomes)
     asked = await simulator.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert_polite(nginx.asked())
-    assert faults() <= {"TransportError (connect)", "TransportError (reset)"}
+    verdict.check(outcomes, asked, nginx.asked())
+    assert verdict.faults <= {"TransportError (connect)", "TransportError (reset)"}

@@ -22,15 +22,13 @@ from .batch import (
     KEY,
     POLICY,
     TASK_IDS,
-    assert_all_settled,
     assert_each_once,
     poll_batch,
 )
 from .certificates import Authority, Certificate
-from .conftest import Faults, Tell
 from .processes import HOST, ROOT, running, until
-from .record import assert_polite
 from .servers import Nginx, Simulator
+from .verdict import Verdict
 
 pytestmark = pytest.mark.anyio
 
@@ -53,14 +51,6 @@ def good(authority: Authority) -> Certificate:
     return authority.signed("right-name", *RIGHT)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Give a folder for nginx."""
-    path = tmp_path / "nginx"
-    path.mkdir()
-    return path
-
-
 @asynccontextmanager
 async def session_for(nginx: Nginx, authority: Authority) -> AsyncGenerator[KlingOmniSession]:
     """Open a session that trusts the authority and no other."""
@@ -74,37 +64,33 @@ async def session_for(nginx: Nginx, authority: Authority) -> AsyncGenerator[Klin
 
 async def test_the_right_name(
     simulator: Simulator,
-    folder: Path,
+    tmp_path: Path,
     authority: Authority,
     good: Certificate,
-    tell: Tell,
-    faults: Faults,
+    verdict: Verdict,
 ) -> None:
     """A certificate of a trusted authority for the right name is no fault; connections are kept."""
     async with (
-        running(Nginx(folder, simulator.port, certificate=good)) as nginx,
+        running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx,
         session_for(nginx, authority) as session,
     ):
         outcomes = await poll_batch(session)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert_polite(await simulator.asked())
+    verdict.check(outcomes, asked, await simulator.asked())
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
     assert len({query.connection for query in asked}) <= POLICY.max_concurrency
-    assert not faults()
+    assert not verdict.faults
 
 
 async def test_the_command_line_trusts_what_the_environment_says(
     simulator: Simulator,
-    folder: Path,
+    tmp_path: Path,
     authority: Authority,
     good: Certificate,
-    tell: Tell,
+    verdict: Verdict,
 ) -> None:
     """With `SSL_CERT_FILE` the session's own connections trust an authority of one's own."""
-    async with running(Nginx(folder, simulator.port, certificate=good)) as nginx:
+    async with running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx:
         environment = {
             **os.environ,
             "COMETAPI_KEY": KEY,
@@ -124,20 +110,18 @@ async def test_the_command_line_trusts_what_the_environment_says(
             cwd=ROOT,
         )
     outcomes = [TaskOutcome.from_dict(json.loads(line)) for line in result.stdout.splitlines()]
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
+    verdict.check(outcomes, asked)
     assert result.returncode == 1  # some have failed
 
 
 @pytest.mark.parametrize("make", BAD.values(), ids=BAD)
 async def test_a_certificate_refused_at_the_start(
-    simulator: Simulator, folder: Path, authority: Authority, make: Make
+    simulator: Simulator, tmp_path: Path, authority: Authority, make: Make
 ) -> None:
     """It ends the batch at once with the reason, at every further step too; nothing was asked."""
     async with (
-        running(Nginx(folder, simulator.port, certificate=make(authority))) as nginx,
+        running(Nginx(tmp_path, simulator.port, certificate=make(authority))) as nginx,
         session_for(nginx, authority) as session,
         session.poll(TASK_IDS) as stream,
     ):
@@ -151,11 +135,11 @@ async def test_a_certificate_refused_at_the_start(
 
 
 async def test_an_authority_that_nobody_trusts(
-    simulator: Simulator, folder: Path, good: Certificate
+    simulator: Simulator, tmp_path: Path, good: Certificate
 ) -> None:
     """Without being told of the authority, the session's own connections refuse its word."""
     async with (
-        running(Nginx(folder, simulator.port, certificate=good)) as nginx,
+        running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx,
         KlingOmniSession(KEY, base_url=nginx.base_url, policy=POLICY) as session,
     ):
         with pytest.raises(TransportError) as caught:
@@ -166,16 +150,15 @@ async def test_an_authority_that_nobody_trusts(
 
 async def test_a_certificate_that_turns_bad_for_a_while(
     simulator: Simulator,
-    folder: Path,
+    tmp_path: Path,
     authority: Authority,
     good: Certificate,
-    tell: Tell,
-    faults: Faults,
+    verdict: Verdict,
 ) -> None:
     """In the middle a refused certificate is weather: ids come out when it is good again."""
     bad = BAD["wrong-name"](authority)
     async with (
-        running(Nginx(folder, simulator.port, certificate=good)) as nginx,
+        running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx,
         session_for(nginx, authority) as session,
     ):
 
@@ -185,26 +168,23 @@ async def test_a_certificate_that_turns_bad_for_a_while(
             nginx.reload(good)
 
         outcomes = await poll_batch(session, swap_and_swap_back)
-    assert_all_settled(outcomes)
     asked = nginx.asked()
-    tell(outcomes, asked)
-    assert_polite(asked)
-    assert CERTIFICATE in faults()
-    assert faults() <= {CERTIFICATE, "TransportError (reset)"}
+    verdict.check(outcomes, asked)
+    assert CERTIFICATE in verdict.faults
+    assert verdict.faults <= {CERTIFICATE, "TransportError (reset)"}
 
 
 async def test_a_certificate_that_stays_bad(
     simulator: Simulator,
-    folder: Path,
+    tmp_path: Path,
     authority: Authority,
     good: Certificate,
-    tell: Tell,
-    faults: Faults,
+    verdict: Verdict,
 ) -> None:
     """Ids that run out of time under a bad certificate say so in `last_error`."""
     bad = BAD["expired"](authority)
     async with (
-        running(Nginx(folder, simulator.port, certificate=good)) as nginx,
+        running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx,
         session_for(nginx, authority) as session,
     ):
 
@@ -213,10 +193,10 @@ async def test_a_certificate_that_stays_bad(
 
         outcomes = await poll_batch(session, swap, timeout=4.0)
     assert_each_once(outcomes)
-    tell(outcomes, nginx.asked())
+    verdict.note(outcomes, nginx.asked())
     late = [outcome.error for outcome in outcomes if isinstance(outcome.error, PollTimeoutError)]
     assert 100 <= len(late) <= len(TASK_IDS) - EARLY
     reasons = {getattr(error.last_error, "reason", None) for error in late}
     assert reasons == {"certificate"}
     assert all("expired" in str(error) for error in late)
-    assert CERTIFICATE in faults()
+    assert CERTIFICATE in verdict.faults
