@@ -169,7 +169,8 @@ class Poller:
 
     def _start_chores(self, workers: TaskGroup) -> None:
         for batch in self._unfed:
-            workers.start_soon(self._feed, batch, name="kling_omni_async.feed")
+            if not batch.closed:  # it may have been left before the loop came round
+                workers.start_soon(self._feed, batch, name="kling_omni_async.feed")
         self._unfed.clear()
         while self._watchlist.unswept:
             batch = self._watchlist.unswept.popleft()
@@ -185,6 +186,8 @@ class Poller:
 
     def _attend(self) -> None:
         """See to it that the owner wakes when there is something to do."""
+        if self._watchlist.unswept:
+            self._wake.set()
         when = self._watchlist.next_event()
         if self._timer is not None and self._timer.when() <= when:
             return
