@@ -8,7 +8,7 @@ from urllib.parse import quote
 from .errors import InvalidTaskIdError
 
 MAX_ID_LENGTH = 512
-"""Real ids have 18 to some 150 characters (seen in published answers)."""
+"""Far above real ids: 18 digits, base64-like text, or ``task_`` and 32 characters (seen)."""
 
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,2}(?:[/\\]|$)")
 

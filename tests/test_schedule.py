@@ -119,6 +119,17 @@ def test_a_turn_lost_to_something_else_is_not_made_up_for(policy: dict[str, int]
     assert start(schedule, 0.025) is not None
 
 
+def test_a_turn_lost_to_a_pause_is_not_made_up_for() -> None:
+    """A probe that starts some ms after its turn, because of the pause, leaves a full gap."""
+    schedule = make(max_rate=100.0)
+    put(schedule, 0.0, 0.0)
+    start(schedule, 9.99)
+    close_gate(schedule, now=9.995, pause_s=0.01)
+    assert start(schedule, 10.005) is not None
+    schedule.ask(Timed())
+    assert schedule.next_start() == pytest.approx(10.015)
+
+
 @pytest.mark.parametrize("now", [0.015, 10.1, 100.3, 777.77])
 def test_a_newcomer_to_an_idle_pace_starts_a_new_rhythm(now: float) -> None:
     """A newcomer that finds the pace free leaves a full gap behind it."""

@@ -1,5 +1,8 @@
 """Those who wait: tickets, the entry that they share, and the inside of a stream."""
 
+# What is kept is only visible inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -332,6 +335,14 @@ async def test_the_exception_of_an_input_comes_behind_its_ids() -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await batch.take()
+
+
+async def test_the_ids_of_an_input_that_has_ended_are_not_kept() -> None:
+    """What was needed to drop repeats is given back: a million ids are some 100 MB."""
+    batch = filled("a", "b")
+    assert batch._seen == {"a", "b"}
+    batch.input_ended()
+    assert batch._seen == set()
 
 
 @pytest.mark.parametrize(("reading", "polling"), [(True, 0), (False, 1), (True, 1)])

@@ -191,6 +191,14 @@ async def test_a_second_stream_does_not_queue_behind_the_layout_of_the_first() -
     assert [desk.entry(task_id).when for task_id in "bcd"] == [10.0, 20.0, 10.0]
 
 
+async def test_a_second_stream_does_not_send_an_id_back() -> None:
+    """An id keeps the place that one stream gave it when that is earlier than another's."""
+    desk = new_desk(max_rate=0.1)
+    desk.poll("a", "b")
+    desk.poll("c", "d", "e", "b")
+    assert desk.entry("b").when == 10.0
+
+
 async def test_an_id_keeps_the_place_that_is_due() -> None:
     """Joining an id whose first query is overdue does not send it to the back."""
     desk = new_desk()
@@ -393,13 +401,27 @@ async def test_a_query_that_is_left_in_flight_can_be_asked_again() -> None:
 # What a reply does.
 
 
-async def test_a_fault_costs_one_pause() -> None:
-    """After a fault the id is due a pause later, as after any other answer."""
+@pytest.mark.parametrize("answer", [RESET, PENDING, NOT_FOUND], ids=["fault", "task", "doubt"])
+async def test_every_answer_costs_one_pause_from_its_end(
+    answer: Answer | KlingOmniError,
+) -> None:
+    """Whatever came, the id is due a pause after it came, and nobody's waiting has ended."""
     desk = new_desk()
     ticket = desk.wait("a")
-    entry = desk.ask(RESET)
-    assert 20.0 <= entry.when <= 30.0
+    entry = desk.start()
+    desk.now = 14.0
+    desk.say(entry, answer)
+    assert 34.0 <= entry.when <= 44.0
     assert not ticket.result.done()
+
+
+async def test_a_final_answer_is_kept_for_a_plain_pause() -> None:
+    """However many ids stretch the pauses, what is done is kept no longer than ever."""
+    desk = new_desk(max_rate=0.01)
+    desk.poll(*"abcdef")
+    assert desk.watchlist.schedule.stretch > 10.0
+    entry = desk.ask(SUCCEED)
+    assert 20.0 <= entry.when - desk.now <= 30.0
 
 
 @pytest.mark.parametrize("word", [NOT_FOUND, IMAGELESS], ids=["not found", "no images"])
@@ -619,6 +641,16 @@ async def test_an_id_of_a_stream_has_its_grace() -> None:
     assert batch.progress.unresolved == 0
     desk.ring(30.0)
     assert batch.progress.unresolved == 1
+
+
+async def test_a_closed_stream_takes_its_alarm_along() -> None:
+    """Nothing wakes for the deadlines of a stream that was left."""
+    desk = new_desk()
+    batch = desk.poll("a", timeout=60.0)
+    desk.ask(PENDING)
+    assert batch.when == 60.0
+    desk.watchlist.close_batch(batch)
+    assert (batch.when, len(desk.watchlist._alarms)) == (NEVER, 0)
 
 
 async def test_a_closed_stream_sets_no_alarm() -> None:

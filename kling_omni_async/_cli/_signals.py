@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 _Handler = Callable[[int, FrameType | None], None]
@@ -22,6 +22,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _cancel_here(_: int, __: FrameType | None) -> None:
+    raise asyncio.CancelledError
 
 
 class Once:
@@ -54,6 +58,20 @@ def interruptible(handler: _Handler = _interrupt) -> Generator[None]:
             signal.signal(number, old)
 
 
+@contextmanager
+def waiting() -> Generator[None]:
+    """Let a signal break off a wait, also one that came a moment before it."""
+    outer = signal.getsignal(signal.SIGINT)
+    if not isinstance(outer, _Work):
+        with interruptible():
+            yield
+        return
+    with interruptible(_cancel_here):
+        if outer.cancelled:
+            raise asyncio.CancelledError
+        yield
+
+
 def ignore_signals() -> None:
     """Let no signal spoil the exit code while Python takes the process down."""
     for number in _SIGNALS:
@@ -68,32 +86,32 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """
     work = _Work(main)
     try:
-        with interruptible(work.cancel):
+        with interruptible(work):
             return asyncio.run(work.run())
     except asyncio.CancelledError:
         signal.raise_signal(signal.SIGINT)  # so that `Once` knows of it
         raise KeyboardInterrupt from None
 
 
-class _Work:
-    """A coroutine function that can be cancelled before, while and after it runs."""
+class _Work(Generic[T]):
+    """A coroutine function that signals can cancel before, while and after it runs."""
 
-    def __init__(self, main: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.cancelled = False
         self._main = main
-        self._cancelled = False
         self._task: asyncio.Task[Any] | None = None
 
-    async def run(self) -> Any:
+    async def run(self) -> T:
         self._task = asyncio.current_task()
-        if self._cancelled:
+        if self.cancelled:
             raise asyncio.CancelledError
         try:
             return await self._main()
         finally:
             self._task = None
 
-    def cancel(self, _: int, __: FrameType | None) -> None:
-        self._cancelled = True
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        self.cancelled = True
         if self._task is not None:
             self._task.cancel()
             self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop

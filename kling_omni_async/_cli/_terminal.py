@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
 from ._exit import OutputError
-from ._signals import interruptible
+from ._signals import waiting
 
 _AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 
@@ -72,5 +72,5 @@ def _write(text: str) -> None:
 
 def _wait_for_room(file: TextIO) -> None:
     """Let a signal break off the wait for a reader, but never a write."""
-    with interruptible(), suppress(OSError, ValueError):  # some things cannot be waited for
+    with waiting(), suppress(OSError, ValueError):  # some things cannot be waited for
         select.select((), (file,), ())
