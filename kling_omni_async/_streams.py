@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -44,7 +45,34 @@ class PendingIds(AbstractSet[str]):
         return frozenset(it)  # type: ignore[call-overload,no-any-return]
 
 
-class OutcomeStream:
+class _Leavable(ABC):
+    """An async iterator that begins with its first step or its block, and ends by `aclose`."""
+
+    @abstractmethod
+    def _start(self) -> object:
+        """Begin, unless it has begun."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class OutcomeStream(_Leavable):
     """The outcomes of `KlingOmniSession.poll`, in the order in which they become known.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
@@ -71,9 +99,6 @@ class OutcomeStream:
         """The counts at this moment, readable after closing too."""
         return self._batch.progress
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> TaskOutcome:
         """Wait for the next outcome.
 
@@ -86,18 +111,6 @@ class OutcomeStream:
         if not self._batch.closed:
             self._start()
         return await self._batch.take()
-
-    async def __aenter__(self) -> Self:
-        self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Leave: the ids that are still pending are dropped at once."""
@@ -119,7 +132,7 @@ class OutcomeStream:
             call_soon(loop, poller.abandon, self._batch)
 
 
-class TaskUpdates:
+class TaskUpdates(_Leavable):
     """The answers of `KlingOmniSession.watch`: the first, each change of status, the final one.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
@@ -147,9 +160,6 @@ class TaskUpdates:
         state = "closed" if self._end else "open" if self._poller else "not started"
         return f"<TaskUpdates {state} of {self._task_id!r}>"
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> ImageTask:
         """Wait for the next change.
 
@@ -162,18 +172,6 @@ class TaskUpdates:
             self._finish(item)
             item.throw()
         return item
-
-    async def __aenter__(self) -> Self:
-        self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Leave; the remote task is not touched."""
