@@ -100,16 +100,16 @@ class Batch(Timed):
 
     def __init__(self, source: TaskIds, *, timeout: float | None) -> None:
         super().__init__()
-        self.source = source
-        self.timeout = timeout
+        self.source: TaskIds = source
+        self.timeout: float | None = timeout
         self.pending: set[str] = set()
-        self.polling = 0
-        self.reading = True
+        self.polling: int = 0
+        self.reading: bool = True
         self.running: deque[BatchTicket] = deque()
-        self.closed = False
+        self.closed: bool = False
         self.feeding: anyio.CancelScope | None = None
         self.next_first: float | None = None
-        self.total = 0
+        self.total: int = 0
         self._seen: set[str] = set()
         self._queue: asyncio.Queue[TaskOutcome | End] = asyncio.Queue()
         self._end = End()

@@ -22,7 +22,7 @@ class Timed:
     __slots__ = ("when",)
 
     def __init__(self) -> None:
-        self.when = NEVER
+        self.when: float = NEVER
 
 
 T = TypeVar("T", bound=Timed)
