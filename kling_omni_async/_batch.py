@@ -151,7 +151,8 @@ class Batch(Timed):
         """Note that no more ids come, because of the input's own exception if there is one."""
         self.reading = False
         self._seen = set()
-        self._end = End(reason)
+        if not self.closed:
+            self._end = End(reason)
 
     @property
     def is_complete(self) -> bool:
@@ -167,14 +168,15 @@ class Batch(Timed):
         if self.closed:
             return
         self.closed = True
+        self._end = end
         if self.feeding is not None:
             self.feeding.cancel()
         self._queue.put_nowait(end)
 
     def cut(self, end: End) -> None:
-        """Take nothing more in; consumers get the end at once."""
+        """Take nothing more in; consumers get the end at once, or the one it had before."""
         self.close(end)
-        self._cut = self._cut or end
+        self._cut = self._end
 
     async def take(self) -> TaskOutcome:
         """Wait for the next outcome and count it as handed out.

@@ -62,7 +62,7 @@ class Reports:
     def _first_fault(self, error: KlingOmniError) -> None:
         if judge(error).meaning is Meaning.FAULT:
             text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
-            self._once("fault", _kind_of(error), text, _kind_of(error), error)
+            self._once("fault", _kind_of(error), text, _kind_of(error), _one_line(error))
 
     def _oddities(self, task: ImageTask) -> None:
         if task.status is TaskStatus.UNKNOWN:
@@ -82,7 +82,13 @@ class Reports:
 def _brief(reply: Reply) -> str:
     if isinstance(reply, ImageTask):
         return f"{reply.status}, {len(reply.images)} images"
-    return f"{type(reply).__name__}: {reply}"
+    return f"{type(reply).__name__}: {_one_line(reply)}"
+
+
+def _one_line(error: KlingOmniError) -> str:
+    """Give an error's text without line breaks: the API's words must not forge log lines."""
+    text = str(error)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _kind_of(error: KlingOmniError) -> str:

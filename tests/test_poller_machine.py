@@ -845,12 +845,12 @@ def _check_size(heap: TimerHeap[Any]) -> None:
 
 
 PollerMachine.TestCase.settings = settings(
-    max_examples=250,
+    max_examples=150,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestPoller = PollerMachine.TestCase
+TestPoller = pytest.mark.timeout(300)(PollerMachine.TestCase)  # shrinking takes its time
 
 
 # Single facts, each a plan that hypothesis would rarely find.

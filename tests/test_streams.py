@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kling_omni_async import (
+    AuthenticationError,
     InvalidTaskIdError,
     PollTimeoutError,
     Progress,
@@ -442,3 +443,15 @@ async def test_leaving_a_long_stream_leaves_the_loop_to_others(
             await asyncio.sleep(0)
         assert passes > 3
     assert len(comet_api.queries) <= 1
+
+
+async def test_a_consumer_learns_why_a_shared_stream_ended(comet_api: SimulatedCometAPI) -> None:
+    """A stream that ended with an error raises it for a second consumer after the first left."""
+    comet_api.fail_next(status=401)
+    async with open_session(comet_api) as session:
+        stream = session.poll([comet_api.create_task()])
+        with pytest.raises(AuthenticationError):
+            async with stream:
+                await anext(stream)
+        with pytest.raises(AuthenticationError):
+            await anext(stream)

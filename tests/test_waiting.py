@@ -338,7 +338,7 @@ async def test_the_exception_of_an_input_comes_behind_its_ids() -> None:
 
 
 async def test_the_ids_of_an_input_that_has_ended_are_not_kept() -> None:
-    """What was needed to drop repeats is given back: a million ids are some 100 MB."""
+    """What was needed to drop repeats is given back when nothing more is read."""
     batch = filled("a", "b")
     assert batch._seen == {"a", "b"}
     batch.input_ended()
@@ -366,16 +366,19 @@ async def test_closed_takes_nothing_more_in() -> None:
     assert batch.progress == Progress(total=2, pending=1, succeeded=1)
 
 
-@pytest.mark.parametrize("first", ["close", "cut"])
-async def test_cut_gives_nothing_more_out(first: str) -> None:
-    """What was ready but not taken stays pending, and the end is the one of the first cut."""
+@pytest.mark.parametrize(
+    ("first", "raised"), [(End(REFUSAL), ApiError), (None, StopAsyncIteration)]
+)
+async def test_cut_gives_nothing_more_out(first: End | None, raised: type[Exception]) -> None:
+    """What was ready but not taken stays pending, and the end is the first that was given."""
     batch = filled("a", "b")
-    if first == "close":
-        batch.close(End(REFUSAL))
+    if first:
+        batch.close(first)
     batch.cut(End())
+    batch.input_ended(DEFECT)
     batch.cut(End(DEFECT))
     for _ in range(2):
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(raised):
             await batch.take()
     assert batch.pending == {"a", "b"}
 
