@@ -15,9 +15,11 @@ _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
-    atexit.register(ignore_signals)
+    ends_python = getattr(sys.modules["__main__"], "main", None) is main  # no test has called it
+    if ends_python:
+        atexit.register(ignore_signals)
     stop = Once()
-    with interruptible(stop):
+    with interruptible(stop, for_good=ends_python):
         try:
             code = _run()
             stop.spent = True

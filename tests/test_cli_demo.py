@@ -24,6 +24,7 @@ SCRIPTED = {
 }
 
 
+@pytest.mark.heavy
 def test_the_demo_runs_without_a_key() -> None:
     """As a program it shows progress, prints matching counts and ends well in under 20 s."""
     started = time.monotonic()

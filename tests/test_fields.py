@@ -177,6 +177,12 @@ def test_odd_index(index: object) -> None:
     assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A),)
 
 
+@pytest.mark.parametrize("index", [0, 1, 62, 2**31 - 1])
+def test_index(index: int) -> None:
+    """An index is a whole number from 0 on that fits into 32 bits."""
+    assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A, index=index),)
+
+
 def test_index_gives_the_order() -> None:
     """Images with an index each come in its order."""
     items = [{"url": A, "index": 2}, {"url": B, "index": 0}, {"url": C, "index": 1}]

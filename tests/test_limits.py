@@ -60,6 +60,16 @@ def test_makes_up_for_coarse_timers_only(late: float, following: float) -> None:
     assert pace.next_start == pytest.approx(following)
 
 
+@pytest.mark.parametrize("now", [0.005, 0.01])
+def test_a_query_that_became_due_at_its_turn_has_waited(now: float) -> None:
+    """Due at its very turn and started up to 10 ms late, it leaves the turns where they were."""
+    pace = Pace(100.0)
+    pace.spend(-0.01, -0.01)
+    assert pace.next_start == 0.0
+    pace.spend(now, 0.0)
+    assert pace.next_start == 0.01
+
+
 def test_a_query_that_became_due_late_starts_a_new_rhythm() -> None:
     """Only what was due before its turn has missed it."""
     pace = Pace(4.0)

@@ -1,5 +1,8 @@
 """A policy is right, or it is refused with the name of the field and a rule to follow."""
 
+# The checks of the fields are made when the module is imported; some tests make one of their own.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import math
@@ -11,7 +14,7 @@ import pytest
 
 from kling_omni_async import ConfigurationError, PollPolicy
 from kling_omni_async._ids import shown
-from kling_omni_async._policy import require_timeout
+from kling_omni_async._policy import _number, require_timeout
 
 TOO_LONG_TO_WRITE = 10**5000
 """Python writes no int of more than 4,300 digits."""
@@ -114,6 +117,20 @@ def test_bad_value_is_shown() -> None:
     assert len(str(caught.value)) < 200
     with pytest.raises(ConfigurationError, match=r"not a int$"):
         PollPolicy(timeout=TOO_LONG_TO_WRITE)
+
+
+@pytest.mark.parametrize("optional", [{}, {"optional": False}, {"optional": True}])
+def test_a_check_of_a_number(optional: dict[str, bool]) -> None:
+    """A check takes what its rule accepts, None only where it may, and quotes its rule."""
+    check = _number("odd", lambda number: number % 2 == 1, **optional)
+    kind = attrs.make_class("Odd", {"field": attrs.field(validator=check)})
+    assert kind(3).field == 3
+    for bad in [2, "3", True, math.inf, *([] if optional.get("optional") else [None])]:
+        text = f"PollPolicy.field must be odd, not {bad!r}"
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(text)}$"):
+            kind(bad)
+    if optional.get("optional"):
+        assert kind(None).field is None
 
 
 def test_change_is_checked_too() -> None:

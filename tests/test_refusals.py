@@ -165,7 +165,7 @@ def test_code(body: object, code: int | str | None) -> None:
         ({}, ""),
         ([], ""),
         ("text", ""),
-        (NOT_JSON, ""),
+        pytest.param(NOT_JSON, "", id="no JSON"),  # its repr is another one in each process
     ],
     ids=shown,
 )

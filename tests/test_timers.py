@@ -112,6 +112,20 @@ def test_coming_and_going_for_ever_takes_no_memory() -> None:
     assert drained(heap, 1000.0) == [stays]
 
 
+@pytest.mark.parametrize("live", [1, 100])
+def test_rows_that_no_longer_count_are_dropped_all_at_once(live: int) -> None:
+    """That is done when they outnumber the others by 64, as each time costs a walk over all."""
+    heap: TimerHeap[Timed] = TimerHeap()
+    items = [Timed() for _ in range(live)]
+    for item in items:
+        heap.set(item, 0.0)
+    sizes: list[int] = []
+    for when in range(1, live + 66):
+        heap.set(items[0], float(when))
+        sizes.append(len(heap._rows))
+    assert sizes == [*range(live + 1, 2 * live + 65), live]
+
+
 def test_says_in_one_line_how_it_is() -> None:
     """The repr tells how many items there are and when the first is due."""
     heap: TimerHeap[Timed] = TimerHeap()

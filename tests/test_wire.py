@@ -269,6 +269,12 @@ class TestSuccessAnswers:
         assert type(error) is ResponseError
         assert error.http_status == 200
 
+    @pytest.mark.parametrize("code", [{}, {"code": None}, {"code": ""}, {"code": "success"}])
+    def test_success_false_carries_no_task(self, code: dict[str, object]) -> None:
+        """``success: false`` says no, even beside a status and a word of success."""
+        body = {"success": False, "message": "m", "data": done()["data"], **code}
+        assert type(error_of(body, 200)) is ApiError
+
     @pytest.mark.parametrize("status", [100, 201, 202, 204, 206, 226, 299, 304, 404, 500, 600, 999])
     def test_only_200_carries_a_task(self, status: int) -> None:
         """The same body under another status is never a task."""
@@ -324,6 +330,12 @@ class TestWrappedForm:
         assert task.final_unit_deduction == 8
         assert task.created_at == datetime(2026, 6, 26, 5, 4, 5, 512000, tzinfo=UTC)
         assert task.request_id == ("req-1" if as_envelope else None)
+
+    @pytest.mark.parametrize("inner", [None, done(task_id="provider-5")])
+    def test_names_of_a_wrapped_task(self, inner: object) -> None:
+        """The record carries the id asked for, and the outermost request id."""
+        task = task_of({**wrapped("SUCCESS", inner, task_id="other-3"), "request_id": "outer-1"})
+        assert (task.task_id, task.request_id) == (ASKED, "outer-1")
 
     def test_raw_is_the_wrapper(self) -> None:
         """`raw` is the outer data object, with everything inside it."""
@@ -384,7 +396,7 @@ def test_read_task_reads_again() -> None:
 
 def test_read_task_refuses_anything_else() -> None:
     """Other bytes were never kept, so to read them again is a defect."""
-    with pytest.raises(ValueError, match="not the body of a task"):
+    with pytest.raises(ValueError, match=r"^not the body of a task's answer$"):
         read_task(b"{}", ASKED)
 
 
@@ -405,6 +417,12 @@ def test_status_word(body: object, word: str) -> None:
     task = task_of(body)
     assert task.status is TaskStatus.UNKNOWN
     assert status_word(task) == word
+
+
+def test_no_status_word() -> None:
+    """A task that was made by hand need not have a word."""
+    task = ImageTask(task_id="t-1", status=TaskStatus.UNKNOWN, raw={})
+    assert status_word(task) == "None"
 
 
 NOT_FOUND = "task_not_exist"

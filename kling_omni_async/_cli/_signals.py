@@ -20,8 +20,16 @@ _Handler = Callable[[int, FrameType | None], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Raised by a signal.
+
+    A class of our own: where code that was made from text raises KeyboardInterrupt itself,
+    Python later dies of SIGINT, even if that was caught.
+    """
+
+
 def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Interrupted
 
 
 def _cancel_here(_: int, __: FrameType | None) -> None:
@@ -48,14 +56,20 @@ class Once:
 
 
 @contextmanager
-def interruptible(handler: _Handler = _interrupt) -> Generator[None]:
-    """Have a handler for both signals, even if a shell set them to be ignored."""
+def interruptible(handler: _Handler = _interrupt, *, for_good: bool = False) -> Generator[None]:
+    """Have a handler for both signals, even if a shell set them to be ignored.
+
+    Args:
+        handler: What is called.
+        for_good: Keep it until the process ends.
+    """
     before = [signal.signal(number, handler) for number in _SIGNALS]
     try:
         yield
     finally:
-        for number, old in zip(_SIGNALS, before, strict=True):
-            signal.signal(number, old)
+        if not for_good:
+            for number, old in zip(_SIGNALS, before, strict=True):
+                signal.signal(number, old)
 
 
 @contextmanager
@@ -90,7 +104,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             return asyncio.run(work.run())
     except asyncio.CancelledError:
         signal.raise_signal(signal.SIGINT)  # so that `Once` knows of it
-        raise KeyboardInterrupt from None
+        raise Interrupted from None
 
 
 class _Work(Generic[T]):

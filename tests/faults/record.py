@@ -10,7 +10,7 @@ import attrs
 
 from .batch import INTERVAL_S
 
-TOLERANCE_S = 0.05
+TOLERANCE_S = 0.1
 """A server learns a little later than a client that leaves that their query is over."""
 
 
