@@ -22,7 +22,7 @@ def main() -> None:
     with interruptible(stop, for_good=ends_python):
         try:
             code = _run()
-            stop.spent = True
+            stop.heeded = False
         except KeyboardInterrupt:
             note("interrupted")
             code = Exit.INTERRUPTED

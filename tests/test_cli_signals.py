@@ -21,10 +21,9 @@ from typing import Any
 import pytest
 
 from kling_omni_async import __main__
-from kling_omni_async._cli import _app
 from kling_omni_async._cli._exit import Exit
-from kling_omni_async._cli._signals import Once, interruptible, run, waiting
-from kling_omni_async._cli._terminal import out
+from kling_omni_async._cli._signals import Once, heed_signals, interruptible, run, waiting
+from kling_omni_async._cli._terminal import out, report
 
 from .cli_support import FAST, finish, ids_in, neighbour, pending_in, running
 
@@ -137,7 +136,8 @@ def test_outside_a_loop_a_signal_raises(number: signal.Signals) -> None:
     """Both signals interrupt plain code, even where they were ignored, and only for so long."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with pytest.raises(KeyboardInterrupt), interruptible():
+        with pytest.raises(KeyboardInterrupt), interruptible(Once()):
+            heed_signals()
             signal.raise_signal(number)
         assert signal.getsignal(number) is signal.SIG_IGN
     finally:
@@ -147,10 +147,21 @@ def test_outside_a_loop_a_signal_raises(number: signal.Signals) -> None:
 def test_a_second_signal_leaves_the_ending_in_peace() -> None:
     """What comes behind the first signal does not break off the report of pending ids."""
     with interruptible(Once()):
+        heed_signals()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_before_it_is_heeded_is_not_lost() -> None:
+    """What came while nothing could be broken off ends the next wait, and the next command."""
+    with interruptible(Once()):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt), waiting():
+            pytest.fail("waited")
+        with pytest.raises(KeyboardInterrupt):
+            heed_signals()
 
 
 def test_a_loops_signal_counts_as_the_first() -> None:
@@ -161,27 +172,65 @@ def test_a_loops_signal_counts_as_the_first() -> None:
         await asyncio.Event().wait()
 
     with interruptible(Once()):
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                run(work)
+        with pytest.raises(KeyboardInterrupt):
+            run(work)
         signal.raise_signal(signal.SIGTERM)
 
 
+def outcome_of(script: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a script that ends in `main`; give its exit code, stdout and stderr."""
+    script += "\nfrom kling_omni_async.__main__ import main\nmain()"
+    call = [sys.executable, "-W", "error", "-c", script, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @on_linux
-def test_an_interruption_of_made_up_code_is_one_too() -> None:
-    """Where a module is made from text, as attrs does it, the exit code is the usual one."""
-    script = (
-        "import signal\n"
-        "from kling_omni_async.__main__ import main\n"
-        "from kling_omni_async._cli import _app\n"
-        "_app.run = lambda _: exec('signal.raise_signal(signal.SIGINT)')\n"
-        "main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    told = "kling-omni: interrupted\n"
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.INTERRUPTED, "", told)
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_during_imports_waits_for_the_ids(number: signal.Signals) -> None:
+    """What comes while modules are imported breaks none of them, and the ids are told."""
+    script = f"""
+import signal, sys
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "cyclopts":
+            signal.raise_signal({int(number)})
+sys.meta_path.insert(0, Finder)
+"""
+    told = "kling-omni: interrupted\n2 ids are still pending:\n1\n2\n"
+    assert outcome_of(script, "poll", "1", "2") == (Exit.INTERRUPTED, "", told)
+
+
+@on_linux
+def test_a_signal_in_code_made_from_text_is_an_interruption_too() -> None:
+    """Where attrs makes a class, Python would later die of SIGINT, although that was caught."""
+    script = """
+import signal
+from kling_omni_async._cli import _poll
+_poll.make_session = lambda *_: exec("signal.raise_signal(signal.SIGINT)")
+"""
+    told = "kling-omni: interrupted\n1 ids are still pending:\n1\n"
+    assert outcome_of(script, "poll", "1") == (Exit.INTERRUPTED, "", told)
+
+
+@on_linux
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_while_python_ends_changes_nothing(number: signal.Signals) -> None:
+    """Once the command has ended, its exit code stands, whatever comes while Python cleans up."""
+    script = f"import atexit, signal\natexit.register(signal.raise_signal, {int(number)})"
+    told = "kling-omni: no ids: give some, or a file of them with --from\n"
+    assert outcome_of(script, "poll") == (Exit.USAGE, "", told)
+
+
+@on_linux
+def test_reading_stdin_can_be_broken_off() -> None:
+    """A signal need not wait for ids that nobody writes."""
+    with running("poll", "--from", "-", stdin=subprocess.PIPE) as process:
+        wait_for_handlers(process)
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        code, stdout, stderr = finish(process)
+    assert (code, stdout, stderr) == (Exit.INTERRUPTED, "", "kling-omni: interrupted\n")
 
 
 def test_an_early_signal_is_told(
@@ -191,6 +240,7 @@ def test_an_early_signal_is_told(
 
     def interrupted(_: list[str]) -> int:
         signal.raise_signal(signal.SIGTERM)
+        heed_signals()
         return Exit.OK
 
     monkeypatch.setattr("kling_omni_async._cli._app.run", interrupted)
@@ -209,7 +259,7 @@ def test_a_wait_for_a_reader_can_be_broken_off(monkeypatch: pytest.MonkeyPatch) 
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
     monkeypatch.setattr(select, "select", signalled)
-    with pytest.raises(KeyboardInterrupt):
+    with interruptible(Once()), pytest.raises(KeyboardInterrupt):
         out("a line")
     assert raw.getvalue() == b""
 
@@ -242,14 +292,44 @@ def test_a_wait_in_a_loop_can_be_broken_off() -> None:
     assert not steps
 
 
-def test_a_report_nobody_reads_can_be_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that comes while stderr is written ends that, with the exit code of before."""
+@on_linux
+def test_a_report_nobody_reads_can_be_broken_off() -> None:
+    """While stderr is a full pipe another signal ends it, with the exit code of before."""
+    read, write = os.pipe()
+    with neighbour() as api, os.fdopen(read, "rb"):
+        task_ids = [str(number) for number in range(10**17, 10**17 + 5000)]
+        call = ("poll", "--from", "-", *EVERY_S)
+        with running(*call, env=api.env, stdin=subprocess.PIPE, stderr=write) as process:
+            os.close(write)
+            assert process.stdin is not None
+            process.stdin.write("\n".join(task_ids))
+            process.stdin.close()
+            process.stdin = None
+            api.wait_for_queries(1)
+            process.send_signal(signal.SIGTERM)
+            while waiting_in(read) < FULL:
+                time.sleep(0.001)
+            while process.poll() is None:  # the first ones may come before it waits
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.01)
+            assert finish(process)[0] == Exit.INTERRUPTED
 
-    def signalled(_: str) -> None:
+
+def test_a_report_is_whole_whatever_comes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Signals while the pending ids are being told change nothing as long as they are read."""
+    real = select.select
+
+    def signalled(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
+        return real(*arguments)
 
-    monkeypatch.setattr(_app, "note", signalled)
-    assert _app.run(["poll", "--from", "no/such/file"]) == Exit.USAGE
+    monkeypatch.setattr(select, "select", signalled)
+    lines = [str(number) for number in range(10_000)]
+    with interruptible(Once()):
+        report(lines)
+    assert capfd.readouterr().err.splitlines() == lines
 
 
 @on_linux
@@ -284,22 +364,6 @@ def waiting_in(pipe: int) -> int:
     return size[0]
 
 
-@on_linux
-@pytest.mark.parametrize("number", BOTH)
-def test_a_signal_while_python_ends_changes_nothing(number: signal.Signals) -> None:
-    """Once the command has ended, its exit code stands, whatever comes while Python cleans up."""
-    script = (
-        "import atexit, signal\n"
-        f"atexit.register(signal.raise_signal, {int(number)})\n"
-        "from kling_omni_async.__main__ import main\n"
-        "main()"
-    )
-    call = [sys.executable, "-W", "error", "-c", script, "poll"]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    told = "kling-omni: no ids: give some, or a file of them with --from\n"
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.USAGE, "", told)
-
-
 def wait_for_handlers(process: subprocess.Popen[str]) -> None:
     """Wait until the program has taken SIGTERM over: before that it is Python that starts."""
     while process.poll() is None:
@@ -332,11 +396,9 @@ def signalled_run(seed: int, folder: Path) -> int:
         assert (sorted(done), first) == (sorted(task_ids), "")
         return code
     assert (code, stdout, first) == (Exit.INTERRUPTED, "", "kling-omni: interrupted")
-    if rest:
-        assert sorted([*done, *pending_in(stderr)]) == sorted(task_ids)
-        assert len(rest) == 1 + len(pending_in(stderr))
-    else:  # before anything began, or when all was done
-        assert sorted(done) in ([], sorted(task_ids))
+    pending = pending_in(stderr) if rest else []
+    assert len(rest) == len(pending) + bool(pending)
+    assert sorted([*done, *pending]) == sorted(task_ids)
     return code
 
 

@@ -116,6 +116,7 @@ def test_no_units(value: object) -> None:
         ("878106242831892487", "878106242831892487"),
         (878106242831892487, "878106242831892487"),
         ("b63503f4", "b63503f4"),
+        (2**128 - 1, str(2**128 - 1)),
         *((value, None) for value in [*NO_TEXT[2:], "", " ", 2**128, 10**5000]),
     ],
     ids=shown,
@@ -139,6 +140,8 @@ def test_no_request_id() -> None:
         ("x (request id:a1) ", "a1"),
         ("x" * 5000 + " (request id: a1)", "a1"),
         ("(request id: a1) (request id: b2)", "b2"),
+        ("(request id: a1)" + "." * 184, "a1"),
+        ("(request id: a1)" + "." * 185, None),
         ("(request id: a1) was refused", None),
         ("(request id: )", None),
         ("(request id: a b)", None),
@@ -148,7 +151,7 @@ def test_no_request_id() -> None:
     ids=shown,
 )
 def test_request_id_at_the_end_of_a_message(message: str, expected: str | None) -> None:
-    """Gateways write their request id behind the message."""
+    """Gateways write their request id behind the message; the last 200 characters are looked at."""
     assert request_id_in(message) == expected
 
 

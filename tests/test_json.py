@@ -52,6 +52,9 @@ def test_reads_json(body: bytes, value: Any) -> None:
         b"{",
         b'{"a"',
         b"{'a': 1}",
+        b"\x0c{}",
+        b"\xc2\xa0{}",
+        b"X{}",
         b"NaN",
         b'{"a": NaN}',
         b'{"a": [Infinity]}',
@@ -71,7 +74,9 @@ def test_what_is_no_json(body: bytes) -> None:
     assert parse(body).value is NOT_JSON
 
 
-@pytest.mark.parametrize("tail", [b'{"b": 2}', b' \n{"b": 2}', b"<html>", b"\x00", b"}"])
+@pytest.mark.parametrize(
+    "tail", [b'{"b": 2}', b' \n{"b": 2}', b"<html>", b"X", b"\x0c", b"\x00", b"}"]
+)
 def test_first_of_two_documents(tail: bytes) -> None:
     """Of two documents in one body the first object is read, and that there is more is said."""
     assert parse(b'{"a": 1}' + tail) == Document({"a": 1}, more=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 import attrs
@@ -42,6 +43,7 @@ def test_defaults() -> None:
         ("timeout", None),
         ("timeout", 0),
         ("timeout", 0.5),
+        ("timeout", sys.float_info.max),
         ("max_concurrency", 1),
         ("max_rate", None),
         ("max_rate", 0.01),
@@ -112,9 +114,15 @@ def test_bad_value_is_shown() -> None:
     """The message shows the bad value, cut to a length that fits, or its type at least."""
     with pytest.raises(ConfigurationError, match=r"not -5$"):
         PollPolicy(timeout=-5)
+    with pytest.raises(ConfigurationError, match=r"not -5$"):
+        PollPolicy(confirmations=-5)
+    with pytest.raises(ConfigurationError, match=r"not \(30, 20\)$"):
+        PollPolicy(interval=(30, 20))
+    with pytest.raises(ConfigurationError, match=r"not -5$"):
+        require_timeout(-5)
     with pytest.raises(ConfigurationError) as caught:
         PollPolicy(timeout="x" * 10_000)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    assert len(str(caught.value)) < 200
+    assert str(caught.value).endswith("or None, not '" + "x" * 79)
     with pytest.raises(ConfigurationError, match=r"not a int$"):
         PollPolicy(timeout=TOO_LONG_TO_WRITE)
 

@@ -128,6 +128,7 @@ def test_a_body_that_says_no(body: dict[str, Any], *, says_no: bool) -> None:
     ("body", "code"),
     [
         ({"code": 1200}, 1200),
+        ({"code": 1}, 1),
         ({"code": -7}, -7),
         ({"code": "word"}, "word"),
         ({"code": "1102"}, "1102"),
@@ -137,6 +138,7 @@ def test_a_body_that_says_no(body: dict[str, Any], *, says_no: bool) -> None:
         ({"code": 0, "error": {"code": "inner"}}, "inner"),
         ({"code": 7, "error": {"code": "inner"}}, 7),
         ({"error": {"code": ""}}, None),
+        ({"error": {"code": 0}}, None),
         ({"error": {"code": None}}, None),
         ({"error": {"code": True}}, None),
         ({"error": {"code": [1]}}, None),

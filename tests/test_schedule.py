@@ -163,13 +163,16 @@ def test_newcomers_keep_their_order() -> None:
     assert [start(schedule, 10.0) for _ in newcomers] == newcomers
 
 
-def test_newcomers_cannot_starve_an_overdue_id() -> None:
+@pytest.mark.parametrize(("watched", "longest"), [(1, 30.0), (5000, 60.0)])
+def test_newcomers_cannot_starve_an_overdue_id(watched: int, longest: float) -> None:
     """An id that is overdue by more than two of the longest pauses goes before a newcomer."""
-    schedule = make(interval=(20.0, 30.0))
-    (starving,) = put(schedule, 0.0)
-    now = HEAD_START * 30.0 + 1.0
-    schedule.put_first(Timed(), now)
-    assert start(schedule, now) is starving
+    schedule = make(interval=(20.0, 30.0), max_rate=100.0)
+    schedule.watched = watched
+    overdue, starving = put(schedule, 2.0, 0.0)
+    now = HEAD_START * longest + 1.0
+    newcomer = Timed()
+    schedule.put_first(newcomer, now)
+    assert [start(schedule, now + turn) for turn in range(3)] == [starving, newcomer, overdue]
 
 
 def test_a_query_by_hand_goes_first() -> None:

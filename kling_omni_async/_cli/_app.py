@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -17,10 +16,9 @@ from ._id_file import read_ids
 from ._poll import poll as poll_ids
 from ._query import query as query_ids
 from ._session import Connection, Pace
-from ._signals import interruptible
 from ._simulate import Setting
 from ._simulate import simulate as run_simulator
-from ._terminal import note, tell
+from ._terminal import note, report
 
 _EXIT_CODES = (
     "Exit codes: 0 all succeeded, 1 some did not, 2 wrong usage, 3 the key is refused, "
@@ -137,10 +135,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _end(error: Ending) -> Exit:
-    with suppress(KeyboardInterrupt), interruptible():  # nobody may be reading stderr
-        note(described(error))
-        for text in getattr(error, "__notes__", ()):
-            tell([*text.split("\n")])
+    notes: list[str] = getattr(error, "__notes__", [])
+    report(
+        [f"kling-omni: {described(error)}", *(line for text in notes for line in text.split("\n"))]
+    )
     return code_of(error)
 
 

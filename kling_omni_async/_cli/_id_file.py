@@ -8,6 +8,7 @@ import sys
 from typing import IO
 
 from ._exit import UsageError
+from ._signals import waiting
 
 _CHUNK = 1 << 20
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -23,7 +24,8 @@ def read_ids(source: str) -> list[str]:
         UsageError: It cannot be read, or is no text.
     """
     try:
-        data = _read(source)
+        with waiting():
+            data = _read(source)
     except OSError as error:
         raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
     if data is None:

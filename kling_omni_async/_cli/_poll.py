@@ -10,7 +10,7 @@ from kling_omni_async.errors import ConfigurationError
 
 from ._exit import Exit, UsageError
 from ._session import Connection, Pace, logged_as_notes, make_session
-from ._signals import run
+from ._signals import heed_signals, run
 from ._sinks import Sink, open_sink
 from ._summary import Tally, kind_of
 from ._terminal import note, plain
@@ -92,6 +92,7 @@ def poll(
     """
     job = PollJob(task_ids)
     try:
+        heed_signals()
         session = make_session(connection, pace.policy())
         _work(job, session, jsonl, quiet=quiet)
     except (UsageError, ConfigurationError):

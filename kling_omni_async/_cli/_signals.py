@@ -28,35 +28,66 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise Interrupted
-
-
-def _cancel_here(_: int, __: FrameType | None) -> None:
-    raise asyncio.CancelledError
-
-
 class Once:
-    """Interrupts at the first signal; what follows on that is left in peace.
+    """Interrupts at the first signal, from `heed_signals` on; what comes after it does nothing.
 
+    Modules that are being imported and pending ids that are being told are left in peace:
     ``timeout`` and terminals may send a signal twice.
 
     Attributes:
-        spent: Whether signals have no effect any more.
+        came: Whether a signal has come.
+        heeded: Whether the first one interrupts.
+        waits: Whether any one interrupts.
     """
 
-    def __init__(self) -> None:
-        self.spent = False
+    error: type[BaseException] = Interrupted
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.came = False
+        self.heeded = False
+        self.waits = False
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
         """Handle a signal."""
-        if not self.spent:
-            self.spent = True
-            _interrupt(number, frame)
+        interrupts = self.waits or (self.heeded and not self.came)
+        self.came = True
+        self.waits = False
+        if interrupts:
+            raise self.error
+
+
+class _Work(Generic[T]):
+    """A coroutine function that signals can cancel before, while and after it runs."""
+
+    error: type[BaseException] = asyncio.CancelledError
+
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.came = False
+        self.waits = False
+        self._main = main
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> T:
+        self._task = asyncio.current_task()
+        if self.came:
+            raise self.error
+        try:
+            return await self._main()
+        finally:
+            self._task = None
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        interrupts, self.waits = self.waits, False
+        self.came = True
+        if interrupts:
+            raise self.error
+        if self._task is not None:
+            self._task.cancel()
+            self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop
 
 
 @contextmanager
-def interruptible(handler: _Handler = _interrupt, *, for_good: bool = False) -> Generator[None]:
+def interruptible(handler: _Handler, *, for_good: bool = False) -> Generator[None]:
     """Have a handler for both signals, even if a shell set them to be ignored.
 
     Args:
@@ -72,24 +103,43 @@ def interruptible(handler: _Handler = _interrupt, *, for_good: bool = False) -> 
                 signal.signal(number, old)
 
 
-@contextmanager
-def waiting() -> Generator[None]:
-    """Let a signal break off a wait, also one that came a moment before it."""
-    outer = signal.getsignal(signal.SIGINT)
-    if not isinstance(outer, _Work):
-        with interruptible():
-            yield
-        return
-    with interruptible(_cancel_here):
-        if outer.cancelled:
-            raise asyncio.CancelledError
-        yield
-
-
 def ignore_signals() -> None:
     """Let no signal spoil the exit code while Python takes the process down."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def heed_signals() -> None:
+    """Let signals interrupt from here on, those that have come already too.
+
+    Raises:
+        KeyboardInterrupt: A signal has come.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Once):
+        handler.heeded = True
+        if handler.came:
+            raise handler.error
+
+
+@contextmanager
+def waiting(*, anew: bool = False) -> Generator[None]:
+    """Let a signal break off a wait, also one that came before it.
+
+    Args:
+        anew: Forget those that came before it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not isinstance(handler, Once | _Work):
+        yield
+        return
+    handler.waits = True
+    try:
+        if handler.came and not anew:
+            raise handler.error
+        yield
+    finally:
+        handler.waits = False
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -98,34 +148,13 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     Raises:
         KeyboardInterrupt: A signal came before it had ended.
     """
+    heed_signals()
     work = _Work(main)
     try:
         with interruptible(work):
             return asyncio.run(work.run())
     except asyncio.CancelledError:
-        signal.raise_signal(signal.SIGINT)  # so that `Once` knows of it
+        outer = signal.getsignal(signal.SIGINT)
+        if isinstance(outer, Once):
+            outer.came = True
         raise Interrupted from None
-
-
-class _Work(Generic[T]):
-    """A coroutine function that signals can cancel before, while and after it runs."""
-
-    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self.cancelled = False
-        self._main = main
-        self._task: asyncio.Task[Any] | None = None
-
-    async def run(self) -> T:
-        self._task = asyncio.current_task()
-        if self.cancelled:
-            raise asyncio.CancelledError
-        try:
-            return await self._main()
-        finally:
-            self._task = None
-
-    def __call__(self, _: int, __: FrameType | None) -> None:
-        self.cancelled = True
-        if self._task is not None:
-            self._task.cancel()
-            self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop

@@ -13,7 +13,8 @@ from typing import Any, Protocol, TextIO
 from ._exit import OutputError
 from ._signals import waiting
 
-_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
+_BYTES_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
+_CHARS_AT_ONCE = _BYTES_AT_ONCE // 4  # in UTF-8
 
 
 class _Raw(Protocol):
@@ -40,10 +41,26 @@ def note(text: str) -> None:
 
 
 def tell(lines: list[str]) -> None:
-    """Write lines to stderr; if that does not work, nobody can be told so."""
+    """Write lines to stderr."""
+    _to_stderr("".join(f"{plain(line)}\n" for line in lines))
+
+
+def report(lines: list[str]) -> None:
+    """Write lines to stderr at the end of a run; if nobody reads them, a signal is enough."""
+    text = "".join(f"{plain(line)}\n" for line in lines)
+    with suppress(KeyboardInterrupt):
+        for at in range(0, len(text), _CHARS_AT_ONCE):
+            if not _has_room(sys.stderr):
+                with waiting(anew=True):
+                    _has_room(sys.stderr, timeout=None)
+            _to_stderr(text[at : at + _CHARS_AT_ONCE])
+
+
+def _to_stderr(text: str) -> None:
+    """Write to stderr; if that does not work, nobody can be told so."""
     if sys.stderr is not None:
         with suppress(OSError):
-            sys.stderr.write("".join(f"{plain(line)}\n" for line in lines))
+            sys.stderr.write(text)
             sys.stderr.flush()
 
 
@@ -66,11 +83,13 @@ def _write(text: str) -> None:
     data = text.encode(sys.stdout.encoding, "backslashreplace")
     raw: _Raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     while data:
-        _wait_for_room(sys.stdout)
-        data = data[raw.write(data[:_AT_ONCE]) or 0 :]
+        with waiting():
+            _has_room(sys.stdout, timeout=None)
+        data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
 
 
-def _wait_for_room(file: TextIO) -> None:
-    """Let a signal break off the wait for a reader, but never a write."""
-    with waiting(), suppress(OSError, ValueError):  # some things cannot be waited for
-        select.select((), (file,), ())
+def _has_room(file: TextIO | None, *, timeout: float | None = 0.0) -> bool:
+    """Wait until a write is not held up; what cannot be waited for counts as ready."""
+    with suppress(OSError, ValueError, TypeError):
+        return bool(select.select((), (file,), (), timeout)[1])
+    return True
