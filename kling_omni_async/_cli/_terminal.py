@@ -50,7 +50,7 @@ def report(lines: list[str]) -> None:
     text = "".join(f"{plain(line)}\n" for line in lines)
     with suppress(KeyboardInterrupt):
         for at in range(0, len(text), _CHARS_AT_ONCE):
-            if not _has_room(sys.stderr):
+            if sys.stderr is not None and not _has_room(sys.stderr):
                 with waiting(anew=True):
                     _has_room(sys.stderr, timeout=None)
             _to_stderr(text[at : at + _CHARS_AT_ONCE])
@@ -88,8 +88,8 @@ def _write(text: str) -> None:
         data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
 
 
-def _has_room(file: TextIO | None, *, timeout: float | None = 0.0) -> bool:
+def _has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
     """Wait until a write is not held up; what cannot be waited for counts as ready."""
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError):
         return bool(select.select((), (file,), (), timeout)[1])
     return True
