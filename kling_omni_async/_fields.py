@@ -15,6 +15,7 @@ NOT_FOUND_WORD = "task_not_exist"
 SECONDS_BELOW = 1e11
 """A time below this is in seconds, not ms; other routes of the API do that (seen)."""
 
+_LONGEST_INT_BITS = 128  # Python refuses to write very long numbers
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _WEB_URL = re.compile(
@@ -57,7 +58,7 @@ def units(value: object) -> Decimal | None:
     """Read a decimal that comes as a string, now and then as a number."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if isinstance(value, int) and value.bit_length() > 128:  # noqa: PLR2004 - str() has a limit
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT_BITS:
         return None
     digits = str(value).strip()
     return Decimal(digits) if _NUMBER.fullmatch(digits) else None
@@ -66,8 +67,8 @@ def units(value: object) -> Decimal | None:
 def request_id(envelope: Mapping[str, Any]) -> str | None:
     """Give the body's name for the request: a UUID, 18 digits or a short token."""
     value = envelope.get("request_id")
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 128:  # noqa: PLR2004
-        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if value.bit_length() <= _LONGEST_INT_BITS else None
     return text(value)
 
 

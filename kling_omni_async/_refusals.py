@@ -151,11 +151,11 @@ def _words(body: Mapping[str, Any], inner: Mapping[str, Any]) -> tuple[str, ...]
 def _class_of(complaint: _Complaint, status: int, body: object) -> ErrorClass | None:
     if kind := _by_business_code(complaint, status):
         return kind
-    if status == 200 and complaint.is_family:  # noqa: PLR2004
+    if status == 200 and complaint.is_family:  # noqa: PLR2004 - a status
         return _by_status_in_code(complaint.number)
     if kind := _by_status(complaint, status):
         return kind
-    if 400 <= status < 500 and status not in {402, 403, 407}:  # noqa: PLR2004
+    if 400 <= status < 500 and status not in {402, 403, 407}:  # noqa: PLR2004 - a status
         return ApiError if complaint.is_family or _is_bare_json(body) else None
     return None
 
@@ -184,13 +184,13 @@ def _by_status_in_code(number: int | None) -> ErrorClass:
     """Read an error under HTTP 200, where some gateways put the status into the code."""
     if number is None:
         return ApiError
-    return _BY_STATUS.get(number) or (ServerError if 500 <= number < 600 else ApiError)  # noqa: PLR2004
+    return _BY_STATUS.get(number) or (ServerError if 500 <= number < 600 else ApiError)  # noqa: PLR2004 - a status
 
 
 def _by_status(complaint: _Complaint, status: int) -> ErrorClass | None:
     if status in {402, 403} and not complaint.is_family:
         return None
-    return _BY_STATUS.get(status) or (ServerError if 500 <= status < 600 else None)  # noqa: PLR2004
+    return _BY_STATUS.get(status) or (ServerError if 500 <= status < 600 else None)  # noqa: PLR2004 - a status
 
 
 def _is_bare_json(body: object) -> bool:

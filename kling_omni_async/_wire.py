@@ -63,7 +63,7 @@ def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | K
         The task as the API described it, or an error to raise; never raises.
     """
     document = parse(answer.body)
-    if answer.status == 200 and (task := _task_in(document, task_id)):  # noqa: PLR2004
+    if answer.status == 200 and (task := _task_in(document, task_id)):  # noqa: PLR2004 - a status
         return task
     if error := refusal(
         document.value,
@@ -204,7 +204,7 @@ def _record(
 
 def _not_the_api(answer: Answer, task_id: str) -> ResponseError:
     snippet = answer.body[: 4 * SNIPPET_LENGTH].decode("utf-8", "replace")[:SNIPPET_LENGTH]
-    redirects = 300 <= answer.status < 400  # noqa: PLR2004
+    redirects = 300 <= answer.status < 400  # noqa: PLR2004 - a status
     location = _fields.text(answer.headers.get("Location")) if redirects else None
     text = f"HTTP {answer.status}: not an answer of the API: {snippet!r}"
     if location is not None:
