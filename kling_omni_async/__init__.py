@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from ._outcome import Progress, TaskOutcome
 from ._policy import PollPolicy
-from ._records import ImageTask, TaskImage, TaskStatus
+from ._records import ImageTask, SavedImage, TaskImage, TaskStatus
 from ._session import KlingOmniSession
 from ._streams import OutcomeStream, TaskUpdates
 from ._version import __version__
 from .errors import (
     AccountError,
     ApiError,
+    AssetExpiredError,
     AuthenticationError,
     ConfigurationError,
+    DownloadError,
     InvalidTaskIdError,
     KlingOmniError,
     NoImagesError,
@@ -25,6 +27,7 @@ from .errors import (
     ResponseError,
     ServerError,
     SessionClosedError,
+    StorageError,
     TaskFailedError,
     TaskNotFoundError,
     TransportError,
@@ -34,8 +37,10 @@ from .errors import (
 __all__ = [
     "AccountError",
     "ApiError",
+    "AssetExpiredError",
     "AuthenticationError",
     "ConfigurationError",
+    "DownloadError",
     "ImageTask",
     "InvalidTaskIdError",
     "KlingOmniError",
@@ -48,8 +53,10 @@ __all__ = [
     "Progress",
     "RateLimitError",
     "ResponseError",
+    "SavedImage",
     "ServerError",
     "SessionClosedError",
+    "StorageError",
     "TaskFailedError",
     "TaskImage",
     "TaskNotFoundError",

@@ -7,8 +7,15 @@ from typing import Any, Self
 
 import attrs
 
-from ._records import ImageTask, TaskImage
-from ._serial import error_from_dict, error_to_dict, task_from_dict, task_to_dict
+from ._records import ImageTask, SavedImage, TaskImage
+from ._serial import (
+    error_from_dict,
+    error_to_dict,
+    saved_from_dicts,
+    saved_to_dicts,
+    task_from_dict,
+    task_to_dict,
+)
 from .errors import KlingOmniError, fresh
 
 
@@ -19,7 +26,9 @@ class TaskOutcome:
     Attributes:
         task_id: The id as it was given.
         task: The last `ImageTask` seen, or None.
-        error: Why there is no success, or None.
+        error: Why there is no success, or None. Where the images were to be saved and were not
+            all, it is a `DownloadError`, and `task` is the one that succeeded.
+        saved: The images that are in the store that `poll` was given.
         queries: How many queries it took.
         elapsed: The time since the id was added, in s.
     """
@@ -27,12 +36,13 @@ class TaskOutcome:
     task_id: str
     task: ImageTask | None = None
     error: KlingOmniError | None = None
+    saved: tuple[SavedImage, ...] = ()
     queries: int = 0
     elapsed: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether the task succeeded and has images."""
+        """Whether the task succeeded and has images, and they were saved if that was asked for."""
         return self.error is None
 
     @property
@@ -59,6 +69,7 @@ class TaskOutcome:
             "ok": self.ok,
             "task": task_to_dict(self.task),
             "error": error_to_dict(self.error),
+            "saved": saved_to_dicts(self.saved),
             "queries": self.queries,
             "elapsed": self.elapsed,
         }
@@ -92,6 +103,7 @@ class TaskOutcome:
             task_id=task_id,
             task=task,
             error=error,
+            saved=saved_from_dicts(data.get("saved", ())),
             queries=int(data["queries"]),
             elapsed=float(data["elapsed"]),
         )

@@ -79,6 +79,10 @@ class PollPolicy:
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
             without a usable image URL, it takes to believe them.
         max_response_bytes: The longest answer that is read, in bytes after decompression.
+        max_downloads: Images on their way into a store, for the whole session.
+        max_image_bytes: The longest image that is stored, in bytes.
+        download_timeout: The time for one try to fetch an image, from connecting to the last
+            byte, in s. One that brings less than 1 KiB/s over 30 s ends sooner.
     """
 
     interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
@@ -98,6 +102,11 @@ class PollPolicy:
     )
     confirmations: int = attrs.field(default=2, validator=_at_least_one)
     max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
+    max_downloads: int = attrs.field(default=8, validator=_at_least_one)
+    max_image_bytes: int = attrs.field(default=100 * 1_048_576, validator=_at_least_one)
+    download_timeout: float = attrs.field(
+        default=300.0, validator=_number("a number of s above 0", lambda s: s > 0)
+    )
 
     @property
     def mean_interval(self) -> float:

@@ -48,6 +48,25 @@ class TaskImage:
 
 
 @attrs.frozen(kw_only=True)
+class SavedImage:
+    """An image that is whole in the user's own storage.
+
+    Attributes:
+        key: Its path in a directory, or its key in an object store.
+        url: Where it came from, byte for byte.
+        size: In bytes.
+        sha256: The digest of its bytes, in hexadecimal.
+        content_type: Such as ``image/png``.
+    """
+
+    key: str
+    url: str
+    size: int
+    sha256: str
+    content_type: str
+
+
+@attrs.frozen(kw_only=True)
 class ImageTask:
     """A task as the API described it in one answer.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from cattrs import Converter
 
 from . import errors
-from ._records import ImageTask
+from ._records import ImageTask, SavedImage
 from .errors import KlingOmniError
 
 _APART = frozenset({"task", "task_id", "message", "last_error"})
@@ -41,6 +41,20 @@ def task_from_dict(data: Mapping[str, Any] | None) -> ImageTask | None:
         Exception: The data is of another form; of any class.
     """
     return None if data is None else _converter.structure(data, ImageTask)
+
+
+def saved_to_dicts(saved: Iterable[SavedImage]) -> list[dict[str, Any]]:
+    """Give saved images as JSON can carry them."""
+    return [_converter.unstructure(image, SavedImage) for image in saved]
+
+
+def saved_from_dicts(data: Iterable[Mapping[str, Any]]) -> tuple[SavedImage, ...]:
+    """Read what `saved_to_dicts` gave.
+
+    Raises:
+        Exception: The data is of another form; of any class.
+    """
+    return tuple(_converter.structure(image, SavedImage) for image in data)
 
 
 def error_to_dict(error: KlingOmniError | None) -> dict[str, Any] | None:

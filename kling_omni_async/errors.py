@@ -18,6 +18,9 @@
     │   └── ServerError                     trouble at the API's side              transient
     ├── TaskFailedError                     the API said that the task failed
     ├── NoImagesError                       succeeded without one usable URL
+    ├── DownloadError                       an image was not brought into the store
+    │   ├── AssetExpiredError               its URL gives it no more
+    │   └── StorageError                    the store did not take it
     └── PollTimeoutError (TimeoutError)     no final answer before the deadline
 
 What to write::
@@ -31,14 +34,15 @@ What to write::
     except KlingOmniError as error:
         print("gave up:", error)
 
-``transient`` says whether the trouble may pass by itself. Each error can be pickled and copied.
+``transient`` says whether the trouble may pass by itself; for a `DownloadError` that depends on its
+reason. Each error can be pickled and copied.
 """
 
 from __future__ import annotations
 
 import copy
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from ._records import ImageTask
@@ -46,8 +50,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AccountError",
     "ApiError",
+    "AssetExpiredError",
     "AuthenticationError",
     "ConfigurationError",
+    "DownloadError",
     "InvalidTaskIdError",
     "KlingOmniError",
     "NoImagesError",
@@ -57,6 +63,7 @@ __all__ = [
     "ResponseError",
     "ServerError",
     "SessionClosedError",
+    "StorageError",
     "TaskFailedError",
     "TaskNotFoundError",
     "TransportError",
@@ -72,7 +79,7 @@ class KlingOmniError(Exception):
         transient: Whether the trouble may pass by itself.
     """
 
-    transient: ClassVar[bool] = False
+    transient: bool = False
 
     def __init__(self, message: str = "", *, task_id: str | None = None) -> None:
         super().__init__(message)
@@ -80,7 +87,7 @@ class KlingOmniError(Exception):
 
 
 class ConfigurationError(KlingOmniError, ValueError):
-    """Raised when the key, the base URL, the policy or a given aiohttp session cannot be used."""
+    """Raised when an argument cannot be used: key, base URL, policy, aiohttp session, store."""
 
 
 class InvalidTaskIdError(KlingOmniError, ValueError):
@@ -103,7 +110,7 @@ class TransportError(KlingOmniError):
             ``timeout``, ``cut-off``, ``protocol``, ``network``.
     """
 
-    transient: ClassVar[bool] = True
+    transient: bool = True
 
     def __init__(
         self, message: str = "", *, task_id: str | None = None, reason: str = "network"
@@ -121,7 +128,7 @@ class ResponseError(KlingOmniError):
         location: Where a redirect points, or None. It is never followed.
     """
 
-    transient: ClassVar[bool] = True
+    transient: bool = True
 
     def __init__(
         self,
@@ -190,13 +197,13 @@ class TaskNotFoundError(ApiError):
 class RateLimitError(ApiError):
     """Raised when the API asks to send fewer requests."""
 
-    transient: ClassVar[bool] = True
+    transient: bool = True
 
 
 class ServerError(ApiError):
     """Raised when the API, or a gateway before it, has trouble of its own."""
 
-    transient: ClassVar[bool] = True
+    transient: bool = True
 
 
 class _TaskError(KlingOmniError):
@@ -251,6 +258,56 @@ class PollTimeoutError(_TaskError, TimeoutError):
     ) -> None:
         super().__init__(message, task_id=task_id, task=task)
         self.last_error = last_error
+
+
+class DownloadError(KlingOmniError):
+    """Raised when an image was not brought into the store; what was stored stays there.
+
+    Save the task again: images that are there are left alone.
+
+    Attributes:
+        url: The image's URL without its query, which may hold a signature, and without user info.
+        http_status: The HTTP status of the image's host, or None if none came or it was well.
+        reason: One word. No image came: a word of `TransportError`, or ``http`` (its status says
+            no), ``stalled`` (too slow). What came is none: ``not-an-image``, ``too-long``. The URL
+            may not be used: ``address`` (a private address), ``scheme`` (not https), ``redirects``
+            (too many, or to nowhere), ``no-watermark`` (the task has no such copy). Of
+            `StorageError`: ``exists``, ``store``. Of `AssetExpiredError`: ``expired``.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        url: str = "",
+        http_status: int | None = None,
+        reason: str = "network",
+    ) -> None:
+        super().__init__(message, task_id=task_id)
+        self.url = url
+        self.http_status = http_status
+        self.reason = reason
+        self.transient = reason in _PASSING or (
+            reason == "http" and http_status is not None and _may_pass(http_status)
+        )
+
+
+_PASSING: Final = frozenset(
+    {"connect", "cut-off", "dns", "network", "protocol", "proxy", "reset", "stalled", "timeout"}
+)
+
+
+def _may_pass(http_status: int) -> bool:
+    return http_status in {408, 425, 429} or http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class AssetExpiredError(DownloadError):
+    """Raised when an image's host says 403, 404 or 410: its URL has expired or was cleared."""
+
+
+class StorageError(DownloadError):
+    """Raised when the store did not take an image, or holds something else under its name."""
 
 
 def _phrase(http_status: int) -> str:

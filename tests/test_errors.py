@@ -39,6 +39,16 @@ def samples() -> dict[str, KlingOmniError]:
         kind(
             "text",
             task_id="t-1",
+            url="https://img.example/1.png",
+            http_status=404,
+            reason="expired",
+        )
+        for kind in (errors.DownloadError, errors.AssetExpiredError, errors.StorageError)
+    ]
+    made += [
+        kind(
+            "text",
+            task_id="t-1",
             http_status=429,
             code=1303,
             request_id="req-1",
@@ -107,6 +117,36 @@ def test_transient_classes(name: str) -> None:
     """Exactly four classes say that the trouble may pass by itself."""
     transient = {"TransportError", "ResponseError", "RateLimitError", "ServerError"}
     assert SAMPLES[name].transient is (name in transient)
+
+
+@pytest.mark.parametrize(
+    ("reason", "http_status", "transient"),
+    [
+        ("reset", None, True),
+        ("timeout", None, True),
+        ("stalled", 200, True),
+        ("cut-off", 200, True),
+        ("http", 408, True),
+        ("http", 429, True),
+        ("http", 500, True),
+        ("http", 503, True),
+        ("http", 401, False),
+        ("http", 499, False),
+        ("http", None, False),
+        ("expired", 404, False),
+        ("certificate", None, False),
+        ("address", None, False),
+        ("not-an-image", 200, False),
+        ("exists", None, False),
+    ],
+)
+def test_transience_of_downloads(
+    *, reason: str, http_status: int | None, transient: bool
+) -> None:
+    """Whether a download may do better later depends on what went wrong, also after a copy."""
+    error = errors.DownloadError("text", reason=reason, http_status=http_status)
+    assert error.transient is transient
+    assert copy.copy(error).transient is transient
 
 
 @pytest.mark.parametrize(

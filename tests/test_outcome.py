@@ -15,6 +15,7 @@ from kling_omni_async import (
     PollTimeoutError,
     Progress,
     ResponseError,
+    SavedImage,
     ServerError,
     TaskFailedError,
     TaskOutcome,
@@ -25,7 +26,14 @@ from kling_omni_async import (
 from .test_errors import SAMPLES, facts
 from .test_records import IMAGE, TASK
 
-SUCCESS = TaskOutcome(task_id="t-1", task=TASK, queries=3, elapsed=51.5)
+SAVED = SavedImage(
+    key="images/t-1-0.png",
+    url="https://a.example/1.png",
+    size=3_000,
+    sha256="ab" * 32,
+    content_type="image/png",
+)
+SUCCESS = TaskOutcome(task_id="t-1", task=TASK, saved=(SAVED,), queries=3, elapsed=51.5)
 
 
 def through_json(outcome: TaskOutcome) -> TaskOutcome:
@@ -91,6 +99,15 @@ def test_form_of_a_success() -> None:
             "raw": {"task_status": "succeed", "deep": [{"a": None}]},
         },
         "error": None,
+        "saved": [
+            {
+                "key": "images/t-1-0.png",
+                "url": "https://a.example/1.png",
+                "size": 3_000,
+                "sha256": "ab" * 32,
+                "content_type": "image/png",
+            }
+        ],
         "queries": 3,
         "elapsed": 51.5,
     }
@@ -116,6 +133,13 @@ def test_success_through_json() -> None:
     assert back.task is not None
     assert back.task.raw == TASK.raw
     assert back.to_dict() == SUCCESS.to_dict()
+
+
+def test_a_form_of_before_images_were_saved() -> None:
+    """A journal written by a version that saved no images can still be read."""
+    data = SUCCESS.to_dict()
+    del data["saved"]
+    assert TaskOutcome.from_dict(data) == attrs.evolve(SUCCESS, saved=())
 
 
 @pytest.mark.parametrize("name", errors.__all__)
@@ -204,6 +228,8 @@ def test_error_class_of_a_later_version(kind: object) -> None:
         {"queries": None},
         {"queries": float("inf")},
         {"elapsed": None},
+        {"saved": None},
+        {"saved": [{"key": "images/t-1-0.png"}]},
     ],
     ids=repr,
 )

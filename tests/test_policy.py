@@ -31,6 +31,9 @@ def test_defaults() -> None:
         "query_timeout": 15.0,
         "confirmations": 2,
         "max_response_bytes": 1_048_576,
+        "max_downloads": 8,
+        "max_image_bytes": 104_857_600,
+        "download_timeout": 300.0,
     }
 
 
@@ -50,6 +53,9 @@ def test_defaults() -> None:
         ("query_timeout", 1),
         ("confirmations", 1),
         ("max_response_bytes", 1),
+        ("max_downloads", 1),
+        ("max_image_bytes", 1),
+        ("download_timeout", 0.1),
     ],
 )
 def test_good_values(field: str, value: Any) -> None:
@@ -78,6 +84,9 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
         *(("max_concurrency", value, "a whole number of 1 or more") for value in WHOLE),
         *(("confirmations", value, "a whole number of 1 or more") for value in WHOLE),
         *(("max_response_bytes", value, "a whole number of 1 or more") for value in WHOLE),
+        *(("max_downloads", value, "a whole number of 1 or more") for value in WHOLE),
+        *(("max_image_bytes", value, "a whole number of 1 or more") for value in WHOLE),
+        *(("download_timeout", value, "a number of s above 0") for value in [*NUMBERS, 0, None]),
         *(
             ("interval", value, "two numbers of s, the lower first, such as (20, 30)")
             for value in [
