@@ -140,9 +140,7 @@ def test_transient_classes(name: str) -> None:
         ("exists", None, False),
     ],
 )
-def test_transience_of_downloads(
-    *, reason: str, http_status: int | None, transient: bool
-) -> None:
+def test_transience_of_downloads(*, reason: str, http_status: int | None, transient: bool) -> None:
     """Whether a download may do better later depends on what went wrong, also after a copy."""
     error = errors.DownloadError("text", reason=reason, http_status=http_status)
     assert error.transient is transient
