@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Final
 
 import anyio
 
 from ._judge import Judgement
 from ._outcome import Progress, TaskOutcome
+from ._saving import SaveOrder, SavePlan
 from ._timers import Timed
 from ._waiting import End, Ending, Entry, Ticket
 from .errors import TaskFailedError
@@ -50,7 +51,7 @@ class BatchTicket(Ticket):
     def finish(self, entry: Entry, judgement: Judgement, now: float, /) -> None:
         """Put the outcome into the stream."""
         self.batch.polling -= 1
-        self.batch.put(
+        self.batch.conclude(
             TaskOutcome(
                 task_id=entry.task_id,
                 task=judgement.task,
@@ -77,6 +78,9 @@ class Batch(Timed):
         closed: Whether nothing more may be put in.
         feeding: What stops the reading of the input once that has begun.
         next_first: When the next first query of this batch may start, in s.
+        plan: Where the images go, or None where they are not saved.
+        save: Begins to save the images of an outcome.
+        orders: Outcomes whose images are being saved.
     """
 
     __slots__ = (
@@ -89,18 +93,26 @@ class Batch(Timed):
         "closed",
         "feeding",
         "next_first",
+        "orders",
         "pending",
+        "plan",
         "polling",
         "reading",
         "running",
+        "save",
         "source",
         "timeout",
         "total",
     )
 
-    def __init__(self, source: TaskIds, *, timeout: float | None) -> None:
+    def __init__(
+        self, source: TaskIds, *, timeout: float | None, plan: SavePlan | None = None
+    ) -> None:
         super().__init__()
         self.source: TaskIds = source
+        self.plan: SavePlan | None = plan
+        self.save: Callable[[TaskOutcome], None] | None = None
+        self.orders: set[SaveOrder] = set()
         self.timeout: float | None = timeout
         self.pending: set[str] = set()
         self.polling: int = 0
@@ -141,11 +153,32 @@ class Batch(Timed):
         self.total += 1
         return True
 
+    def conclude(self, outcome: TaskOutcome) -> None:
+        """Take the outcome of an id, and save its images first if that was asked for."""
+        if self.save is not None and outcome.ok and not self.closed:
+            self.save(outcome)
+        else:
+            self.put(outcome)
+
     def put(self, outcome: TaskOutcome) -> None:
         """Add an outcome that a consumer may take, unless the stream is closed."""
         if not self.closed:
-            self._counts[_kind_of(outcome)] += 1
-            self._queue.put_nowait(outcome)
+            self._add(outcome)
+
+    def saved(self, order: SaveOrder, outcome: TaskOutcome) -> None:
+        """Add an outcome whose images were saved or given up, also behind a fault of the set-up."""
+        self.orders.discard(order)
+        if self._cut is None:
+            self._add(outcome)
+            self._end_if_saved()
+
+    def _add(self, outcome: TaskOutcome) -> None:
+        self._counts[_kind_of(outcome)] += 1
+        self._queue.put_nowait(outcome)
+
+    def _end_if_saved(self) -> None:
+        if self.closed and not self.orders:
+            self._queue.put_nowait(self._end)
 
     def input_ended(self, reason: Ending | None = None) -> None:
         """Note that no more ids come, because of the input's own exception if there is one."""
@@ -157,26 +190,27 @@ class Batch(Timed):
     @property
     def is_complete(self) -> bool:
         """Whether all that was read has an outcome and nothing more will be read."""
-        return not self.reading and not self.polling
+        return not self.reading and not self.polling and not self.orders
 
     def complete(self) -> None:
         """End the stream behind what it holds."""
         self.close(self._end)
 
     def close(self, end: End) -> None:
-        """Take nothing more in; consumers get what is there, then the end."""
+        """Take nothing more in; consumers get what is there or being saved, then the end."""
         if self.closed:
             return
         self.closed = True
         self._end = end
         if self.feeding is not None:
             self.feeding.cancel()
-        self._queue.put_nowait(end)
+        self._end_if_saved()
 
     def cut(self, end: End) -> None:
         """Take nothing more in; consumers get the end at once, or the one it had before."""
         self.close(end)
         self._cut = self._end
+        self._queue.put_nowait(self._end)  # wakes who waits for what is being saved
 
     async def take(self) -> TaskOutcome:
         """Wait for the next outcome and count it as handed out.

@@ -7,25 +7,33 @@ import logging
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from contextvars import Context, ContextVar
+from functools import partial
 from inspect import isasyncgen
 from random import Random
 from typing import Final, Protocol, cast
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from ._batch import Batch
 from ._ids import require_str
 from ._judge import Reply
+from ._outcome import TaskOutcome
 from ._policy import PollPolicy
+from ._records import ImageTask
+from ._saver import Fetcher, Saver
+from ._saving import SaveOrder, SavePlan
 from ._timers import NEVER
-from ._waiting import End, Ending, Entry, Result, Ticket
+from ._waiting import End, Ending, Entry, Result, Ticket, resolve
 from ._watchlist import Watchlist
 from ._wire import Answer, read_answer
 from .errors import InvalidTaskIdError, KlingOmniError, SessionClosedError
 
 SLICE_S: Final = 0.01
 """How long one piece of a long job may hold the loop, in s."""
+
+_SAVE_NAME: Final = "kling_omni_async.save"
 
 logger: Final = logging.getLogger("kling_omni_async.poller")
 
@@ -57,6 +65,7 @@ class Poller:
         self,
         policy: PollPolicy,
         transport: Transport,
+        fetcher: Fetcher,
         *,
         rng: Random,
         wall_clock: Callable[[], float] = time.time,
@@ -66,6 +75,7 @@ class Poller:
         self._transport = transport
         self._wall_clock = wall_clock
         self._watchlist = Watchlist(policy, rng)
+        self._saver = Saver(fetcher, most=policy.max_downloads, rng=rng, wall_clock=wall_clock)
         self._wake = asyncio.Event()
         self._parked: list[asyncio.Future[Entry]] = []
         self._unfed: list[Batch] = []
@@ -106,6 +116,8 @@ class Poller:
     def open_batch(self, batch: Batch) -> None:
         """Begin to poll a stream."""
         self._running()
+        if batch.plan is not None:
+            batch.save = partial(self._save_first, batch, batch.plan)
         self._watchlist.batches[batch] = None
         self._unfed.append(batch)
         self._wake.set()
@@ -113,8 +125,22 @@ class Poller:
     def abandon(self, batch: Batch) -> None:
         """Drop a stream that nobody reads any more."""
         batch.cut(End())
+        for order in batch.orders:
+            self._saver.cancel(order)
         self._watchlist.close_batch(batch)
         self._wake.set()
+
+    def save(self, task: ImageTask, plan: SavePlan) -> tuple[SaveOrder, Result[SaveOrder]]:
+        """Begin to save the images of a task, ahead of those of all streams."""
+        result: Result[SaveOrder] = self._running().create_future()
+        tell = partial(resolve, result)
+        order = SaveOrder(task, plan, done=tell, abort=tell)
+        self._saver.submit(order, first=True)
+        return order, result
+
+    def forget_save(self, order: SaveOrder) -> None:
+        """Let a call of `save` go."""
+        self._saver.cancel(order)
 
     def cancel(self) -> None:
         """Begin to end everything."""
@@ -150,9 +176,11 @@ class Poller:
         self._watchlist.schedule.limit = min(limit or most, most)
         try:
             async with anyio.create_task_group() as workers:
+                self._saver.open(partial(workers.start_soon, self._save, name=_SAVE_NAME))
                 await self._run(workers)
         finally:
             self._disarm()
+            await self._saver.aclose()
             await self._transport.aclose()
 
     async def _run(self, workers: TaskGroup) -> None:
@@ -180,7 +208,9 @@ class Poller:
         """Tell all who wait why there will be nothing more."""
         self.closed = True
         defect = None if owner.cancelled() else owner.exception()
-        self._watchlist.shut(_unwrapped(defect) if defect else closed_error())
+        reason = _unwrapped(defect) if defect else closed_error()
+        self._watchlist.shut(reason)
+        self._saver.shut(reason)
 
     # One timer for the whole session.
 
@@ -237,6 +267,31 @@ class Poller:
             return
         reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
         self._watchlist.settle(entry, reply, answer.body, self.now())
+
+    # Images.
+
+    async def _save(self) -> None:
+        try:
+            await self._saver.work()
+        except asyncio.CancelledError:
+            self.cancel()  # by an outsider: without its image an order would wait for ever
+            raise
+
+    def _save_first(self, batch: Batch, plan: SavePlan, outcome: TaskOutcome) -> None:
+        """Save the images of an outcome before it comes out."""
+        assert outcome.task is not None  # noqa: S101 - a success has one
+        done = partial(self._saved, batch, outcome, self.now())
+        order = SaveOrder(outcome.task, plan, done=done, abort=lambda why: batch.cut(End(why)))
+        batch.orders.add(order)
+        self._saver.submit(order)
+
+    def _saved(self, batch: Batch, outcome: TaskOutcome, since: float, order: SaveOrder) -> None:
+        elapsed = outcome.elapsed + self.now() - since
+        batch.saved(
+            order,
+            attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed),
+        )
+        self._watchlist.complete_if_done(batch)
 
     # Inputs.
 

@@ -1,4 +1,4 @@
-"""The session: four verbs over one poller."""
+"""The session: five verbs over one poller."""
 
 from __future__ import annotations
 
@@ -12,16 +12,27 @@ from typing import Self, cast
 import aiohttp
 
 from ._batch import Batch, TaskIds
+from ._downloads import Downloader
 from ._ids import require_id, shown
 from ._judge import Judgement
+from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
 from ._poller import Poller, closed_error
-from ._records import ImageTask
+from ._records import ImageTask, SavedImage, TaskStatus
+from ._saving import SaveOrder, SavePlan, StoreLike, open_store
 from ._settings import REFRESH_S, make_settings
 from ._streams import OutcomeStream, TaskUpdates, call_soon
 from ._transport import AiohttpTransport, require_usable
-from ._waiting import WaitTicket, raise_ending
-from .errors import InvalidTaskIdError, WrongLoopError, fresh
+from ._waiting import WaitTicket, about, raise_ending
+from .errors import (
+    ConfigurationError,
+    DownloadError,
+    InvalidTaskIdError,
+    NoImagesError,
+    TaskFailedError,
+    WrongLoopError,
+    fresh,
+)
 
 
 class KlingOmniSession:
@@ -71,7 +82,9 @@ class KlingOmniSession:
                 stacklevel=2,
             )
         self._transport = AiohttpTransport(self._settings, http)
-        self._poller = Poller(self._settings.policy, self._transport, rng=Random())
+        self._poller = Poller(
+            self._settings.policy, self._transport, Downloader(self._settings), rng=Random()
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -182,7 +195,13 @@ class KlingOmniSession:
         )
 
     def poll(
-        self, task_ids: TaskIds, *, timeout: float | EllipsisType | None = ...
+        self,
+        task_ids: TaskIds,
+        *,
+        timeout: float | EllipsisType | None = ...,
+        save_to: StoreLike | None = None,
+        watermarked: bool = False,
+        overwrite: bool = False,
     ) -> OutcomeStream:
         """Poll many tasks and hand each out once, in the order in which they end.
 
@@ -191,6 +210,12 @@ class KlingOmniSession:
                 database cursor or a feed, where an id that was handed out may come again.
             timeout: The longest time for each id from the start of its first query, in s;
                 None for no end. By default the policy's.
+            save_to: Where to save the images of each task before its outcome comes out, as
+                `save` does, beside the polling: a directory, a URL or a store of obstore. What
+                was stored is in the outcome's ``saved``; if an image was not, its ``error`` is
+                a `DownloadError`, and ``task`` is there all the same.
+            watermarked: Whether to save the copies with the watermark instead.
+            overwrite: Whether to replace what is there under their names.
 
         Returns:
             An async iterator and async context manager of `TaskOutcome`. An id that failed,
@@ -199,9 +224,62 @@ class KlingOmniSession:
 
         Raises:
             InvalidTaskIdError: ``task_ids`` is one str, or nothing that can be iterated.
+            ConfigurationError: ``save_to`` cannot be used; the text says why.
         """
-        batch = Batch(_require_many(task_ids), timeout=self._time_limit(timeout))
+        plan = None
+        if save_to is not None:
+            plan = SavePlan(open_store(save_to), watermarked=watermarked, overwrite=overwrite)
+        batch = Batch(_require_many(task_ids), timeout=self._time_limit(timeout), plan=plan)
         return OutcomeStream(self._bound, batch)
+
+    async def save(
+        self,
+        task: ImageTask | TaskOutcome,
+        store: StoreLike,
+        *,
+        watermarked: bool = False,
+        overwrite: bool = False,
+    ) -> tuple[SavedImage, ...]:
+        """Save the images of a task that has succeeded into storage of your own.
+
+        An image gets its name only when it is whole. One that is there already is left alone,
+        so a call that failed can simply be made again. The hosts of the images see neither
+        the API key nor cookies, and only public hosts are asked, by https. Cancelling the call
+        leaves no half image behind.
+
+        Args:
+            task: The task, or its outcome.
+            store: A local directory, made if it is missing; or, with the extra ``storage``, a
+                URL such as ``s3://bucket/prefix``, or a store of obstore.
+            watermarked: Whether to save the copies with the watermark instead; they are named
+                ``…-watermarked``.
+            overwrite: Whether to replace what is there under their names.
+
+        Returns:
+            A record for each image, in their order.
+
+        Raises:
+            AssetExpiredError: An image's URL has expired; `query` the task for a new one.
+            StorageError: The store did not take an image, or holds something else there.
+            DownloadError: An image did not come; the others are in the store.
+            ConfigurationError: ``store`` cannot be used, or the task has not succeeded yet.
+            NoImagesError: The task has no images.
+            KlingOmniError: The outcome's own error.
+            SessionClosedError: The session was closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        poller = self._bound()
+        plan = SavePlan(open_store(store), watermarked=watermarked, overwrite=overwrite)
+        order, result = poller.save(_with_images(task), plan)
+        try:
+            reply = await result
+        finally:
+            poller.forget_save(order)
+        if not isinstance(reply, SaveOrder):
+            raise_ending(about(reply, order.task.task_id))
+        if reply.error is not None:
+            raise fresh(reply.error)
+        return reply.saved
 
     async def aclose(self) -> None:
         """Close the session: whoever waits gets `SessionClosedError`; more calls do no harm.
@@ -266,6 +344,27 @@ def _succeeded(result: Judgement | BaseException) -> ImageTask:
         raise fresh(result.error)
     assert result.task is not None  # noqa: S101 - a judgement without error has one
     return result.task
+
+
+def _with_images(given: object) -> ImageTask:
+    """Give the task whose images are to be saved."""
+    task = given
+    if isinstance(given, TaskOutcome):
+        task = given.task if isinstance(given.error, DownloadError) else given.result()
+    if not isinstance(task, ImageTask):
+        raise ConfigurationError(
+            f"save takes an ImageTask or a TaskOutcome, not a {type(given).__name__}"
+        )
+    if task.status is TaskStatus.FAILED:
+        raise TaskFailedError(task.status_message or "", task_id=task.task_id, task=task)
+    if task.status is not TaskStatus.SUCCEED:
+        raise ConfigurationError(
+            f"task {shown(task.task_id)} is {task.status}: wait for it before its images are saved",
+            task_id=task.task_id,
+        )
+    if not task.images:
+        raise NoImagesError("the task has no images to save", task_id=task.task_id, task=task)
+    return task
 
 
 def _time_of_call() -> float | None:

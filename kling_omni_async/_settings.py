@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -54,18 +55,39 @@ class Settings:
     def proxy(self) -> URL | None:
         """Read the environment's proxy for the API; loopback never has one.
 
-        Returns:
-            The proxy with its credentials, which aiohttp takes out of the URL, or None.
-
         Raises:
             ConfigurationError: The proxy is none that aiohttp can use.
         """
-        url = URL(self.base_url)
-        host = url.host or ""
-        if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
-            return None
-        proxy = getproxies_environment().get(url.scheme, "").strip(_TRIMMED)
-        return _usable_proxy(url.scheme, proxy) if proxy else None
+        return proxy_for(URL(self.base_url), getproxies_environment())
+
+    def is_own_loopback(self, url: URL) -> bool:
+        """Whether a URL is on the very host and port of an API that is on this machine."""
+        own = URL(self.base_url)
+        return is_loopback(own.host) and _origin(url) == _origin(own)
+
+
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:
+    """Choose a proxy of the environment for a URL; loopback never has one.
+
+    Args:
+        url: Where a request goes.
+        proxies: What ``getproxies_environment`` gave.
+
+    Returns:
+        The proxy with its credentials, which aiohttp takes out of the URL, or None.
+
+    Raises:
+        ConfigurationError: The proxy is none that aiohttp can use.
+    """
+    host = url.host or ""
+    if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
+        return None
+    proxy = proxies.get(url.scheme, "").strip(_TRIMMED)
+    return _usable_proxy(url.scheme, proxy) if proxy else None
 
 
 def make_settings(

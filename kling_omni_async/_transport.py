@@ -1,10 +1,9 @@
-"""aiohttp: one bounded GET, and the one place where foreign errors become ours."""
+"""One bounded GET by aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,15 +12,13 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from ._ids import path_segment
+from ._network import USER_AGENT, detail_of, reason_of
 from ._settings import Settings
-from ._version import __version__
 from ._wire import SNIPPET_LENGTH, Answer
 from .errors import ConfigurationError, KlingOmniError, ResponseError, TransportError
 
 KEEP_ALIVE_S: Final = 45.0
 """Longer than one interval, so that each poll does not shake hands anew."""
-
-USER_AGENT: Final = f"kling-omni-async/{__version__} aiohttp/{aiohttp.__version__}"
 
 _CHUNK_BYTES: Final = 65_536
 _REDACTED: Final = "[redacted]"
@@ -152,43 +149,12 @@ class AiohttpTransport:
         """
         if self._http is None or self._http.closed:
             return ConfigurationError("the given aiohttp session was closed", task_id=task_id)
-        reason = _reason_of(error)
-        detail = _detail_of(error).replace(self._settings.api_key, _REDACTED)[:SNIPPET_LENGTH]
+        reason = reason_of(error)
+        detail = detail_of(error).replace(self._settings.api_key, _REDACTED)[:SNIPPET_LENGTH]
         text = f"{reason}: {detail or type(error).__name__}"
         if reason == "timeout":
             text = f"no full answer within {self._settings.policy.query_timeout:g} s"
         return TransportError(text, task_id=task_id, reason=reason)
-
-
-_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (aiohttp.ClientProxyConnectionError, "proxy"),
-    (aiohttp.ClientHttpProxyError, "proxy"),
-    (aiohttp.ClientConnectorDNSError, "dns"),
-    (aiohttp.ClientConnectorCertificateError, "certificate"),
-    (aiohttp.ServerFingerprintMismatch, "certificate"),
-    (ssl.CertificateError, "certificate"),
-    (aiohttp.ClientSSLError, "tls"),
-    (ssl.SSLError, "tls"),
-    (TimeoutError, "timeout"),
-    (aiohttp.ClientConnectorError, "connect"),
-    (aiohttp.ServerDisconnectedError, "reset"),
-    (OSError, "reset"),
-    (aiohttp.ClientPayloadError, "cut-off"),
-    (aiohttp.ClientResponseError, "protocol"),
-)
-"""Foreign errors by our word for them; the first that fits counts."""
-
-
-def _reason_of(error: Exception) -> str:
-    fitting = (reason for kind, reason in _REASONS if isinstance(error, kind))
-    return next(fitting, "network")
-
-
-def _detail_of(error: Exception) -> str:
-    """Give an error's own words, without the URL, which may hold a proxy's password."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"HTTP {error.status} {error.message}"
-    return str(error)
 
 
 def require_usable(http: aiohttp.ClientSession) -> None:

@@ -269,10 +269,10 @@ class DownloadError(KlingOmniError):
         url: The image's URL without its query, which may hold a signature, and without user info.
         http_status: The HTTP status of the image's host, or None if none came or it was well.
         reason: One word. No image came: a word of `TransportError`, or ``http`` (its status says
-            no), ``stalled`` (too slow). What came is none: ``not-an-image``, ``too-long``. The URL
-            may not be used: ``address`` (a private address), ``scheme`` (not https), ``redirects``
-            (too many, or to nowhere), ``no-watermark`` (the task has no such copy). Of
-            `StorageError`: ``exists``, ``store``. Of `AssetExpiredError`: ``expired``.
+            no), ``stalled`` (too slow). What came is none: ``not-an-image``, ``too-long``. It may
+            not be fetched: ``address`` (in a private network), ``url`` (not https), ``redirects``
+            (too many), ``no-watermark`` (the task has no such copy). Of `AssetExpiredError`:
+            ``expired``. Of `StorageError`: ``exists`` (something else has its name), ``store``.
     """
 
     def __init__(

@@ -16,7 +16,9 @@ from typing import Any
 
 from kling_omni_async import KlingOmniError, OutcomeStream, PollPolicy
 from kling_omni_async._batch import Batch
+from kling_omni_async._downloads import Downloader
 from kling_omni_async._poller import Poller
+from kling_omni_async._settings import make_settings
 from kling_omni_async._wire import Answer
 
 from .virtual_clock import VirtualClockLoop
@@ -93,7 +95,8 @@ async def main(count: int) -> dict[str, Any]:
     """Watch so many ids to their end; gives the figures."""
     task_ids = [str(10**17 + number) for number in range(count)]
     transport, heartbeat = SecondTimeLucky(), Heartbeat()
-    poller = Poller(PollPolicy(timeout=None), transport, rng=Random(1))
+    settings = make_settings("a-key", "http://127.0.0.1:9", None, allow_http=False)
+    poller = Poller(PollPolicy(timeout=None), transport, Downloader(settings), rng=Random(1))
     batch = Batch(task_ids, timeout=None)
     before_mb = peak_rss_mb()
     async with OutcomeStream(lambda: poller, batch) as outcomes:

@@ -16,6 +16,7 @@ from typing import Any
 import attrs
 
 from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy, TransportError
+from kling_omni_async._downloads import Downloader
 from kling_omni_async._poller import Poller, Transport
 from kling_omni_async._wire import Answer
 
@@ -142,7 +143,9 @@ def scripted_session(
 ) -> KlingOmniSession:
     """Make a session that polls over a transport of ours, with pauses that repeat."""
     session = KlingOmniSession("a-key", base_url="http://127.0.0.1:9", policy=policy)
-    session._poller = Poller(session.policy, transport, rng=Random(seed))
+    session._poller = Poller(
+        session.policy, transport, Downloader(session._settings), rng=Random(seed)
+    )
     return session
 
 

@@ -1,0 +1,66 @@
+"""Which addresses an image may be fetched from: none that leads into a private network."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Final, TypeAlias
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_SERVICES: Final = frozenset({ipaddress.IPv4Address("168.63.129.16")})
+"""Public by its number, yet the host agent of every virtual machine (Azure docs)."""
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the internet's.
+
+    Private, shared, loopback, link-local (where clouds keep their metadata), multicast and
+    reserved ones are not, nor are IPv6 addresses that stand for such an IPv4 one.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = _inside(address)
+        if inner is not None:
+            return is_public(inner)
+        if address.sixtofour or address.teredo:
+            return False
+    if address.is_multicast or address.is_reserved or address in _SERVICES:
+        return False
+    return address.is_global
+
+
+def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Give the IPv4 address that an IPv6 one stands for (RFC 4291, 2.5.5.2; RFC 6052)."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped
+
+
+def connects_to_public(address: str) -> bool:
+    """Whether the address of a socket is public; one that cannot be read is not."""
+    try:
+        return is_public(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return False
+
+
+def names_private(host: str) -> bool:
+    """Whether a host's very name leads into a private network, without asking DNS."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    address = _literal(name)
+    return address is not None and not is_public(address)
+
+
+def _literal(host: str) -> Address | None:
+    """Read a host that is an address, also in old forms such as ``127.1``."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError, ValueError):
+        return None

@@ -1,0 +1,231 @@
+"""Brings images into stores: some at a time, beside the polling, each again where that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from random import Random
+from typing import Final, Protocol
+
+import anyio
+
+from ._downloads import Taker
+from ._ids import shown
+from ._images import ImageKind, is_whole, kind_of, naming_kind
+from ._parts import Content, Part
+from ._records import ImageTask, SavedImage
+from ._saving import SaveJob, SaveOrder, bare
+from ._stores import Stored, told_as_ours
+from ._threads import in_thread
+from .errors import AssetExpiredError, DownloadError, KlingOmniError, StorageError, fresh
+
+BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
+"""The pauses after transient faults, before jitter, in s."""
+
+NOT_READY_S: Final = (2.0, 8.0)
+"""The pauses after a 404 of an image that has just been made, before jitter, in s."""
+
+FRESH_S: Final = 60.0
+"""How long a host may need to have an image ready, in s (seen: a 404 right after success)."""
+
+_JITTER: Final = 1.5
+_SHOWN_BYTES: Final = 24
+
+logger: Final = logging.getLogger("kling_omni_async.saver")
+
+
+class Fetcher(Protocol):
+    """What brings images."""
+
+    async def fetch(self, url: str, take: Taker, /) -> str | None:
+        """Bring the bytes of an image; gives its Content-Type."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release everything."""
+
+
+class Saver:
+    """The images that are to be saved, and the workers that fetch them.
+
+    Args:
+        fetcher: Brings images.
+        most: How many may be on their way at a time.
+        rng: Draws the jitter of pauses.
+        wall_clock: Gives s since the epoch.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, *, most: int, rng: Random, wall_clock: Callable[[], float]
+    ) -> None:
+        self._fetcher = fetcher
+        self._most = most
+        self._random = rng
+        self._wall_clock = wall_clock
+        self._orders: set[SaveOrder] = set()
+        self._waiting: deque[SaveJob] = deque()
+        self._workers = 0
+        self._start_worker: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Saver orders={len(self._orders)} workers={self._workers}>"
+
+    def open(self, start_worker: Callable[[], object]) -> None:
+        """Begin.
+
+        Args:
+            start_worker: Starts a task that runs `work`.
+        """
+        self._start_worker = start_worker
+        self._start_workers(len(self._waiting))
+
+    async def aclose(self) -> None:
+        """Stop everything and release what fetches."""
+        self._start_worker = None
+        for order in self._orders:
+            order.cancel()
+        await self._fetcher.aclose()
+
+    def shut(self, reason: BaseException) -> None:
+        """Tell all whose images are not saved why they will not be."""
+        while self._orders:
+            self._orders.pop().abort(reason)
+
+    def submit(self, order: SaveOrder, *, first: bool = False) -> None:
+        """Begin to save the images of a task.
+
+        Args:
+            order: What to save.
+            first: Whether it goes ahead of what waits already.
+        """
+        self._orders.add(order)
+        jobs = [job for job in order.jobs if job.result is None]
+        if first:
+            self._waiting.extendleft(reversed(jobs))
+        else:
+            self._waiting.extend(jobs)
+        self._conclude(order)
+        self._start_workers(len(jobs))
+
+    def cancel(self, order: SaveOrder) -> None:
+        """Drop an order that nobody waits for any more."""
+        self._orders.discard(order)
+        order.cancel()
+
+    def _start_workers(self, jobs: int) -> None:
+        for _ in range(min(jobs, self._most - self._workers)):
+            if self._start_worker is not None:
+                self._workers += 1
+                self._start_worker()
+
+    async def work(self) -> None:
+        """Save one image after another until none waits."""
+        try:
+            while self._waiting:
+                job = self._waiting.popleft()
+                with anyio.CancelScope() as job.scope:
+                    if not job.order.cancelled:
+                        self._settle(job, await self._try(job))
+                job.scope = None
+        finally:
+            self._workers -= 1
+
+    def _settle(self, job: SaveJob, result: SavedImage | KlingOmniError) -> None:
+        """Keep what came of a try, or set the next one; its pause keeps no worker busy."""
+        pause_s = self._pause_s(job, result)
+        if pause_s is None:
+            job.result = result
+            self._conclude(job.order)
+            return
+        logger.info(
+            "image %s of task %s: %s; once more in %.1f s",
+            bare(job.url),
+            shown(job.order.task.task_id),
+            result,
+            pause_s,
+        )
+        job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
+
+    def _again(self, job: SaveJob) -> None:
+        self._waiting.appendleft(job)
+        self._start_workers(1)
+
+    def _conclude(self, order: SaveOrder) -> None:
+        if order.is_complete:
+            self._orders.discard(order)
+            order.done(order)
+
+    def _pause_s(self, job: SaveJob, result: SavedImage | KlingOmniError) -> float | None:
+        if not isinstance(result, DownloadError):
+            return None
+        is_fresh = _is_fresh(job.order.task, self._wall_clock())
+        pause_s = pause_before_retry(result, tries=job.tries, is_fresh=is_fresh)
+        return None if pause_s is None else pause_s * self._random.uniform(1.0, _JITTER)
+
+    async def _try(self, job: SaveJob) -> SavedImage | KlingOmniError:
+        try:
+            return job.stored(await self._bring(job))
+        except KlingOmniError as error:
+            return job.failed(fresh(error))
+
+    async def _bring(self, job: SaveJob) -> Stored:
+        """Find an image in its store, or bring it there.
+
+        Raises:
+            KlingOmniError: It is not there.
+        """
+        plan, store = job.order.plan, job.order.plan.store
+        await store.open()
+        if not job.tries and not plan.overwrite and (stored := await store.find(job.stem)):
+            return stored
+        job.tries += 1
+        part = await store.begin(job.stem)
+        try:
+            content, kind = await self._download(job.url, part)
+            return await store.keep(part, content, job.stem, kind, overwrite=plan.overwrite)
+        finally:
+            await in_thread(part.discard)
+
+    async def _download(self, url: str, part: Part) -> tuple[Content, ImageKind]:
+        async def take(piece: bytes) -> None:
+            with told_as_ours(str(part.path.parent)):
+                await in_thread(part.write, piece)
+
+        content_type = await self._fetcher.fetch(url, take)
+        content = part.content()
+        kind = naming_kind(content_type, content.head, url)
+        if kind is None or kind_of(content.head) is None:
+            raise DownloadError(
+                f"what came is no image; it begins with {content.head[:_SHOWN_BYTES]!r}",
+                http_status=HTTPStatus.OK,
+                reason="not-an-image",
+            )
+        if not is_whole(content.head, content.tail, content.size):
+            raise DownloadError(
+                "the end of the image is missing", http_status=HTTPStatus.OK, reason="cut-off"
+            )
+        return content, kind
+
+
+def _is_fresh(task: ImageTask, wall_s: float) -> bool:
+    """Whether a task has only just succeeded; one without a time counts as such."""
+    return task.updated_at is None or wall_s - task.updated_at.timestamp() < FRESH_S
+
+
+def pause_before_retry(error: DownloadError, *, tries: int, is_fresh: bool) -> float | None:
+    """Give the pause before an image is fetched again, in s, or None to give it up.
+
+    Args:
+        error: Why the last try failed.
+        tries: How many there were.
+        is_fresh: Whether the image has only just been made.
+    """
+    pauses: tuple[float, ...] = BACKOFF_S if error.transient else ()
+    if isinstance(error, StorageError):
+        pauses = ()
+    elif isinstance(error, AssetExpiredError):
+        pauses = NOT_READY_S if is_fresh and error.http_status == HTTPStatus.NOT_FOUND else ()
+    return pauses[tries - 1] if tries <= len(pauses) else None

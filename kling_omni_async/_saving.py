@@ -1,0 +1,213 @@
+"""What is to be saved, and how far it is: one order for each task, one job for each image."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeAlias, cast, runtime_checkable
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import anyio
+import attrs
+
+from ._images import image_numbers, image_stem
+from ._object_store import RemoteStore, open_url
+from ._records import ImageTask, SavedImage, TaskImage
+from ._stores import LocalStore, Store, Stored
+from .errors import ConfigurationError, DownloadError, KlingOmniError
+
+
+@runtime_checkable
+class ObjectStore(Protocol):
+    """A store of obstore, such as ``S3Store``; a class of your own will do that has its methods."""
+
+    async def get_async(self, path: str, *, options: None = None) -> object:
+        """Read an object."""
+        ...
+
+    async def put_async(self, path: str, file: Path) -> object:
+        """Write an object."""
+        ...
+
+
+StoreLike: TypeAlias = str | os.PathLike[str] | ObjectStore
+"""A local directory, the URL of a store, or a store of obstore."""
+
+
+def open_store(store: object) -> Store:
+    """Give the store that an argument names; a directory is made when the first image comes.
+
+    Raises:
+        ConfigurationError: It names none, or needs an extra.
+    """
+    if isinstance(store, str | os.PathLike):
+        return _named(os.fspath(cast("str | os.PathLike[str]", store)))
+    if isinstance(store, ObjectStore) and not isinstance(store, type):
+        return RemoteStore(store)
+    raise ConfigurationError(
+        f"images are saved to a directory, a URL or a store of obstore, not to {_kind(store)}"
+    )
+
+
+def _kind(store: object) -> str:
+    return f"a {type(store).__name__}"
+
+
+def _named(name: object) -> Store:
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
+        )
+    if "://" not in name:
+        return _local(Path(name))
+    url = urlsplit(name)
+    if url.scheme == "file":
+        return _local(Path(url2pathname(url.path)))
+    return open_url(name)
+
+
+def _local(folder: Path) -> LocalStore:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"images cannot be saved to {folder}: it is no directory")
+    return LocalStore(folder)
+
+
+@attrs.frozen
+class SavePlan:
+    """Where the images of a call go, and how.
+
+    Attributes:
+        store: Takes them.
+        watermarked: Whether the copies with the watermark are saved instead.
+        overwrite: Whether what is there under their names is replaced.
+    """
+
+    store: Store
+    watermarked: bool = False
+    overwrite: bool = False
+
+
+@attrs.define(eq=False)
+class SaveJob:
+    """One image on its way into a store.
+
+    Attributes:
+        order: What it belongs to.
+        url: Where it is.
+        stem: Its name in the store, without the ending.
+        tries: How often it was tried to fetch it.
+        result: What came of it, or None.
+        scope: What stops it while it is under way.
+        retry: What makes it wait for its next try.
+    """
+
+    order: SaveOrder
+    url: str
+    stem: str
+    tries: int = 0
+    result: SavedImage | KlingOmniError | None = None
+    scope: anyio.CancelScope | None = None
+    retry: asyncio.TimerHandle | None = None
+
+    def stored(self, stored: Stored) -> SavedImage:
+        """Give the record of the image once it is in the store."""
+        return SavedImage(
+            key=stored.key,
+            url=self.url,
+            size=stored.size,
+            sha256=stored.sha256,
+            content_type=stored.content_type,
+        )
+
+    def failed(self, error: KlingOmniError) -> KlingOmniError:
+        """Say of an error which task and which image it is about."""
+        error.task_id = self.order.task.task_id
+        if isinstance(error, DownloadError):
+            error.url = bare(self.url)
+        return error
+
+
+class SaveOrder:
+    """The images of one task on their way into a store.
+
+    Args:
+        task: A task that has succeeded.
+        plan: Where they go.
+        done: Called once every image was saved or given up.
+        abort: Called instead with the reason why all waiting ended.
+
+    Attributes:
+        jobs: One for each image.
+        cancelled: Whether nobody waits for it any more.
+    """
+
+    def __init__(
+        self,
+        task: ImageTask,
+        plan: SavePlan,
+        *,
+        done: Callable[[SaveOrder], object],
+        abort: Callable[[BaseException], object],
+    ) -> None:
+        self.task = task
+        self.plan = plan
+        self.done = done
+        self.abort = abort
+        self.cancelled = False
+        numbers = image_numbers(task.images)
+        self.jobs = [
+            self._job(image, number) for image, number in zip(task.images, numbers, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return f"<SaveOrder {len(self.saved)} of {len(self.jobs)} images>"
+
+    def _job(self, image: TaskImage, number: int) -> SaveJob:
+        watermarked = self.plan.watermarked
+        stem = image_stem(self.task.task_id, number, watermarked=watermarked)
+        url = image.watermark_url if watermarked else image.url
+        job = SaveJob(self, url or "", stem)
+        if url is None:
+            job.result = job.failed(
+                DownloadError(
+                    f"image {number} has no watermarked copy; ask for one when the task is created",
+                    reason="no-watermark",
+                )
+            )
+        return job
+
+    @property
+    def saved(self) -> tuple[SavedImage, ...]:
+        """The images that are in the store, in their order."""
+        return tuple(job.result for job in self.jobs if isinstance(job.result, SavedImage))
+
+    @property
+    def error(self) -> KlingOmniError | None:
+        """Why an image is not in the store: the first error in their order, or None."""
+        errors = (job.result for job in self.jobs if isinstance(job.result, KlingOmniError))
+        return next(errors, None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image was saved or given up."""
+        return all(job.result for job in self.jobs)
+
+    def cancel(self) -> None:
+        """Stop what is under way; nobody is told any more."""
+        self.cancelled = True
+        for job in self.jobs:
+            if job.scope is not None:
+                job.scope.cancel()
+            if job.retry is not None:
+                job.retry.cancel()
+
+
+def bare(url: str) -> str:
+    """Give a URL without its query and user info, which may be secrets."""
+    address = url.partition("#")[0].partition("?")[0]
+    scheme, mark, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
