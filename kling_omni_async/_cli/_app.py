@@ -13,6 +13,7 @@ from kling_omni_async.errors import KlingOmniError
 from ._demo import demo as play_demo
 from ._exit import CliError, Ending, Exit, UsageError, code_of, described
 from ._id_file import read_ids
+from ._images import Saving
 from ._poll import poll as poll_ids
 from ._query import query as query_ids
 from ._session import Connection, Pace
@@ -27,6 +28,7 @@ _EXIT_CODES = (
 _INTERVAL = "--interval"
 _RANGE = re.compile(r"([\d.]+)-([\d.]+)", re.ASCII)
 _NO_CONNECTION = Connection()
+_NOWHERE = Saving()
 _USUAL_PACE = Pace()
 _USUAL_SETTING = Setting()
 
@@ -53,25 +55,31 @@ def poll(
     source: Annotated[str | None, Parameter(name="--from"), _HyphenToo] = None,
     jsonl: Annotated[str | None, _HyphenToo] = None,
     quiet: bool = False,
+    saving: Annotated[Saving, _Options] = _NOWHERE,
     pace: Annotated[Pace, _Options] = _USUAL_PACE,
     connection: Annotated[Connection, _Options] = _NO_CONNECTION,
 ) -> Exit:
-    """Poll tasks until each has succeeded, failed, or was given up.
+    """Poll tasks until each has succeeded, failed, or was given up, and save their images.
 
-    Prints a line for each: its id, a word, and its image URLs or the reason.
+    Prints a line for each: its id, a word, and its images or the reason.
 
     Args:
         ids: The task ids.
         source: A file with more ids, one a line; - for stdin.
         jsonl: A journal to append to, as JSON lines; ids settled there are skipped. - for stdout.
         quiet: Show neither progress nor a summary.
+        saving: Where images are saved.
         pace: How often and how long.
         connection: Which API.
     """
     if not ids and source is None:
         raise UsageError("no ids: give some, or a file of them with --from")
+    if saving.save is None and (saving.watermarked or saving.overwrite):
+        raise UsageError("--watermarked and --overwrite say how to save: give --save too")
     more = [] if source is None else read_ids(source)
-    return poll_ids([*ids, *more], jsonl=jsonl, connection=connection, pace=pace, quiet=quiet)
+    return poll_ids(
+        [*ids, *more], jsonl=jsonl, connection=connection, pace=pace, saving=saving, quiet=quiet
+    )
 
 
 @app.command

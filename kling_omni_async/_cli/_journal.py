@@ -33,6 +33,7 @@ class Journal:
 
     Args:
         path: The file; made if it is missing.
+        is_done: Whether an outcome that is settled leaves nothing else to do.
         clock: Gives s, for the pace of syncs.
 
     Raises:
@@ -44,10 +45,17 @@ class Journal:
         torn: How many bytes of a torn last line were dropped.
     """
 
-    def __init__(self, path: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        is_done: Callable[[TaskOutcome], bool] = lambda _: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settled: dict[str, Kind] = {}
         self.torn = 0
         self._path = path
+        self._is_done = is_done
         self._clock = clock
         self._fd, self._regular = _open(path)
         self._synced_at = clock()
@@ -73,11 +81,11 @@ class Journal:
 
     def _read_back(self) -> None:
         with open(self._fd, "rb", closefd=False) as file:
-            kinds, good = _read(file)
+            kinds, good = _read(file, self._is_done)
         self.torn = os.fstat(self._fd).st_size - good
         if self.torn:
             os.ftruncate(self._fd, good)
-        self.settled = {task_id: kind for task_id, kind in kinds.items() if kind.settled}
+        self.settled = {task_id: kind for task_id, kind in kinds.items() if kind is not None}
 
     def write(self, outcome: TaskOutcome) -> None:
         """Append an outcome by one write.
@@ -132,15 +140,21 @@ def _open(path: str) -> tuple[int, bool]:
         raise OutputError(path, error, code=Exit.USAGE) from None
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Kind], int]:
-    """Read the kind of each id's last line, and how many bytes of whole lines there are."""
-    kinds: dict[str, Kind] = {}
+def _read(
+    file: BinaryIO, is_done: Callable[[TaskOutcome], bool]
+) -> tuple[dict[str, Kind | None], int]:
+    """Read the kind of each id's last line, and how many bytes of whole lines there are.
+
+    An id that is to be polled again has None.
+    """
+    kinds: dict[str, Kind | None] = {}
     good = 0
     for number, line in enumerate(file, 1):
         outcome = _outcome_in(line)
         whole = line.endswith(b"\n")
         if outcome is not None and whole:
-            kinds[outcome.task_id] = kind_of(outcome)
+            kind = kind_of(outcome)
+            kinds[outcome.task_id] = kind if kind.settled and is_done(outcome) else None
         elif line.strip() or not whole:
             if file.read(1) or not _is_torn(line, after_good=bool(kinds)):
                 raise _ForeignFormatError(f"line {number}")

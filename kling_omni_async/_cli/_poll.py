@@ -9,12 +9,15 @@ from kling_omni_async import KlingOmniSession
 from kling_omni_async.errors import ConfigurationError
 
 from ._exit import Exit, UsageError
+from ._images import Saving
 from ._session import Connection, Pace, logged_as_notes, make_session
 from ._signals import heed_signals, run
 from ._sinks import Sink, open_sink
-from ._summary import Tally, kind_of
+from ._summary import Tally
 from ._terminal import note, plain
 from ._view import Silent, choose_view
+
+NOWHERE = Saving()
 
 
 class PollJob:
@@ -43,23 +46,32 @@ class PollJob:
             self.tally.counts[sink.settled[task_id]] += 1
             self.tally.earlier += 1
 
-    async def follow(self, session: KlingOmniSession, sink: Sink, view: Silent) -> None:
+    async def follow(
+        self, session: KlingOmniSession, sink: Sink, view: Silent, saving: Saving = NOWHERE
+    ) -> None:
         """Poll what is left, and close the session.
 
         Args:
             session: Polls.
             sink: Takes each outcome as it comes.
             view: Shows how far it is.
+            saving: Where images are saved.
 
         Raises:
             KlingOmniError: Nothing can be polled any more.
             OutputError: The sink takes no more.
         """
-        async with session, session.poll(self.pending) as outcomes:
+        outcomes = session.poll(
+            self.pending,
+            save_to=saving.save,
+            watermarked=saving.watermarked,
+            overwrite=saving.overwrite,
+        )
+        async with session, outcomes:
             async for outcome in outcomes:
                 sink.write(outcome)
                 del self._left[outcome.task_id]
-                self.tally.counts[kind_of(outcome)] += 1
+                self.tally.add(outcome)
                 view.show(self.tally)
 
     def still_pending(self) -> str:
@@ -73,6 +85,7 @@ def poll(
     jsonl: str | None,
     connection: Connection,
     pace: Pace,
+    saving: Saving,
     quiet: bool,
 ) -> Exit:
     """Poll ids until each has ended; what ends the run early carries the rest as a note.
@@ -82,6 +95,7 @@ def poll(
         jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
         connection: Which API.
         pace: How often and how long.
+        saving: Where images are saved.
         quiet: Show neither progress nor a summary.
 
     Raises:
@@ -94,7 +108,8 @@ def poll(
     try:
         heed_signals()
         session = make_session(connection, pace.policy())
-        _work(job, session, jsonl, quiet=quiet)
+        saving.prepare()
+        _work(job, session, jsonl, saving, quiet=quiet)
     except (UsageError, ConfigurationError):
         raise
     except BaseException as error:
@@ -106,12 +121,14 @@ def poll(
     return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
 
 
-def _work(job: PollJob, session: KlingOmniSession, jsonl: str | None, *, quiet: bool) -> None:
+def _work(
+    job: PollJob, session: KlingOmniSession, jsonl: str | None, saving: Saving, *, quiet: bool
+) -> None:
     with (
         logged_as_notes(),
         choose_view(quiet=quiet) as view,
-        open_sink(jsonl, view.out) as sink,
+        open_sink(jsonl, view.out, saving.is_done) as sink,
     ):
         job.skip_settled(sink)
         view.show(job.tally)
-        run(partial(job.follow, session, sink, view))
+        run(partial(job.follow, session, sink, view, saving))

@@ -40,12 +40,14 @@ class Pace:
         timeout: How long to poll an id, in s; "none" for ever.
         max_rate: The most queries a second; "none" for no limit.
         max_concurrency: The most queries at a time.
+        max_downloads: The most images on their way at a time.
     """
 
     interval: tuple[float, float] = _USUAL.interval
     timeout: float | None = _USUAL.timeout
     max_rate: float | None = _USUAL.max_rate
     max_concurrency: int = _USUAL.max_concurrency
+    max_downloads: int = _USUAL.max_downloads
 
     def policy(self) -> PollPolicy:
         """Give the policy.
@@ -58,6 +60,7 @@ class Pace:
             timeout=self.timeout,
             max_rate=self.max_rate,
             max_concurrency=self.max_concurrency,
+            max_downloads=self.max_downloads,
         )
 
 

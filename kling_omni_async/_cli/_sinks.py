@@ -31,12 +31,15 @@ class Sink:
 
 
 @contextmanager
-def open_sink(jsonl: str | None, out: Out) -> Generator[Sink]:
+def open_sink(
+    jsonl: str | None, out: Out, is_done: Callable[[TaskOutcome], bool] = lambda _: True
+) -> Generator[Sink]:
     """Give the place for outcomes.
 
     Args:
         jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
         out: Writes a line to stdout.
+        is_done: Whether a settled outcome of a journal leaves nothing else to do.
 
     Raises:
         CliError: The journal cannot be used.
@@ -46,16 +49,20 @@ def open_sink(jsonl: str | None, out: Out) -> Generator[Sink]:
     elif jsonl == "-":
         yield Sink(lambda outcome: out(json_line(outcome.to_dict())))
     else:
-        with Journal(jsonl) as journal:
+        with Journal(jsonl, is_done=is_done) as journal:
             if journal.torn:
                 note(f"dropped a torn last line of {jsonl} ({journal.torn} bytes)")
             yield Sink(journal.write, journal.settled)
 
 
 def plain_line(outcome: TaskOutcome) -> str:
-    """Give an outcome as id, word, and image URLs or reason, with tabs between."""
+    """Give an outcome as id, word, and images or reason, with tabs between.
+
+    Images are told by their keys where they were saved, else by their URLs.
+    """
     if outcome.error is None:
-        text = " ".join(image.url for image in outcome.images)
+        images = [image.key for image in outcome.saved] or [image.url for image in outcome.images]
+        text = " ".join(images)
     else:
         text = str(outcome.error)
     return "\t".join(plain(part) for part in (outcome.task_id, kind_of(outcome), text))

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     NO_IMAGES = "no_images"
     TIMED_OUT = "timed_out"
     INVALID_ID = "invalid_id"
+    NOT_SAVED = "not_saved"
     ERROR = "error"
 
     @property
@@ -36,6 +37,9 @@ _BY_ERROR: dict[type[errors.KlingOmniError], Kind] = {
     errors.NoImagesError: Kind.NO_IMAGES,
     errors.PollTimeoutError: Kind.TIMED_OUT,
     errors.InvalidTaskIdError: Kind.INVALID_ID,
+    errors.DownloadError: Kind.NOT_SAVED,
+    errors.AssetExpiredError: Kind.NOT_SAVED,
+    errors.StorageError: Kind.NOT_SAVED,
 }
 
 _IN_WORDS = {
@@ -45,6 +49,7 @@ _IN_WORDS = {
     Kind.NO_IMAGES: "without images",
     Kind.TIMED_OUT: "timed out",
     Kind.INVALID_ID: "not a task id",
+    Kind.NOT_SAVED: "succeeded but not saved",
     Kind.ERROR: "other errors",
 }
 
@@ -56,6 +61,9 @@ def kind_of(outcome: TaskOutcome) -> Kind:
     return _BY_ERROR.get(type(outcome.error), Kind.ERROR)
 
 
+_NEXT_UNIT = 1000
+
+
 @attrs.define
 class Tally:
     """The counts of one run.
@@ -64,11 +72,21 @@ class Tally:
         total: How many ids were asked for, without repeats.
         counts: How many ended how, those settled by an earlier run included.
         earlier: How many an earlier run had settled.
+        images: How many images this run has saved or found saved.
+        image_bytes: How many bytes they have.
     """
 
     total: int
     counts: Counter[Kind] = attrs.field(factory=Counter[Kind])
     earlier: int = 0
+    images: int = 0
+    image_bytes: int = 0
+
+    def add(self, outcome: TaskOutcome) -> None:
+        """Count an outcome."""
+        self.counts[kind_of(outcome)] += 1
+        self.images += len(outcome.saved)
+        self.image_bytes += sum(image.size for image in outcome.saved)
 
     @property
     def done(self) -> int:
@@ -83,9 +101,23 @@ class Tally:
     def parts(self) -> str:
         """Give the counts that are not zero, such as ``180 succeeded, 15 failed``."""
         counts = [(self.counts[kind], _IN_WORDS[kind]) for kind in Kind]
-        return ", ".join(f"{count} {words}" for count, words in counts if count) or "nothing yet"
+        told = ", ".join(f"{count} {words}" for count, words in counts if count) or "nothing yet"
+        return f"{told}; {self._saved()}" if self.images else told
+
+    def _saved(self) -> str:
+        return f"{self.images} images saved, {in_bytes(self.image_bytes)}"
 
     def line(self) -> str:
         """Give the whole state as one line."""
         earlier = f"; {self.earlier} of them by an earlier run" if self.earlier else ""
         return f"{self.done} of {self.total} done: {self.parts()}{earlier}"
+
+
+def in_bytes(size: int) -> str:
+    """Give a number of bytes in a unit that reads well."""
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < _NEXT_UNIT:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= _NEXT_UNIT
+    return f"{number:.1f} TB"
