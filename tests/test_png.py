@@ -134,3 +134,12 @@ def test_gigabyte_takes_no_memory() -> None:
     assert len(different) == 4
     assert peak < 5 * MIB
     assert chunks(b"".join(different.values()))
+
+
+def test_padding_is_made_once() -> None:
+    """Files of all names share the piece that fills them up."""
+    one, other = draw_sized("a", 10 * MIB), draw_sized("b", 20 * MIB)
+    assert isinstance(one, Runs)
+    assert isinstance(other, Runs)
+    (filler,) = (piece for piece, times in one.pieces if times > 1)
+    assert any(piece is filler for piece in other)

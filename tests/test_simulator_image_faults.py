@@ -286,6 +286,18 @@ async def test_clients_follow_redirects(count: int) -> None:
         assert (await fetch(session, url))[0] == 502
 
 
+async def test_redirects_can_wait_and_be_of_one_image() -> None:
+    """A redirect goes together with a delay, with headers and with one image."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        (url,) = await image_urls(api, api.create_task(duration=0))
+        api.fail_next_image(redirects=1, index=0, delay=2.0, headers={"X-Note": "a"})
+        async with session.get(url) as response:
+            assert [hop.headers["X-Note"] for hop in response.history] == ["a"]
+        first, last = api.image_requests
+        assert first.finished == first.started + 2.0
+        assert (first.status, last.status) == (302, 200)
+
+
 @pytest.mark.parametrize("to", ["https://10.0.0.1/x.png", "//other/%7e", "file:///etc/passwd"])
 async def test_redirect_to_anywhere(to: str) -> None:
     """One 302 leads to the URL as it was spelt."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import socket
 import tracemalloc
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -82,6 +84,21 @@ async def test_gigabyte_takes_no_memory() -> None:
         assert read <= request.body_bytes < 100 * MB
 
 
+async def test_crowd_of_big_images_takes_little_memory() -> None:
+    """Thirty downloads that nobody reads hold 64 KiB each, and one piece of padding for all."""
+    async with SimulatedCometAPI() as api, AsyncExitStack() as stack:
+        (url,) = await image_urls(api, api.create_task(duration=0, image_bytes=50 * MB))
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(30):
+            crowd = stack.enter_context(socket.create_connection((url.host, url.port)))
+            crowd.sendall(f"GET {url.raw_path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await api.wait_for_image_requests(30)
+        await asyncio.sleep(1.0)
+        assert api.image_downloads_peak == 30
+        assert tracemalloc.get_traced_memory()[1] < 8 * MB
+
+
 async def test_signed_urls_must_arrive_as_they_are() -> None:
     """A signed image comes for its own query only, to the byte; for others it is 403 and XML."""
     async with SimulatedCometAPI() as api, client(api) as session:
@@ -154,11 +171,12 @@ async def test_all_images_expire_at_once() -> None:
     """Without an id the images of every task expire, finished or not, but not those to come."""
     async with SimulatedCometAPI() as api, client(api) as session:
         ids = [api.create_task(duration=0), api.create_task(duration=40.0)]
-        api.expire_images()
+        api.expire_images(status=410)
         ids.append(api.create_task(duration=0))
+        urls = [f"{api.base_url}/assets/{task_id}-0.png" for task_id in ids]
+        assert [(await fetch(session, url))[0] for url in urls] == [410, 410, 200]
         await asyncio.sleep(40.0)
-        urls = [url for task_id in ids for url in await image_urls(api, task_id)]
-        assert [(await fetch(session, url))[0] for url in urls] == [404, 404, 200]
+        assert [(await fetch(session, url))[0] for url in urls] == [410, 410, 200]
         assert {await status_word(api, task_id) for task_id in ids} == {"succeed"}
 
 

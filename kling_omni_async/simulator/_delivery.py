@@ -17,7 +17,7 @@ from ._faults import Fault
 
 _PIECES_A_SECOND = 10
 _PAUSE = 0.1  # seconds
-_LARGEST_PIECE = 2**18  # bytes; what waits in memory for a client that reads slowly
+_LARGEST_PIECE = 2**16  # bytes; what waits in memory for a client that reads slowly
 
 
 @define(eq=False)
