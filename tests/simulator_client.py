@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator
@@ -47,3 +48,25 @@ async def status_word(api: SimulatedCometAPI, task_id: str) -> str:
     _, body = await ask(api, task_id)
     word: str = body["data"]["task_status"]
     return word
+
+
+async def image_urls(api: SimulatedCometAPI, task_id: str) -> list[URL]:
+    """Ask for the URLs of a task's images as they are spelt, watermarked copies too."""
+    _, body = await ask(api, task_id)
+    result = body["data"]["task_result"]
+    return [
+        URL(image[key], encoded=True)
+        for image in result.get("series_images") or result["images"]
+        for key in ("url", "watermark_url")
+        if key in image
+    ]
+
+
+async def say(api: SimulatedCometAPI, request: str) -> tuple[bytes, bytes]:
+    """Send a request as it is, and return head and body of all that comes until the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(api.base_url).port)
+    writer.write(request.encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return head, body

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import pytest
 
-from kling_omni_async.simulator._png import SIDE, draw
+from kling_omni_async.simulator._content import Content, Runs, first
+from kling_omni_async.simulator._png import LEAST_BYTES, SIDE, draw, draw_sized
 
 
 def chunks(png: bytes) -> dict[bytes, bytes]:
@@ -70,3 +72,74 @@ def test_mark_changes_only_the_bottom() -> None:
 def test_any_name_will_do(name: str) -> None:
     """Empty, broken and long names have pictures too."""
     assert chunks(draw(name))
+
+
+MIB = 2**20
+USUAL = len(draw("a"))
+
+
+def whole(content: Content) -> bytes:
+    """Return the bytes of a file of moderate size."""
+    return first(content, len(content))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *(LEAST_BYTES, LEAST_BYTES + 1, 1000),
+        *(USUAL, USUAL + 11, USUAL + 12, USUAL + 13),
+        *(2**16, 2**16 + 1),
+        *(USUAL + MIB + rest for rest in (-1, 0, 1, 11, 12, 13)),
+        *(USUAL + 3 * MIB + rest for rest in (0, 5, 12)),
+    ],
+)
+@pytest.mark.parametrize("marked", [False, True])
+def test_any_size_to_the_byte(size: int, marked: bool) -> None:  # noqa: FBT001 - from pytest
+    """A file can have any size from the least on, and is complete with all checksums right."""
+    content = draw_sized("a", size, marked=marked)
+    png = whole(content)
+    assert len(content) == len(png) == size
+    parts = chunks(png)
+    assert next(iter(parts)) == b"IHDR"
+    assert list(parts)[-3:] == [b"kpAd", b"IDAT", b"IEND"]
+    if len(draw("a", marked=marked)) + 12 <= size:
+        assert pixels(png) == pixels(draw("a", marked=marked))
+    else:
+        assert struct.unpack(">IIBBBBB", parts[b"IHDR"]) == (1, 1, 16, 6, 0, 0, 0)
+        assert len(zlib.decompress(parts[b"IDAT"])) == 1 + 4 * 2
+
+
+@pytest.mark.parametrize("size", [LEAST_BYTES, 20_000, MIB])
+def test_files_of_one_size_differ(size: int) -> None:
+    """A hundred names give a hundred files of one size, and a watermark one more each."""
+    files = {
+        whole(draw_sized(str(n), size, marked=marked))
+        for n in range(50)
+        for marked in (False, True)
+    }
+    assert len(files) == 100
+
+
+def test_gigabyte_takes_no_memory() -> None:
+    """A file of 1 GB is four pieces of whole chunks, one of them sent a thousand times."""
+    tracemalloc.start()
+    try:
+        content = draw_sized("a", 1_000_000_000)
+        assert isinstance(content, Runs)
+        different = {id(piece): piece for piece in content}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(content) == sum(map(len, content)) == 1_000_000_000
+    assert len(different) == 4
+    assert peak < 5 * MIB
+    assert chunks(b"".join(different.values()))
+
+
+def test_padding_is_made_once() -> None:
+    """Files of all names share the piece that fills them up."""
+    one, other = draw_sized("a", 10 * MIB), draw_sized("b", 20 * MIB)
+    assert isinstance(one, Runs)
+    assert isinstance(other, Runs)
+    (filler,) = (piece for piece, times in one.pieces if times > 1)
+    assert any(piece is filler for piece in other)

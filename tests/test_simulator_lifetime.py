@@ -18,7 +18,7 @@ from aiohttp.test_utils import make_mocked_request
 from kling_omni_async.simulator import SimulatedCometAPI
 from kling_omni_async.simulator._answers import Answer
 from kling_omni_async.simulator._connections import Connections
-from kling_omni_async.simulator._delivery import deliver
+from kling_omni_async.simulator._delivery import Sent, deliver
 from kling_omni_async.simulator._faults import Fault
 
 from .simulator_client import ask, client, fetch, status_word, url_of
@@ -81,6 +81,24 @@ async def test_closes_at_once_under_a_query(fault: dict[str, Any]) -> None:
         started = loop.time()
         await api.aclose()
         assert loop.time() == started
+        await asyncio.wait([asked])
+        if asked.exception() is None:
+            asked.result().close()
+
+
+@pytest.mark.parametrize("fault", [{"delay": 60.0}, {"size": 1_000_000_000}])
+async def test_closes_at_once_under_a_download(fault: dict[str, Any]) -> None:
+    """An image in flight, even a big one that is not read, holds nothing up and leaves no task."""
+    async with nothing_left(), contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(SimulatedCometAPI())
+        session = await stack.enter_async_context(client(api))
+        api.fail_next_image(**fault)
+        asked = asyncio.ensure_future(session.get(f"{api.base_url}/assets/x-0.png"))
+        await api.wait_for_image_requests()
+        assert api.image_requests[0].finished is None
+        await api.aclose()
+        (request,) = api.image_requests
+        assert request.finished == request.started
         await asyncio.wait([asked])
         if asked.exception() is None:
             asked.result().close()
@@ -179,7 +197,7 @@ async def test_client_that_has_gone_already_is_no_error(fault: dict[str, Any]) -
     """Without a connection there is nothing to reset or to write to."""
     gone = make_mocked_request("GET", "/")
     gone.protocol.transport = None
-    await deliver(gone, Answer(), Fault(**fault))
+    await deliver(gone, Answer(), Fault(**fault), Sent())
     connections = Connections()
     connections.note(gone)
     assert len(connections.abort()) == 1

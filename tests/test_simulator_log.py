@@ -8,7 +8,7 @@ import math
 import pytest
 
 from kling_omni_async.simulator import Query, SimulatedCometAPI
-from kling_omni_async.simulator._log import QueryLog
+from kling_omni_async.simulator._log import RequestLog
 
 from .simulator_client import COLLECTION, ask, client, fetch, url_of
 
@@ -112,7 +112,7 @@ async def test_waits_for_arrivals() -> None:
 
 def test_grouping_is_kept_between_changes() -> None:
     """Asking for every id of a long log sorts it once."""
-    log = QueryLog(size=1000)
+    log = RequestLog[Query](size=1000)
     for number in range(100):
         query = Query(
             task_id=str(number % 10),

@@ -8,7 +8,8 @@ A pytest fixture comes with it: see :mod:`kling_omni_async.simulator.pytest_plug
 
 from __future__ import annotations
 
+from ._image_log import ImageRequest
 from ._log import Query
 from ._simulator import SimulatedCometAPI
 
-__all__ = ["Query", "SimulatedCometAPI"]
+__all__ = ["ImageRequest", "Query", "SimulatedCometAPI"]

@@ -8,7 +8,8 @@ from typing import TypeAlias
 
 from attrs import field, frozen
 
-from ._assets import image_path
+from ._assets import Place, signature
+from ._content import Content
 from ._tasks import SimulatedTask, Status
 
 Json: TypeAlias = dict[str, object]
@@ -31,7 +32,7 @@ class Answer:
     """One HTTP answer before it is sent."""
 
     status: int = 200
-    body: bytes = b""
+    body: Content = b""
     content_type: str | None = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
 
@@ -52,6 +53,7 @@ class View:
     epoch_ms: int
     origin: str
     request_id: str
+    seed: int
 
     def milliseconds(self, moment: float) -> int:
         """Turn simulated seconds into milliseconds since the epoch."""
@@ -151,10 +153,15 @@ def _success(task: SimulatedTask, view: View) -> Json:
 
 
 def _image(task: SimulatedTask, index: int, view: View) -> Json:
-    image: Json = {"index": index, "url": view.origin + image_path(task.task_id, index)}
+    image: Json = {"index": index, "url": _url(task, Place(task.task_id, index), view)}
     if task.watermarked:
-        image["watermark_url"] = view.origin + image_path(task.task_id, index, watermarked=True)
+        marked = Place(task.task_id, index, watermarked=True)
+        image["watermark_url"] = _url(task, marked, view)
     return image
+
+
+def _url(task: SimulatedTask, place: Place, view: View) -> str:
+    return view.origin + place.path + (signature(place, view.seed) if task.signed else "")
 
 
 def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:

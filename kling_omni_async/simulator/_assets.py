@@ -1,75 +1,81 @@
-"""Where the images of finished tasks are, and what is there.
-
-Everything about the hosting of images belongs here: the rest knows only :func:`image_path` and
-:func:`image_at`.
-"""
+"""Where the images of finished tasks are: their paths, signatures and redirects."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-from ._png import draw
-from ._tasks import TaskBook
-
 PREFIX = "/assets/"
 
 _MARKED = "watermarked/"
-_ENDING = ".png"
+# what a URL library would rewrite: escapes in lower case, needless ones, a plus for a space
+_QUERY = "?Expires=1780000000&Signature={}%2Fc%2B%3d~&x=a+b%7e"
+_TARGET = re.compile(rf"(?:hop-([0-9]{{1,9}})/)?({_MARKED})?([^/]+)-([0-9]{{1,4}})\.png")
 
 
 @frozen
-class _Place:
-    """The picture that a path names."""
+class Place:
+    """One image.
 
-    task_id: str
-    index: int
-    marked: bool
-
-
-def image_path(task_id: str, index: int, *, watermarked: bool = False) -> str:
-    """Name the path of one image.
-
-    Args:
+    Attributes:
         task_id: The task that made it.
         index: Its place among the task's images, from 0.
         watermarked: Whether the copy with the watermark is meant.
     """
-    return f"{PREFIX}{_MARKED if watermarked else ''}{quote(task_id, safe='')}-{index}{_ENDING}"
+
+    task_id: str
+    index: int
+    watermarked: bool = False
+
+    @property
+    def path(self) -> str:
+        """The path of its URL."""
+        folder = _MARKED if self.watermarked else ""
+        return f"{PREFIX}{folder}{quote(self.task_id, safe='')}-{self.index}.png"
 
 
-def image_at(path: str, tasks: TaskBook, *, now: float, seed: int) -> bytes | None:
-    """Draw the image at a path.
+@frozen
+class Target:
+    """What a request for an image names.
+
+    Attributes:
+        place: The image.
+        query: The query of the URL as it came, with its question mark; empty without one.
+        hops: How many redirects still come before the image; None for the image's own URL.
+    """
+
+    place: Place
+    query: str = ""
+    hops: int | None = None
+
+    def via(self, hops: int) -> str:
+        """Name the path and query from which so many redirects still follow."""
+        return f"{PREFIX}hop-{hops}/{self.place.path.removeprefix(PREFIX)}{self.query}"
+
+
+def read_target(raw_path: str) -> Target | None:
+    """Read the path and query of a request.
 
     Args:
-        path: A raw path that begins with :data:`PREFIX`.
-        tasks: The tasks that exist.
-        now: The time, in simulated seconds.
-        seed: The simulator's seed; another one gives other pictures.
+        raw_path: What begins with :data:`PREFIX`, as it came.
 
     Returns:
-        A PNG file, or None where no image is (yet).
+        What it names, there or not; None if it names no image.
     """
-    place = _place(path)
-    if place is None or not _exists(place, tasks, now):
+    path, mark, query = raw_path.partition("?")
+    found = _TARGET.fullmatch(path.removeprefix(PREFIX))
+    if found is None:
         return None
-    return draw(f"{seed}/{place.task_id}/{place.index}", marked=place.marked)
+    hops, folder, task_id, index = found.groups()
+    place = Place(unquote(task_id), int(index), watermarked=folder is not None)
+    return Target(place, mark + query, None if hops is None else int(hops))
 
 
-def _place(path: str) -> _Place | None:
-    name = path.removeprefix(PREFIX)
-    task_id, _, index = name.removeprefix(_MARKED).removesuffix(_ENDING).rpartition("-")
-    if not (name.endswith(_ENDING) and index.isascii() and index.isdigit()):
-        return None
-    return _Place(unquote(task_id), int(index[:4]), name.startswith(_MARKED))
-
-
-def _exists(place: _Place, tasks: TaskBook, now: float) -> bool:
-    task = tasks.get(place.task_id)
-    return (
-        task is not None
-        and task.status(now) == "succeed"
-        and place.index < task.images
-        and (task.watermarked or not place.marked)
-    )
+def signature(place: Place, seed: int) -> str:
+    """Make the query without which the image of a signed URL is refused."""
+    digest = hashlib.sha256(f"{seed}{place.path}".encode()).digest()
+    return _QUERY.format(base64.urlsafe_b64encode(digest[:12]).decode())

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from attrs import Attribute
 
+_LEAST_STATUS = 200  # after a 1xx a client waits for the real answer
+
 Validator: TypeAlias = Callable[[object, "Attribute[Any]", object], None]
 
 
@@ -21,6 +23,13 @@ def whole(least: int) -> Validator:
             raise ValueError(f"{attribute.name} must be at least {least}, got {value}")
 
     return check
+
+
+def http_status(_: object, attribute: Attribute[Any], status: object) -> None:
+    """Require the status of a final answer."""
+    whole(_LEAST_STATUS)(_, attribute, status)
+    if status not in range(_LEAST_STATUS, 1000):
+        raise ValueError(f"{attribute.name} must be from {_LEAST_STATUS} to 999, got {status}")
 
 
 def not_negative(_: object, attribute: Attribute[Any], value: object) -> None:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from attrs import Attribute, define, evolve, field, fields, frozen
 from attrs.validators import in_, instance_of, optional
 
 from ._answers import HTML_TYPE, JSON_TYPE, Answer, gateway_error, not_found
-from ._checks import not_negative, positive, whole
+from ._checks import http_status, not_negative, positive, whole
+from ._content import first
 
 Body: TypeAlias = str | bytes | Mapping[str, object]
 On: TypeAlias = Literal["any", "fresh", "reused"]
+F = TypeVar("F", bound="Fault")
 
-_LEAST_STATUS = 200  # after a 1xx a client waits for the real answer
 _BODILESS = (204, 304)
 _SUCCESS = range(200, 300)
 _EMPTY = {*range(300, 400), 429}  # throttling comes without a body (source)
 _FROM_A_PROXY = (502, 503, 504)
-
-
-def _check_status(_: object, attribute: Attribute[Any], status: object) -> None:
-    whole(_LEAST_STATUS)(_, attribute, status)
-    if status not in range(_LEAST_STATUS, 1000):
-        raise ValueError(f"status must be from {_LEAST_STATUS} to 999, got {status}")
 
 
 def _check_retry_after(_: object, __: Attribute[Any], wait: object) -> None:
@@ -48,7 +43,10 @@ def _check_headers(_: object, __: Attribute[Any], headers: Any) -> None:
 class Fault:
     """What goes wrong with one answer; nothing, as it stands."""
 
-    status: int | None = field(default=None, validator=optional(_check_status))
+    _scope: ClassVar[frozenset[str]] = frozenset({"on"})
+    """The fields that say which answer, not what goes wrong with it."""
+
+    status: int | None = field(default=None, validator=optional(http_status))
     body: Body | None = field(default=None, validator=optional(_check_body))
     headers: Mapping[str, str] | None = field(default=None, validator=optional(_check_headers))
     retry_after: float | str | None = field(default=None, validator=optional(_check_retry_after))
@@ -60,31 +58,37 @@ class Fault:
     hang: bool = False
     reset: bool = False
     raw: bytes | None = field(default=None, validator=optional(instance_of(bytes)))
+    content_length: int | None = field(default=None, validator=optional(whole(0)))
     on: On = field(default="any", validator=in_(("any", "fresh", "reused")))
 
     def __attrs_post_init__(self) -> None:
         """Refuse arguments that contradict each other."""
         given = self._given()
         silent = [name for name in ("hang", "reset", "raw") if name in given]
-        answering = given - {"hang", "reset", "raw", "delay", "on"}
+        answering = given - {"hang", "reset", "raw", "delay"} - self._scope
         if len(silent) > 1 or (silent and answering):
-            names = ", ".join(silent + sorted(answering))
-            raise ValueError(f"these do not go together: {names}")
+            refuse(*silent, *sorted(answering))
         if self.not_found and self.body is not None:
             raise ValueError("not_found and body do not go together")
 
     def _given(self) -> set[str]:
-        return {each.name for each in fields(Fault) if getattr(self, each.name) != each.default}
+        kind = type(self)
+        return {each.name for each in fields(kind) if getattr(self, each.name) != each.default}
 
     @property
     def does_nothing(self) -> bool:
         """Whether nothing was said that changes an answer."""
-        return not self._given() - {"on"}
+        return not self._given() - self._scope
 
     @property
     def silent(self) -> bool:
         """Whether no answer of the API is sent at all."""
         return self.hang or self.reset or self.raw is not None
+
+    @property
+    def closes(self) -> bool:
+        """Whether the connection ends after what is sent of the body."""
+        return self.cut_after is not None or self.content_length is not None
 
     def fits(self, *, reused: bool) -> bool:
         """Tell whether it may happen on such a connection."""
@@ -94,20 +98,23 @@ class Fault:
         """Return what is sent in place of the true answer."""
         answer = self._substitute(truth)
         if self.malformed:
-            answer = evolve(answer, body=answer.body[: len(answer.body) // 2])
+            answer = evolve(answer, body=first(answer.body, len(answer.body) // 2))
         if answer.status in _BODILESS:
             answer = evolve(answer, body=b"", content_type=None)
         return evolve(answer, headers={**answer.headers, **self._headers()})
 
     def _substitute(self, truth: Answer) -> Answer:
-        status = self.status
-        if self.retry_after is not None and status is None:
-            status = 429
+        status = self._chosen_status()
         if self.not_found:
             return evolve(not_found(), status=status or 400)
         if self.body is not None:
-            return _packed(self.body, status or 200)
+            return packed(self.body, status or 200)
         return truth if status is None else _usual(status, truth)
+
+    def _chosen_status(self) -> int | None:
+        if self.retry_after is not None and self.status is None:
+            return 429
+        return self.status
 
     def _headers(self) -> dict[str, str]:
         wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
@@ -118,7 +125,17 @@ NO_FAULT = Fault()
 """What a query meets when nothing is planned."""
 
 
-def _packed(body: Body, status: int) -> Answer:
+def refuse(*names: str) -> NoReturn:
+    """Complain about arguments that contradict each other.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"these do not go together: {', '.join(names)}")
+
+
+def packed(body: Body, status: int) -> Answer:
+    """Make an answer of a body, its content type guessed from how it begins."""
     if isinstance(body, Mapping):
         return Answer(status=status, body=json.dumps(body).encode(), content_type=JSON_TYPE)
     content = body.encode() if isinstance(body, str) else body
@@ -134,24 +151,24 @@ def _usual(status: int, truth: Answer) -> Answer:
     if status in _EMPTY:
         return Answer(status=status)
     if status in _FROM_A_PROXY:
-        return _packed(f"<html><body><center><h1>{status}</h1></center></body></html>", status)
+        return packed(f"<html><body><center><h1>{status}</h1></center></body></html>", status)
     return gateway_error(status, f"upstream said {status}")
 
 
 @define(eq=False)
-class _Planned:
-    fault: Fault
+class _Planned(Generic[F]):
+    fault: F
     left: int | None  # None: until cleared
 
 
-class FaultPlan:
+class FaultPlan(Generic[F]):
     """Which faults wait, for which task id (None: for any)."""
 
     def __init__(self) -> None:
-        self._plans: dict[str | None, list[_Planned]] = {}
+        self._plans: dict[str | None, list[_Planned[F]]] = {}
 
-    def add(self, task_id: str | None, fault: Fault, times: int | None) -> None:
-        """Plan a fault for the next ``times`` queries, or until cleared.
+    def add(self, task_id: str | None, fault: F, times: int | None) -> None:
+        """Plan a fault for the next ``times`` requests, or until cleared.
 
         Raises:
             TypeError: ``times`` is no whole number.
@@ -172,23 +189,33 @@ class FaultPlan:
         else:
             self._plans.pop(task_id, None)
 
-    def take(self, task_id: str, *, reused: bool) -> Fault:
-        """Choose and use up the fault that a query meets."""
-        waiting = self._waiting(task_id, reused=reused)
+    def take(self, task_id: str, fits: Callable[[F], bool]) -> F | None:
+        """Choose and use up the fault that a request meets.
+
+        Args:
+            task_id: The id that is asked for.
+            fits: Whether a fault may happen to this request.
+
+        Returns:
+            The fault; None where nothing is planned.
+        """
+        waiting = self._waiting(task_id, fits)
         # counted ones first: a standing one would hide them for ever
         chosen = min(waiting, key=lambda entry: entry[1].left is None, default=None)
         if chosen is None:
-            return NO_FAULT
+            return None
         self._use(*chosen)
         return chosen[1].fault
 
-    def _waiting(self, task_id: str, *, reused: bool) -> Iterator[tuple[str | None, _Planned]]:
+    def _waiting(
+        self, task_id: str, fits: Callable[[F], bool]
+    ) -> Iterator[tuple[str | None, _Planned[F]]]:
         for key in (task_id, None):
             for planned in self._plans.get(key, ()):
-                if planned.fault.fits(reused=reused):
+                if fits(planned.fault):
                     yield key, planned
 
-    def _use(self, key: str | None, planned: _Planned) -> None:
+    def _use(self, key: str | None, planned: _Planned[F]) -> None:
         if planned.left is None:
             return
         planned.left -= 1

@@ -11,7 +11,6 @@ from attrs import frozen
 
 from . import _answers as answers
 from ._answers import Answer, View
-from ._assets import image_at
 from ._create import BadOrderError, read_order
 from ._tasks import SimulatedTask, TaskBook
 
@@ -58,13 +57,6 @@ class Gateway:
         view = self._view(call, now)
         return self._create(body, view) if creates else self._query(call.task_id, view)
 
-    def image(self, path: str, *, now: float) -> Answer:
-        """Answer one request for an image."""
-        png = image_at(path, self.tasks, now=now, seed=self._seed)
-        if png is None:
-            return Answer(status=404)
-        return Answer(body=png, content_type="image/png")
-
     def _query(self, task_id: str | None, view: View) -> Answer:
         task = self.tasks.get(task_id)
         return answers.not_found() if task is None else answers.queried(task, view)
@@ -90,7 +82,13 @@ class Gateway:
 
     def _view(self, call: Call, now: float) -> View:
         drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
-        return View(now=now, epoch_ms=self._epoch_ms, origin=call.origin, request_id=str(drawn))
+        return View(
+            now=now,
+            epoch_ms=self._epoch_ms,
+            origin=call.origin,
+            request_id=str(drawn),
+            seed=self._seed,
+        )
 
     def _token(self, now: float) -> str:
         """Make a request id as the gateway's own errors carry it: time, then random (seen)."""

@@ -1,4 +1,4 @@
-"""From a request of aiohttp to its answer: log, delay, fault, delivery."""
+"""From a request to the API to its answer: log, delay, fault, delivery."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from attrs import frozen
 from ._assets import PREFIX
 from ._clock import Clock
 from ._connections import Connection, Connections
-from ._delivery import as_response, deliver
+from ._delivery import Sent, deliver
 from ._faults import NO_FAULT, Fault, FaultPlan
 from ._gateway import Call, Gateway
-from ._log import Query, QueryLog
+from ._image_handler import ImageHandler
+from ._log import Query, RequestLog
 
 
 @frozen(kw_only=True)
@@ -24,8 +25,9 @@ class Handler:
     latency: float
     clock: Clock
     gateway: Gateway
-    faults: FaultPlan
-    log: QueryLog
+    faults: FaultPlan[Fault]
+    log: RequestLog[Query]
+    images: ImageHandler
     connections: Connections
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -33,7 +35,7 @@ class Handler:
         connection = self.connections.note(request)
         path, _, _ = request.raw_path.partition("?")
         if path.startswith(PREFIX):
-            return as_response(self.gateway.image(path, now=self.clock.now()))
+            return await self.images.handle(request, connection)
         authorised = request.headers.get("Authorization") == f"Bearer {self.api_key}"
         # image URLs name the host that the client knows: a port may be forwarded
         origin = f"http://{request.host}"
@@ -53,21 +55,23 @@ class Handler:
         )
         fault = self._fault(call, connection)
         number = self.log.begin(query)
-        status: int | None = None
+        sent = Sent()
         try:
-            response = await self._serve(request, call, fault)
-            status = None if fault.silent else response.status
+            return await self._serve(request, call, fault, sent)
         finally:
-            self.log.end(number, finished=self.clock.loop_time(), status=status)
-        return response
+            self.log.end(number, finished=self.clock.loop_time(), status=sent.status)
 
     def _fault(self, call: Call, connection: Connection) -> Fault:
         if call.task_id is None:
             return NO_FAULT
-        return self.faults.take(call.task_id, reused=connection.reused)
+        reused = connection.reused
+        fault = self.faults.take(call.task_id, lambda fault: fault.fits(reused=reused))
+        return fault or NO_FAULT
 
-    async def _serve(self, request: web.Request, call: Call, fault: Fault) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, call: Call, fault: Fault, sent: Sent
+    ) -> web.StreamResponse:
         if delay := self.latency + fault.delay:
             await asyncio.sleep(delay)
         truth = self.gateway.answer(call, await request.read(), now=self.clock.now())
-        return await deliver(request, fault.disguise(truth), fault)
+        return await deliver(request, fault.disguise(truth), fault, sent)

@@ -6,8 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, Generic, TypeVar
 
 from attrs import evolve, frozen
+
+from ._image_log import ImageRequest
 
 
 @frozen(kw_only=True)
@@ -35,20 +38,23 @@ class Query:
     status: int | None = None
 
 
-class QueryLog:
-    """The last queries, in order of arrival."""
+R = TypeVar("R", Query, ImageRequest)
+
+
+class RequestLog(Generic[R]):
+    """The last requests of one kind, in order of arrival."""
 
     def __init__(self, *, size: int) -> None:
-        self._queries: deque[Query] = deque(maxlen=size)
+        self._requests: deque[R] = deque(maxlen=size)
         self.begun = 0
-        self._by_task: dict[str | None, list[Query]] | None = None
+        self._by_task: dict[str | None, list[R]] | None = None
         self._arrival = asyncio.Event()
         self.in_flight = 0
         self.in_flight_peak = 0
 
-    def begin(self, query: Query) -> int:
-        """Note a query that has arrived, and return its number for :meth:`end`."""
-        self._queries.append(query)
+    def begin(self, request: R) -> int:
+        """Note a request that has arrived, and return its number for :meth:`end`."""
+        self._requests.append(request)
         self._by_task = None
         self.begun += 1
         self.in_flight += 1
@@ -57,47 +63,46 @@ class QueryLog:
         self._arrival = asyncio.Event()
         return self.begun
 
-    def end(self, number: int, *, finished: float, status: int | None) -> None:
-        """Note that a query is over."""
+    def end(self, number: int, **changes: Any) -> None:
+        """Note that a request is over, and what is known of it by then."""
         self.in_flight -= 1
         self._by_task = None
-        index = number - 1 - self.begun + len(self._queries)
+        index = number - 1 - self.begun + len(self._requests)
         if index >= 0:  # else it has left the log
-            query = self._queries[index]
-            self._queries[index] = evolve(query, finished=finished, status=status)
+            self._requests[index] = evolve(self._requests[index], **changes)
 
-    def all(self) -> tuple[Query, ...]:
-        """Return every query that is still in the log."""
-        return tuple(self._queries)
+    def all(self) -> tuple[R, ...]:
+        """Return every request that is still in the log."""
+        return tuple(self._requests)
 
-    def of(self, task_id: str) -> tuple[Query, ...]:
-        """Return the queries of one id that are still in the log."""
+    def of(self, task_id: str) -> tuple[R, ...]:
+        """Return the requests of one id that are still in the log."""
         return tuple(self._grouped().get(task_id, ()))
 
     def gaps(self, task_id: str | None) -> list[float]:
-        """Return the pauses between queries of one id, or of every id."""
+        """Return the pauses between requests of one id, or of every id."""
         if task_id is not None:
             return _gaps(self.of(task_id))
         groups = self._grouped().items()
         return [gap for name, group in groups if name is not None for gap in _gaps(group)]
 
     async def arrivals(self, count: int, task_id: str | None) -> None:
-        """Wait until the log holds ``count`` queries."""
+        """Wait until the log holds ``count`` requests."""
         while len(self.all() if task_id is None else self.of(task_id)) < count:
             await self._arrival.wait()
 
-    def _grouped(self) -> dict[str | None, list[Query]]:
+    def _grouped(self) -> dict[str | None, list[R]]:
         """Sort by id, once for all calls between two changes."""
         if self._by_task is None:
             self._by_task = {}
-            for query in self._queries:
-                self._by_task.setdefault(query.task_id, []).append(query)
+            for request in self._requests:
+                self._by_task.setdefault(request.task_id, []).append(request)
         return self._by_task
 
 
-def _gaps(queries: Sequence[Query]) -> list[float]:
+def _gaps(requests: Sequence[Query | ImageRequest]) -> list[float]:
     # one still in flight overlaps with the next: below zero for certain
     return [
         after.started - (float("inf") if before.finished is None else before.finished)
-        for before, after in pairwise(queries)
+        for before, after in pairwise(requests)
     ]

@@ -12,13 +12,15 @@ from ._connections import Connections
 from ._faults import Body, Fault, FaultPlan, On
 from ._gateway import USUAL_UNITS, Gateway
 from ._handler import Handler
-from ._log import Query, QueryLog
+from ._image_controls import ImageControls
+from ._image_handler import ImageHandler
+from ._log import Query, RequestLog
 from ._settings import Settings, drawn_key
 from ._site import Site
 from ._tasks import SimulatedTask
 
 
-class SimulatedCometAPI:
+class SimulatedCometAPI(ImageControls):
     """CometAPI's Kling Omni image routes on a local port, without keys, money or waiting.
 
     A real HTTP server in the running event loop. Use ``async with``, or :meth:`start` and
@@ -37,7 +39,7 @@ class SimulatedCometAPI:
         latency: Seconds between the arrival of a query and its answer.
         wrapped: Whether tasks answer in the older wrapped form unless they say otherwise.
         epoch: The date, with time zone, that the simulator starts at; None for now.
-        log_size: How many queries are remembered.
+        log_size: How many queries are remembered, and how many requests for images.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -71,9 +73,17 @@ class SimulatedCometAPI:
         self._settings = settings
         self._clock = Clock(scale=time_scale)
         self._gateway = Gateway(seed=seed, epoch_ms=settings.epoch_ms, wrapped=wrapped)
-        self._faults = FaultPlan()
-        self._log = QueryLog(size=log_size)
+        super().__init__(self._gateway.tasks, log_size=log_size)
+        self._faults = FaultPlan[Fault]()
+        self._log = RequestLog[Query](size=log_size)
         self._connections = Connections()
+        images = ImageHandler(
+            seed=seed,
+            clock=self._clock,
+            tasks=self._gateway.tasks,
+            faults=self._image_faults,
+            log=self._image_log,
+        )
         handler = Handler(
             api_key=settings.api_key,
             latency=latency,
@@ -81,6 +91,7 @@ class SimulatedCometAPI:
             gateway=self._gateway,
             faults=self._faults,
             log=self._log,
+            images=images,
             connections=self._connections,
         )
         self._site = Site(handler.handle, self._connections, host=host, port=port)
@@ -143,6 +154,8 @@ class SimulatedCometAPI:
         external_task_id: str | None = None,
         units: str | None = USUAL_UNITS,
         task_id: str | None = None,
+        image_bytes: int | None = None,
+        signed: bool = False,
     ) -> str:
         """Create a task that starts now.
 
@@ -158,6 +171,10 @@ class SimulatedCometAPI:
             external_task_id: The caller's own name for it.
             units: What it costs, shown once it has succeeded; None leaves it out.
             task_id: The id to use; drawn when None.
+            image_bytes: The size of each image's file, from 89 up; some kB when None. Big files
+                are sent piece by piece and take no memory.
+            signed: Whether image URLs carry a signature in their query, which has to arrive byte
+                for byte: any other query is refused with 403.
 
         Returns:
             Its id, 18 decimal digits when drawn.
@@ -165,7 +182,7 @@ class SimulatedCometAPI:
         Raises:
             RuntimeError: The simulator has never been started.
             TypeError: An argument is of a wrong type.
-            ValueError: A number is negative, or ``task_id`` is empty or taken.
+            ValueError: A number is too small, or ``task_id`` is empty or taken.
         """
         tasks, now = self._gateway.tasks, self._clock.now()
         task = SimulatedTask(
@@ -179,6 +196,8 @@ class SimulatedCometAPI:
             wrapped=self._settings.wrapped if wrapped is None else wrapped,
             external_task_id=external_task_id,
             units=units,
+            image_bytes=image_bytes,
+            signed=signed,
         )
         tasks.add(task)
         return task.task_id

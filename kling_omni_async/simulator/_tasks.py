@@ -8,13 +8,21 @@ from typing import Literal, TypeAlias
 from attrs import evolve, field, frozen
 from attrs.validators import instance_of, optional
 
-from ._checks import not_negative, whole
+from ._checks import http_status, not_negative, whole
+from ._png import LEAST_BYTES
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
 _MOST_SECONDS_SUBMITTED = 10.0
+
+
+@frozen
+class Expiry:
+    """What the images of a task answer with once they are gone."""
+
+    status: int = field(validator=http_status)
 
 
 @frozen(kw_only=True)
@@ -31,6 +39,9 @@ class SimulatedTask:
     wrapped: bool = False
     external_task_id: str | None = field(default=None, validator=optional(instance_of(str)))
     units: str | None = field(default=None, validator=optional(instance_of(str)))
+    image_bytes: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
+    signed: bool = field(default=False, validator=instance_of(bool))
+    expiry: Expiry | None = None
 
     @property
     def finished(self) -> float:
@@ -100,6 +111,15 @@ class TaskBook:
             KeyError: There is no such task.
         """
         self._tasks[task_id] = self._tasks[task_id].finish(now)
+
+    def expire_images(self, task_id: str | None, expiry: Expiry) -> None:
+        """Make the images of one task, or of every task, unavailable.
+
+        Raises:
+            KeyError: There is no such task.
+        """
+        for name in list(self._tasks) if task_id is None else [task_id]:
+            self._tasks[name] = evolve(self._tasks[name], expiry=expiry)
 
     def remove(self, task_id: str) -> None:
         """Forget a task.
