@@ -114,7 +114,7 @@ class Downloader:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     return await self._read(response, take)
-            url = urljoin(url, location)
+            url = _joined(url, location)
         raise DownloadError(f"more than {MAX_REDIRECTS} redirects", reason="redirects")
 
     def _route(self, target: URL) -> tuple[aiohttp.ClientSession, URL | None]:
@@ -179,13 +179,21 @@ def _parsed(url: str) -> URL:
     """Parse a URL without changing a byte of it."""
     try:
         parsed = URL(url, encoded=True)
-        host, _ = parsed.raw_host, parsed.port
+        host, _ = parsed.host, parsed.port  # either may raise
     except (ValueError, IndexError):
         host = None
     else:
         if host and url.isprintable() and " " not in url:
             return parsed
     raise DownloadError("its URL is none that can be fetched", reason="url")
+
+
+def _joined(url: str, location: str) -> str:
+    """Give the URL that a redirect names."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise DownloadError("a redirect names no URL", reason="url") from None
 
 
 def _private() -> DownloadError:
