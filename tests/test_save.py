@@ -442,7 +442,8 @@ async def test_what_does_not_pass_is_given_up(
     assert len(requests) == 1 + len(BACKOFF_S)
     for (before, after), pause in zip(pairwise(requests), BACKOFF_S, strict=True):
         assert before.finished is not None
-        assert pause <= after.started - before.finished <= 1.5 * pause + 0.2
+        # a server may hold a connection a little longer than its client
+        assert pause - 0.11 <= after.started - before.finished <= 1.5 * pause + 0.2
     assert names_in(tmp_path) == []
 
 
