@@ -13,8 +13,9 @@ from kling_omni_async._outcome import TaskOutcome
 
 from ._cards import EXTENSIONS, Group, Totals, cards_of, count
 from ._exit import OutputError, UsageError
+from ._html import plural
 from ._journal import read_outcomes
-from ._page import GENERATOR, page, plural
+from ._page import GENERATOR, page
 from ._signals import heed_signals
 from ._terminal import note, out, plain
 

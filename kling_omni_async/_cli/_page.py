@@ -97,14 +97,14 @@ def _gone(picture: Picture, name: str) -> str:
 
 
 def _facts(card: Card) -> str:
-    facts = [*_figures(card), *_copies(card)]
-    if card.external_task_id is not None:
-        facts.append(f"named {foreign(card.external_task_id)}")
-    return f'<p class="facts">{" · ".join(facts)}</p>' if facts else ""
+    facts = [*(fact.replace(" ", "\xa0") for fact in _figures(card)), *_copies(card)]
+    line = f'<p class="facts">{" · ".join(facts)}</p>' if facts else ""
+    name = card.external_task_id
+    return line if name is None else f'{line}<p class="facts">External id: {foreign(name)}</p>'
 
 
 def _figures(card: Card) -> Generator[str]:
-    if card.status is not None:
+    if card.status is not None and card.kind is not Kind.FAILED:
         yield f"API status: {text(card.status)}"
     if card.duration is not None:
         yield f"took {duration(card.duration)}"
@@ -138,6 +138,7 @@ def _head(title: str) -> str:
 <body>
 <a class="skip" href="#cards">Skip to the images</a>
 <header>
+<p class="over">Kling Omni gallery</p>
 <h1>{foreign(title)}</h1>
 """
 
@@ -157,7 +158,7 @@ def _policy() -> str:
 
 @cache
 def _resource(name: str) -> str:
-    return (files(__package__) / name).read_text("utf-8")
+    return (files("kling_omni_async._cli") / name).read_text("utf-8")
 
 
 @cache
