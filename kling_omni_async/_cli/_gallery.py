@@ -99,7 +99,7 @@ def _told(totals: Totals) -> str:
         f"{plural(totals.tasks, 'task', 'tasks')}: {groups.get(Group.SUCCEEDED, 0):,} succeeded, "
         f"{groups.get(Group.FAILED, 0):,} failed, {groups.get(Group.OTHER, 0):,} other; "
         f"{plural(totals.images, 'image', 'images')}"
-        + (f", those of {unlisted:,} names in no journal" if unlisted else "")
+        + (f"; {plural(unlisted, 'name', 'names')} in no journal" if unlisted else "")
     )
 
 

@@ -9,8 +9,7 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import quote
 
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3600
+_SIXTY: Final = 60
 _THOUSAND: Final = 1000
 _SHOWS: Final = r"[^\s\x00-\x20\x7f-\x9f\ud800-\udfff]"
 _WEB_URL = re.compile(rf"https?://(?![/?#]){_SHOWS}++", re.IGNORECASE)
@@ -60,12 +59,13 @@ def web_link(url: str | None) -> str | None:
 
 def duration(seconds: float) -> str:
     """Give a time for people."""
-    if seconds < _MINUTE_S:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
-    minutes, rest = divmod(round(seconds), _MINUTE_S)
-    if seconds < _HOUR_S:
+    tenths = round(seconds, 1)
+    if tenths < _SIXTY:
+        return f"{tenths:g} s"
+    minutes, rest = divmod(round(seconds), _SIXTY)
+    if minutes < _SIXTY:
         return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // _SIXTY} h {minutes % _SIXTY} min"
 
 
 def size(count: int) -> str:

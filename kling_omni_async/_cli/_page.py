@@ -203,7 +203,8 @@ def _filters(totals: Totals) -> str:
 
 _LIGHTBOX: Final = """<dialog aria-label="Image">
 <div class="under"><p id="caption" aria-live="polite"></p>
-<button type="button" id="back">Previous</button><button type="button" id="next" autofocus>Next</button>
+<button type="button" id="back">Previous</button>
+<button type="button" id="next" autofocus>Next</button>
 <a id="file" href="#cards">Open the file</a><button type="button" id="close">Close</button></div>
 </dialog>
 """

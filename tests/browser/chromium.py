@@ -32,7 +32,7 @@ _FLAGS = (
 )
 _START_S = 40.0
 _LOOK_S = 0.05
-_KEYS = {
+_KEYS: dict[str, dict[str, Any]] = {
     "Tab": {"windowsVirtualKeyCode": 9},
     "Enter": {"windowsVirtualKeyCode": 13, "text": "\r"},
     "Escape": {"windowsVirtualKeyCode": 27},
