@@ -84,7 +84,13 @@ class Tab:
         return result
 
     async def open(
-        self, url: str, *, width: int = 1400, dark: bool = False, script: bool = True
+        self,
+        url: str,
+        *,
+        width: int = 1400,
+        height: int = 900,
+        dark: bool = False,
+        script: bool = True,
     ) -> None:
         """Open a page and wait until it is loaded."""
         for domain in ("Page", "Runtime", "Log", "Audits"):
@@ -92,7 +98,7 @@ class Tab:
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=900,
+            height=height,
             deviceScaleFactor=1,
             mobile=False,
         )
