@@ -114,13 +114,14 @@ def test_a_demo_can_write_it_without_a_journal(tmp_path: Path, capfd: Captured) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_every_journal_of_the_folder_is_read(tmp_path: Path) -> None:
+def test_every_journal_of_the_folder_is_read(tmp_path: Path, capfd: Captured) -> None:
     """Journals come by name, hidden ones and folders are left out, and an id's last line counts."""
-    write(tmp_path / "1.jsonl", success("a"), success("b"), success("c"))
     write(tmp_path / "2.jsonl", trouble(TaskFailedError("no"), "b"))
+    write(tmp_path / "1.jsonl", success("a"), success("b"), success("c"))
     write(tmp_path / ".3.jsonl", success("hidden"))
     (tmp_path / "4.jsonl").mkdir()
     page = write_gallery(tmp_path)
+    assert capfd.readouterr().err == ""
     assert titles(page) == ["a", "c", "b"]
     assert page.read_text("utf-8").count('<li class="f">') == 1
 
@@ -263,11 +264,12 @@ def test_a_folder_named_like_the_page_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
-def fail_with(error: BaseException) -> Callable[..., Iterator[str]]:
+def fail_with(error: BaseException, folder: Path) -> Callable[..., Iterator[str]]:
     """Give a page that breaks off after its first piece."""
 
     def pieces(*_: object) -> Iterator[str]:
         yield "half"
+        assert all(name == "index.html" or name[0] == "." for name in os.listdir(folder))  # noqa: PTH208 - hidden names too
         raise error
 
     return pieces
@@ -288,7 +290,7 @@ def test_a_page_is_written_whole_or_not_at_all(
 ) -> None:
     """A full disk or a signal half-way leaves the old page, and nothing beside it."""
     before = write_gallery(tmp_path).read_bytes()
-    monkeypatch.setattr(_gallery, "page", fail_with(error))
+    monkeypatch.setattr(_gallery, "page", fail_with(error, tmp_path))
     with pytest.raises(raised):
         write_gallery(tmp_path)
     assert (tmp_path / "index.html").read_bytes() == before

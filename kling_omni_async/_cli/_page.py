@@ -36,14 +36,14 @@ def page(title: str, totals: Totals, cards: Iterable[Card]) -> Generator[str]:
     yield _totals(totals)
     yield _filters(totals)
     yield '<main id="cards" tabindex="-1">\n<ul class="cards">\n'
-    yield from map(card, cards)
+    yield from map(item, cards)
     yield "</ul>\n"
     if not totals.groups:
         yield '<p class="none">There are no tasks and no images here yet.</p>\n'
     yield f"</main>\n{_LIGHTBOX}<script>{_resource('gallery.js')}</script>\n</body>\n</html>\n"
 
 
-def card(card: Card) -> str:
+def item(card: Card) -> str:
     """Give a card as an item of the list."""
     parts = (f"<h2>{foreign(card.title)}</h2>", _kind(card), _why(card), _pics(card), _facts(card))
     return f'<li class="{card.group}">{"".join(parts)}</li>\n'
@@ -204,7 +204,7 @@ def _filters(totals: Totals) -> str:
 _LIGHTBOX: Final = """<dialog aria-label="Image">
 <div class="under"><p id="caption" aria-live="polite"></p>
 <button type="button" id="back">Previous</button>
-<button type="button" id="next" autofocus>Next</button>
+<button type="button" id="next">Next</button>
 <a id="file" href="#cards">Open the file</a><button type="button" id="close">Close</button></div>
 </dialog>
 """

@@ -41,6 +41,7 @@
     links = visible().flatMap((card) => [...card.querySelectorAll(".pics a:not(.gone)")]);
     show(links.indexOf(link));
     box.showModal();
+    find("#next").focus();
   });
   box.addEventListener("keydown", (event) => {
     if (event.key in steps) show(at + steps[event.key]);
@@ -54,5 +55,5 @@
   find("fieldset").addEventListener("change", tell);
   search.addEventListener("input", filter);
   find(".find").hidden = false;
-  filter();
+  addEventListener("pageshow", filter); // by then a browser has brought back what was typed
 }

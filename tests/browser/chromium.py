@@ -117,6 +117,11 @@ class Tab:
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
+    async def until(self, condition: str) -> None:
+        """Wait until something is so: the browser tells of some changes a little later."""
+        look = f"const look = () => ({condition}) ? done() : requestAnimationFrame(look); look()"
+        await self.ask(f"new Promise((done) => {{ {look} }})")
+
     async def press(self, key: str) -> None:
         """Press a key."""
         event = {"key": key, "code": key, **_KEYS[key]}

@@ -166,7 +166,7 @@ async def test_the_lightbox_works_by_keyboard(tab: Tab, page: str) -> None:
     assert await tab.ask("document.documentElement.scrollWidth <= innerWidth") is True
     await tab.press("Escape")
     assert await tab.ask("document.querySelector('dialog').open") is False
-    assert await tab.ask("document.activeElement.href") == second
+    await tab.until(f"document.activeElement.href === {second!r}")
     assert tab.complaints == []
 
 
