@@ -115,7 +115,7 @@ def test_a_demo_can_write_it_without_a_journal(tmp_path: Path, capfd: Captured) 
 
 
 def test_every_journal_of_the_folder_is_read(tmp_path: Path, capfd: Captured) -> None:
-    """Journals come by name, hidden ones and folders are left out, and an id's last line counts."""
+    """Hidden journals and folders are left out, and an id's last line counts."""
     write(tmp_path / "2.jsonl", trouble(TaskFailedError("no"), "b"))
     write(tmp_path / "1.jsonl", success("a"), success("b"), success("c"))
     write(tmp_path / ".3.jsonl", success("hidden"))
@@ -124,6 +124,14 @@ def test_every_journal_of_the_folder_is_read(tmp_path: Path, capfd: Captured) ->
     assert capfd.readouterr().err == ""
     assert titles(page) == ["a", "c", "b"]
     assert page.read_text("utf-8").count('<li class="f">') == 1
+
+
+def test_journals_of_the_folder_come_by_name(tmp_path: Path) -> None:
+    """In whatever order a system lists them."""
+    names = list("hbdgcfae")
+    for name in names:
+        write(tmp_path / f"{name}.jsonl", success(name))
+    assert titles(write_gallery(tmp_path)) == sorted(names)
 
 
 def test_named_journals_take_the_place_of_those_in_the_folder(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@
   let links = [];
   let at = 0;
 
-  const visible = () => cards.filter((card) => getComputedStyle(card).display !== "none");
+  const visible = () => {
+    const { id } = find("fieldset :checked");
+    return cards.filter((card) => !card.hidden && (id === "a" || card.className === id));
+  };
 
   const tell = () => {
     find("output").textContent = `${visible().length} of ${cards.length} shown`;
