@@ -99,7 +99,7 @@ def gallery(
     directory: Path,
     /,
     *,
-    jsonl: tuple[Path, ...] = (),
+    jsonl: tuple[Path, ...] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write DIRECTORY/index.html: a page of all tasks and their saved images.
@@ -111,7 +111,7 @@ def gallery(
         jsonl: A journal; may be repeated. Without it all *.jsonl in the folder are read.
         overwrite: Replace an index.html that is not of this program.
     """
-    make_gallery(directory, jsonl or None, overwrite=overwrite)
+    make_gallery(directory, jsonl, overwrite=overwrite)
 
 
 @app.command
