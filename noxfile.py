@@ -47,6 +47,11 @@ def missing_for_faults() -> list[str]:
     return missing if loads("libnss_wrapper.so") else [*missing, "libnss_wrapper.so"]
 
 
+def has_chromium() -> bool:
+    """Whether the browser is here that the session `browser` needs."""
+    return any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+
+
 def loads(library: str) -> bool:
     """Whether the linker finds a library."""
     try:
@@ -153,6 +158,15 @@ def faults(session: nox.Session) -> None:
         session.skip(f"NOT TESTED with real intermediaries: no {', '.join(missing)} here")
     session.install("-e", ".[cli]", *group("test"))
     session.run("pytest", "tests/faults", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def browser(session: nox.Session) -> None:
+    """Look at the gallery with Chromium; bare ``nox`` leaves it out, as not everybody has it."""
+    if not has_chromium():
+        session.skip("NOT TESTED in a browser: no chromium here")
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(python=OLDEST)

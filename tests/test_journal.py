@@ -22,7 +22,7 @@ from kling_omni_async import (
 )
 from kling_omni_async._cli import _journal
 from kling_omni_async._cli._exit import Exit, OutputError, UsageError
-from kling_omni_async._cli._journal import Journal
+from kling_omni_async._cli._journal import Journal, read_outcomes
 from kling_omni_async._cli._summary import Kind
 
 from .cli_support import ids_in, success, trouble
@@ -197,6 +197,31 @@ def test_refuses_a_foreign_line_behind_its_own(line: bytes, path: Path) -> None:
         with pytest.raises(UsageError, match="line 2"):
             Journal(str(path))
         assert path.read_bytes() == content + more
+
+
+def test_a_reader_takes_every_whole_line(path: Path) -> None:
+    """All outcomes come in order, repeats too; a torn last line is passed over and kept."""
+    content = write(path, success("a"), success("b"), success("a")) + b'\n{"task_id": "c'
+    path.write_bytes(content)
+    assert [outcome.task_id for outcome in read_outcomes(path)] == ["a", "b", "a"]
+    assert path.read_bytes() == content
+
+
+def test_a_reader_needs_no_lock(path: Path) -> None:
+    """A journal that is being written can be read, as far as it went at the start."""
+    with Journal(str(path)) as journal:
+        journal.write(success("a"))
+        outcomes = read_outcomes(path)
+        first = next(outcomes)
+        journal.write(success("b"))
+        assert [first, *outcomes] == [success("a")]
+
+
+def test_a_reader_refuses_a_file_of_another_format(path: Path) -> None:
+    """The error names the file and the line."""
+    path.write_bytes(write(path, success("a")) + b"hello\n")
+    with pytest.raises(UsageError, match=r"out\.jsonl is left as it is: line 2 is not an outcome"):
+        list(read_outcomes(path))
 
 
 @given(task_id=st.text(), reason=st.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -12,6 +13,7 @@ from kling_omni_async.errors import KlingOmniError
 
 from ._demo import demo as play_demo
 from ._exit import CliError, Ending, Exit, UsageError, code_of, described
+from ._gallery import gallery as make_gallery
 from ._id_file import read_ids
 from ._images import Saving
 from ._poll import poll as poll_ids
@@ -98,6 +100,26 @@ def query(
     if not ids:
         raise UsageError("no ids: give some")
     return query_ids(ids, connection=connection)
+
+
+@app.command
+def gallery(
+    directory: Path,
+    /,
+    *,
+    jsonl: tuple[Path, ...] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write DIRECTORY/index.html: a page of all tasks and their saved images.
+
+    Prints the path of the page.
+
+    Args:
+        directory: The folder with the images.
+        jsonl: A journal; may be repeated. Without it all *.jsonl in the folder are read.
+        overwrite: Replace an index.html that is not of this program.
+    """
+    make_gallery(directory, jsonl, overwrite=overwrite)
 
 
 @app.command

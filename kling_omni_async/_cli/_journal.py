@@ -6,7 +6,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -73,9 +74,7 @@ class Journal:
         except IS_LOCKED:
             raise UsageError(f"{self._path} is in use by another process") from None
         except _ForeignFormatError as error:
-            raise UsageError(
-                f"{self._path} is left as it is: {error} is not an outcome of this program"
-            ) from None
+            raise _refusal(self._path, error) from None
         except OSError as error:
             raise OutputError(self._path, error, code=Exit.USAGE) from None
 
@@ -140,6 +139,27 @@ def _open(path: str) -> tuple[int, bool]:
         raise OutputError(path, error, code=Exit.USAGE) from None
 
 
+def read_outcomes(path: Path) -> Generator[TaskOutcome]:
+    """Read a journal that another process may be appending to; a torn last line is passed over.
+
+    Args:
+        path: The file; it is neither locked nor changed.
+
+    Raises:
+        UsageError: It is of another format.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            yield from (outcome for outcome, _ in _outcomes_in(file) if outcome is not None)
+        except _ForeignFormatError as error:
+            raise _refusal(str(path), error) from None
+
+
+def _refusal(path: str, error: _ForeignFormatError) -> UsageError:
+    return UsageError(f"{path} is left as it is: {error} is not an outcome of this program")
+
+
 def _read(
     file: BinaryIO, is_done: Callable[[TaskOutcome], bool]
 ) -> tuple[dict[str, Kind | None], int]:
@@ -149,18 +169,33 @@ def _read(
     """
     kinds: dict[str, Kind | None] = {}
     good = 0
-    for number, line in enumerate(file, 1):
-        outcome = _outcome_in(line)
-        whole = line.endswith(b"\n")
-        if outcome is not None and whole:
+    for outcome, end in _outcomes_in(file):
+        good = end
+        if outcome is not None:
             kind = kind_of(outcome)
             kinds[outcome.task_id] = kind if kind.settled and is_done(outcome) else None
-        elif line.strip() or not whole:
-            if file.read(1) or not _is_torn(line, after_good=bool(kinds)):
-                raise _ForeignFormatError(f"line {number}")
-            break
-        good += len(line)
     return kinds, good
+
+
+def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
+    """Read whole lines, as far as the file goes now.
+
+    Yields:
+        The line's outcome, None for a blank line, and where the line ends.
+    """
+    size = os.fstat(file.fileno()).st_size
+    end, number, after_good = 0, 0, False
+    while line := file.readline(size - end):
+        number += 1
+        outcome = _outcome_in(line)
+        whole = line.endswith(b"\n")
+        if (line.strip() and outcome is None) or not whole:
+            if end + len(line) < size or not _is_torn(line, after_good=after_good):
+                raise _ForeignFormatError(f"line {number}")
+            return
+        end += len(line)
+        after_good = after_good or outcome is not None
+        yield outcome, end
 
 
 def _outcome_in(line: bytes) -> TaskOutcome | None:
