@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import attrs
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskOutcome, TaskStatus
+from kling_omni_async._cli._gallery import NAME, gallery
 from kling_omni_async.simulator import SimulatedCometAPI
 
 PROGRAM = (sys.executable, "-W", "error", "-m", "kling_omni_async")
@@ -88,6 +89,14 @@ def pending_in(stderr: str) -> list[str]:
 def ids_in(journal: Path) -> list[str]:
     """Give the id of each line."""
     return [json.loads(line)["task_id"] for line in journal.read_bytes().splitlines()]
+
+
+def write_gallery(
+    folder: Path, journals: Sequence[Path] | None = None, *, overwrite: bool = False
+) -> Path:
+    """Write the gallery of a folder and give its page."""
+    gallery(folder, journals, overwrite=overwrite)
+    return folder / NAME
 
 
 def success(task_id: str = "a", *urls: str) -> TaskOutcome:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from kling_omni_async._cli import _demo
 from kling_omni_async._cli._demo import Script, play, table
-from kling_omni_async._cli._exit import Exit
+from kling_omni_async._cli._exit import Exit, OutputError, UsageError
 from kling_omni_async._cli._view import Silent
 
 from .cli_support import finish, start
@@ -17,7 +18,7 @@ SCRIPTED = {
     "succeeded": 170,
     "failed, with the right reason": 20,
     "not found": 10,
-    "image URLs": 411,
+    "different images saved": 411,
     "answers 502 met on the way": 24,
     "answers 429 met on the way": 1,
     "queries that hung": 1,
@@ -25,37 +26,54 @@ SCRIPTED = {
 
 
 @pytest.mark.heavy
-def test_the_demo_runs_without_a_key() -> None:
-    """As a program it shows progress, prints matching counts and ends well in under 20 s."""
+def test_the_demo_runs_without_a_key(tmp_path: Path) -> None:
+    """As a program it shows progress, prints matching counts and ends well in under 20 s.
+
+    Its images and their page are where its last line says, in a temporary directory.
+    """
     started = time.monotonic()
-    code, stdout, stderr = finish(start("demo"))
+    code, stdout, stderr = finish(start("demo", env={"TMPDIR": str(tmp_path)}))
     assert time.monotonic() - started < 20
     assert code == 0
-    counts = [line.rsplit(maxsplit=2) for line in stdout.splitlines()[1:-1]]
+    *lines, words, last = stdout.splitlines()
+    counts = [line.rsplit(maxsplit=2) for line in lines[1:]]
     assert counts == [[row, f"{n:,}", f"{n:,}"] for row, n in SCRIPTED.items()]
-    assert stdout.splitlines()[-1].startswith("everything came as scripted, in ")
+    assert words.startswith("everything came as scripted, in ")
+    page = Path(last.partition("look at the images: ")[2])
+    assert page.parent.parent == tmp_path
+    assert page.read_text("utf-8").count("<img ") == 411
+    assert len(list(page.parent.glob("*.png"))) == 411
     assert stderr.count(" of 200 done: ") >= 3
 
 
 @pytest.mark.anyio
-async def test_everything_comes_as_scripted() -> None:
+async def test_everything_comes_as_scripted(tmp_path: Path) -> None:
     """Whatever the clock, 200 ids end in the counts that the script foretells."""
-    script, counted = await play(Silent())
+    script, counted = await play(Silent(), tmp_path)
     assert script.expected == SCRIPTED
     assert counted == SCRIPTED
 
 
 def test_the_demo_tells_when_something_is_amiss(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A count that differs is shown beside the scripted one, and the exit code is 1."""
 
-    async def play(_: Silent) -> tuple[Script, dict[str, int]]:
+    async def play(_: Silent, __: Path) -> tuple[Script, dict[str, int]]:
         return Script([], {}, {"succeeded": 170}, ""), {"succeeded": 169}
 
     monkeypatch.setattr(_demo, "play", play)
-    assert _demo.demo() == Exit.NOT_ALL
+    assert _demo.demo(str(tmp_path)) == Exit.NOT_ALL
     assert "not as scripted, in " in capfd.readouterr().out
+
+
+def test_the_demo_saves_to_a_directory_only(tmp_path: Path) -> None:
+    """A URL is refused, and so is a directory that cannot be made; nothing is played."""
+    with pytest.raises(UsageError, match="give its path"):
+        _demo.demo("s3://bucket")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Not a directory"):
+        _demo.demo(str(tmp_path / "file" / "below"))
 
 
 def test_the_table_has_aligned_columns() -> None:

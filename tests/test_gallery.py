@@ -32,11 +32,11 @@ from kling_omni_async._cli import _gallery
 from kling_omni_async._cli._app import run
 from kling_omni_async._cli._cards import Card, Group, Picture, cards_of, count, paired, unlisted
 from kling_omni_async._cli._exit import CliError, Exit, OutputError, UsageError
-from kling_omni_async._cli._gallery import write_gallery, write_outcomes
+from kling_omni_async._cli._gallery import write_outcomes
 from kling_omni_async._cli._journal import Journal
 from kling_omni_async._cli._summary import Kind
 
-from .cli_support import success, trouble
+from .cli_support import success, trouble, write_gallery
 
 Captured = pytest.CaptureFixture[str]
 URL = "https://images.test/1.png"

@@ -123,9 +123,13 @@ def gallery(
 
 
 @app.command
-def demo() -> Exit:
-    """Poll a simulated batch in compressed time; needs no key."""
-    return play_demo()
+def demo(*, save: str | None = None) -> Exit:
+    """Poll a simulated batch in compressed time, save its images and show them; needs no key.
+
+    Args:
+        save: The directory for the images and their page; by default a new temporary one.
+    """
+    return play_demo(save)
 
 
 @app.command

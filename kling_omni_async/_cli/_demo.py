@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import attrs
 
@@ -14,13 +16,15 @@ from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from ._exit import Exit
+from ._exit import Exit, UsageError
+from ._gallery import NAME, write_outcomes
+from ._images import Saving
 from ._poll import PollJob
 from ._session import logged_as_notes
 from ._signals import run
 from ._sinks import Sink
 from ._summary import Kind, kind_of
-from ._terminal import note, out
+from ._terminal import note, out, plain
 from ._view import Silent, choose_view
 
 TIMES_FASTER = 25.0
@@ -76,7 +80,7 @@ def write_script(api: SimulatedCometAPI, *, seed: int = 0) -> Script:
         "succeeded": len(good),
         "failed, with the right reason": len(reasons),
         "not found": len(unknown),
-        "image URLs": sum(images for _, images in good),
+        "different images saved": sum(images for _, images in good),
         "answers 502 met on the way": len(troubled),
         "answers 429 met on the way": 1,
         "queries that hung": 1,
@@ -109,7 +113,7 @@ def seen(api: SimulatedCometAPI, script: Script, outcomes: list[TaskOutcome]) ->
         kinds[Kind.SUCCEEDED],
         right,
         kinds[Kind.NOT_FOUND],
-        len({image.url for each in outcomes for image in each.images}),
+        len({image.sha256 for each in outcomes for image in each.saved}),
         statuses[502],
         statuses[429],
         sum(query.status is None for query in api.queries_of(script.hanging)),
@@ -124,29 +128,51 @@ def table(expected: dict[str, int], counted: dict[str, int]) -> str:
     return "\n".join(rows)
 
 
-async def play(view: Silent) -> tuple[Script, dict[str, int]]:
-    """Poll the batch; give the script and what was seen."""
+async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
+    """Poll the batch, save its images and show them on a page.
+
+    Returns:
+        The script and what was seen.
+    """
     outcomes: list[TaskOutcome] = []
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
         session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
-        await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view)
+        saving = Saving(save=str(folder))
+        await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)
+        write_outcomes(folder, outcomes)
         return script, seen(api, script, outcomes)
 
 
-def demo() -> Exit:
-    """Play the demo and print its summary.
+def _folder(save: str | None) -> Path:
+    """Make the directory for the images."""
+    if save is None:
+        return Path(tempfile.mkdtemp(prefix="kling-omni-demo-"))
+    saving = Saving(save=save)
+    if saving.folder is None:
+        raise UsageError("the demo saves its images to a directory: give its path")
+    saving.prepare()
+    return saving.folder
+
+
+def demo(save: str | None = None) -> Exit:
+    """Play the demo, print its summary and where its images are.
+
+    Args:
+        save: The directory for the images; by default a new temporary one.
 
     Raises:
-        OutputError: Stdout takes nothing.
+        CliError: Stdout takes nothing, or the directory cannot be used.
         KeyboardInterrupt: A signal came.
     """
+    folder = _folder(save)
     note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
     started = time.monotonic()
     with logged_as_notes(), choose_view(quiet=False, every=1.0) as view:
-        script, counted = run(partial(play, view))
+        script, counted = run(partial(play, view, folder))
     out(table(script.expected, counted))
     as_scripted = counted == script.expected
     words = "everything came as scripted" if as_scripted else "not as scripted"
     out(f"{words}, in {time.monotonic() - started:.1f} s")
+    out(plain(f"look at the images: {folder / NAME}"))
     return Exit.OK if as_scripted else Exit.NOT_ALL

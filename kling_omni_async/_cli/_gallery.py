@@ -42,25 +42,6 @@ def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool
     note(_told(totals))
 
 
-def write_gallery(
-    directory: Path, journals: Sequence[Path] | None = None, *, overwrite: bool = False
-) -> Path:
-    """Write the gallery of a folder from journals.
-
-    Args:
-        directory: The folder with the images.
-        journals: The journals; None for all in the folder.
-        overwrite: Replace an index.html of somebody else.
-
-    Returns:
-        The page.
-
-    Raises:
-        CliError: It cannot be written, or a journal is none.
-    """
-    return write_outcomes(directory, _outcomes_of(directory, journals), overwrite=overwrite)
-
-
 def write_outcomes(
     directory: Path, outcomes: Iterable[TaskOutcome], *, overwrite: bool = False
 ) -> Path:

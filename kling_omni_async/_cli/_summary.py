@@ -10,6 +10,8 @@ import attrs
 from kling_omni_async import errors
 from kling_omni_async._outcome import TaskOutcome
 
+from ._html import plural, size
+
 
 class Kind(StrEnum):
     """How the polling of one id ended; the words stand in the plain output."""
@@ -61,9 +63,6 @@ def kind_of(outcome: TaskOutcome) -> Kind:
     return _BY_ERROR.get(type(outcome.error), Kind.ERROR)
 
 
-_NEXT_UNIT = 1000
-
-
 @attrs.define
 class Tally:
     """The counts of one run.
@@ -105,19 +104,9 @@ class Tally:
         return f"{told}; {self._saved()}" if self.images else told
 
     def _saved(self) -> str:
-        return f"{self.images} images saved, {in_bytes(self.image_bytes)}"
+        return f"{plural(self.images, 'image', 'images')} saved, {size(self.image_bytes)}"
 
     def line(self) -> str:
         """Give the whole state as one line."""
         earlier = f"; {self.earlier} of them by an earlier run" if self.earlier else ""
         return f"{self.done} of {self.total} done: {self.parts()}{earlier}"
-
-
-def in_bytes(size: int) -> str:
-    """Give a number of bytes in a unit that reads well."""
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < _NEXT_UNIT:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= _NEXT_UNIT
-    return f"{number:.1f} TB"
