@@ -16,7 +16,7 @@ import attrs
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskOutcome, TaskStatus
-from kling_omni_async._cli._gallery import NAME, gallery
+from kling_omni_async._cli._gallery import outcomes_of, write_outcomes
 from kling_omni_async.simulator import SimulatedCometAPI
 
 PROGRAM = (sys.executable, "-W", "error", "-m", "kling_omni_async")
@@ -94,9 +94,8 @@ def ids_in(journal: Path) -> list[str]:
 def write_gallery(
     folder: Path, journals: Sequence[Path] | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Write the gallery of a folder and give its page."""
-    gallery(folder, journals, overwrite=overwrite)
-    return folder / NAME
+    """Write the gallery of a folder from its journals, and give its page; prints nothing."""
+    return write_outcomes(folder, outcomes_of(folder, journals), overwrite=overwrite)
 
 
 def success(task_id: str = "a", *urls: str) -> TaskOutcome:

@@ -37,7 +37,7 @@ def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool
         KeyboardInterrupt: A signal came.
     """
     heed_signals()
-    totals = _write(directory, _outcomes_of(directory, journals), overwrite=overwrite)
+    totals = _write(directory, outcomes_of(directory, journals), overwrite=overwrite)
     out(plain(str(directory / NAME)))
     note(_told(totals))
 
@@ -99,7 +99,8 @@ def _images_in(directory: Path) -> dict[str, int]:
         raise UsageError(f"cannot read the folder {directory}: {error.strerror or error}") from None
 
 
-def _outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[TaskOutcome]:
+def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[TaskOutcome]:
+    """Read journals; one that cannot be read is told, and passed over."""
     for path in _journals_in(directory) if journals is None else journals:
         try:
             if not path.is_file() and path.exists():
