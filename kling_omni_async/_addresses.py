@@ -9,6 +9,39 @@ from typing import Final, TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_INTERNET: Final = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that is given out for the internet (IANA, IPv6 Address Space)."""
+
+# From IANA's registries of special-purpose addresses. Not asked of Python: its own lists change
+# from one patch release to the next.
+_SPECIAL_V4: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared by the customers of a carrier
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, where most clouds keep their metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocols, and the metadata of Oracle's cloud
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # relays of 6to4, given up
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+    )
+)
+_SPECIAL_V6: Final = tuple(
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocols, Teredo among them
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which leads to an IPv4 address
+        "3fff::/20",  # documentation
+    )
+)
 _SERVICES: Final = frozenset({ipaddress.IPv4Address("168.63.129.16")})
 """Public by its number, yet the host agent of every virtual machine (Azure docs)."""
 
@@ -23,11 +56,10 @@ def is_public(address: Address) -> bool:
         inner = _inside(address)
         if inner is not None:
             return is_public(inner)
-        if address.sixtofour or address.teredo:
-            return False
-    if address.is_multicast or address.is_reserved or address in _SERVICES:
+        return address in _INTERNET and not any(address in special for special in _SPECIAL_V6)
+    if address in _SERVICES:
         return False
-    return address.is_global
+    return not any(address in special for special in _SPECIAL_V4)
 
 
 def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

@@ -19,6 +19,7 @@ HEAD_BYTES: Final = 64
 TAIL_BYTES: Final = 65_536
 """How many last bytes tell whether an image is whole; some hosts add data behind its end."""
 
+_GIF_TAIL_BYTES = 1024  # its end is two bytes, which in much more would stand by chance
 _LONGEST_PLAIN_ID = 120
 _LONGEST_READABLE = 60
 _PLAIN_ID = re.compile(r"[a-z0-9_][a-z0-9_-]*")
@@ -87,10 +88,11 @@ def is_whole(head: bytes, tail: bytes, size: int) -> bool:
     kind = kind_of(head)
     if kind is PNG:
         return b"IEND\xaeB`\x82" in tail
-    if kind is JPEG:
-        return b"\xff\xd9" in tail
+    if kind is JPEG:  # previews inside it have ends of their own
+        begun = tail.count(b"\xff\xd8\xff") - (len(tail) == size)
+        return tail.count(b"\xff\xd9") > begun
     if kind is GIF:
-        return b"\0;" in tail
+        return b"\0;" in tail[-_GIF_TAIL_BYTES:]
     if kind is WEBP:
         return int.from_bytes(head[4:8], "little") + 8 <= size
     return kind is AVIF  # its boxes may stand in any order: no mark tells its end

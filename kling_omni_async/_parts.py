@@ -106,7 +106,8 @@ class Part:
 
     def discard(self) -> None:
         """Take its temporary name away; the name that it was given since stays."""
-        self._file.close()
+        with suppress(OSError):  # some file systems tell only now that the disk is full
+            self._file.close()
         with suppress(OSError):  # one that stays is swept away later
             self.path.unlink(missing_ok=True)
 
