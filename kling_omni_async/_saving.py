@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast, runtime_checkable
+from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -33,27 +34,33 @@ class ObjectStore(Protocol):
         ...
 
 
+MAX_OPEN: Final = 64
+"""How many stores a session keeps open; one more, and that which was not used longest is let go."""
+
 StoreLike: TypeAlias = str | os.PathLike[str] | ObjectStore
 """A local directory, the URL of a store, or a store of obstore."""
 
 
-def open_store(store: object) -> Store:
-    """Give the store that an argument names; a directory is made when the first image comes.
+class Stores:
+    """The stores of a session by their names, so that each is opened once."""
 
-    Raises:
-        ConfigurationError: It names none, or needs an extra.
-    """
-    if isinstance(store, str | os.PathLike):
-        return _named(os.fspath(cast("str | os.PathLike[str]", store)))
-    if isinstance(store, ObjectStore) and not isinstance(store, type):
-        return RemoteStore(store)
-    raise ConfigurationError(
-        f"images are saved to a directory, a URL or a store of obstore, not to {_kind(store)}"
-    )
+    def __init__(self) -> None:
+        self._named = lru_cache(MAX_OPEN)(_named)
 
+    def open(self, store: object) -> Store:
+        """Give the store that an argument names; a directory is made when the first image comes.
 
-def _kind(store: object) -> str:
-    return f"a {type(store).__name__}"
+        Raises:
+            ConfigurationError: It names none, or needs an extra.
+        """
+        if isinstance(store, str | os.PathLike):
+            return self._named(os.fspath(cast("str | os.PathLike[str]", store)))
+        if isinstance(store, ObjectStore) and not isinstance(store, type):
+            return RemoteStore(store)
+        kind = type(store).__name__
+        raise ConfigurationError(
+            f"images are saved to a directory, a URL or a store of obstore, not to a {kind}"
+        )
 
 
 def _named(name: object) -> Store:

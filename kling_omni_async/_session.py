@@ -19,7 +19,7 @@ from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
 from ._poller import Poller, closed_error
 from ._records import ImageTask, SavedImage, TaskStatus
-from ._saving import SaveOrder, SavePlan, StoreLike, open_store
+from ._saving import SaveOrder, SavePlan, StoreLike, Stores
 from ._settings import REFRESH_S, make_settings
 from ._streams import OutcomeStream, TaskUpdates, call_soon
 from ._transport import AiohttpTransport, require_usable
@@ -85,6 +85,7 @@ class KlingOmniSession:
         self._poller = Poller(
             self._settings.policy, self._transport, Downloader(self._settings), rng=Random()
         )
+        self._stores = Stores()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -228,7 +229,9 @@ class KlingOmniSession:
         """
         plan = None
         if save_to is not None:
-            plan = SavePlan(open_store(save_to), watermarked=watermarked, overwrite=overwrite)
+            plan = SavePlan(
+                self._stores.open(save_to), watermarked=watermarked, overwrite=overwrite
+            )
         batch = Batch(_require_many(task_ids), timeout=self._time_limit(timeout), plan=plan)
         return OutcomeStream(self._bound, batch)
 
@@ -269,7 +272,7 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         poller = self._bound()
-        plan = SavePlan(open_store(store), watermarked=watermarked, overwrite=overwrite)
+        plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
         order, result = poller.save(_with_images(task), plan)
         try:
             reply = await result

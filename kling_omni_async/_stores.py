@@ -109,7 +109,14 @@ class LocalStore:
             StorageError: It cannot be made.
         """
         with told_as_ours(str(self.folder)):
-            return await in_thread(Part, self.folder, stem)
+            return await in_thread(self._begin, stem)
+
+    def _begin(self, stem: str) -> Part:
+        try:
+            return Part(self.folder, stem)
+        except FileNotFoundError:  # somebody has removed the directory meanwhile
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return Part(self.folder, stem)
 
     async def keep(
         self, part: Part, content: Content, stem: str, kind: ImageKind, *, overwrite: bool

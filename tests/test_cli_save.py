@@ -20,7 +20,7 @@ from kling_omni_async import ImageTask, SavedImage, TaskImage, TaskOutcome, Task
 from kling_omni_async._cli._exit import Exit
 from kling_omni_async._cli._images import Saving
 
-from .cli_support import FAST, Neighbour, finish, neighbour, running, start
+from .cli_support import FAST, Neighbour, finish, neighbour, pending_in, running, start
 
 QUICK = ("--max-rate", "none", *FAST)
 ROOT = Path(__file__).parent.parent
@@ -156,6 +156,22 @@ def test_a_wrong_place_is_told_before_anything_is_asked(
         assert api.api.queries == ()
     assert code == Exit.USAGE
     assert stderr.startswith(f"kling-omni: {line.format(file=file)}")
+
+
+@can_kill
+def test_a_signal_while_images_come(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a download: the id is still pending, and no file is left."""
+    folder = tmp_path / "images"
+    with neighbour() as api:
+        (task_id,) = api.create(duration=0.0, image_bytes=1_000_000)
+        api.portal.call(lambda: api.api.fail_next_image(bytes_per_second=50_000.0))
+        call = ("poll", task_id, "--save", str(folder), "--quiet", *QUICK)
+        with running(*call, env=api.env) as process:
+            api.portal.call(api.api.wait_for_image_requests, 1)
+            process.send_signal(signal.SIGINT)
+            code, _, stderr = finish(process)
+    assert (code, pending_in(stderr)) == (Exit.INTERRUPTED, [task_id])
+    assert names_in(folder) == []
 
 
 # What a journal says of images.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
+import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -197,6 +199,33 @@ async def test_overwrite_fetches_anew(comet_api: SimulatedCometAPI, tmp_path: Pa
         await session.save(task, tmp_path, overwrite=True)
     assert len(comet_api.image_requests) == 2
     assert names_in(tmp_path) == [f"{task.task_id}-0.png"]
+
+
+async def test_a_directory_that_was_removed_is_made_again(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """A session that has saved to a directory before does not count on its being there."""
+    folder = tmp_path / "images"
+    async with open_session(comet_api) as session:
+        for _ in range(2):
+            task = await finished(session, comet_api)
+            assert await session.save(task, folder)
+            shutil.rmtree(folder)
+
+
+async def test_a_store_is_opened_once(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """The same place, by whatever type it is named, is looked through for leftovers once."""
+    left = tmp_path / ".1-0.0123abcd.kling-part"
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        await session.save(task, tmp_path)
+        left.touch()
+        os.utime(left, (0.0, 0.0))
+        await session.save(task, str(tmp_path))
+        assert left.name in names_in(tmp_path)
+    async with open_session(comet_api) as session:
+        await session.save(task, tmp_path)
+        assert left.name not in names_in(tmp_path)
 
 
 # What can be saved.

@@ -419,11 +419,19 @@ async def test_a_folder_that_may_not_be_written_to(
 
 
 async def test_a_folder_that_was_removed(store: LocalStore) -> None:
-    """A folder that goes away after it was opened is told, not made again in silence."""
+    """A folder that goes away after it was opened is made again: a session may live for weeks."""
     await store.open()
     store.folder.rmdir()
+    await put(store, png())
+    assert names_in(store.folder) == ["1-0.png"]
+
+
+async def test_a_folder_that_cannot_be_made_again(store: LocalStore) -> None:
+    """Where something else has its place by then, that is told."""
+    await store.open()
+    store.folder.rmdir()
+    store.folder.touch()
     assert (await refusal_of(store, png())).reason == "store"
-    assert not store.folder.exists()
 
 
 async def test_an_image_that_cannot_be_read(
