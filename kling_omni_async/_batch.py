@@ -168,9 +168,8 @@ class Batch(Timed):
     def saved(self, order: SaveOrder, outcome: TaskOutcome) -> None:
         """Add an outcome whose images were saved or given up, also behind a fault of the set-up."""
         self.orders.discard(order)
-        if self._cut is None:
-            self._add(outcome)
-            self._end_if_saved()
+        self._add(outcome)
+        self._end_if_saved()
 
     def _add(self, outcome: TaskOutcome) -> None:
         self._counts[_kind_of(outcome)] += 1

@@ -110,7 +110,7 @@ class Downloader:
             target = _parsed(url)
             client, proxy = self._route(target)
             asked = client.get(target, proxy=proxy, allow_redirects=False)
-            async with await _before_stall(asked) as response:
+            async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     return await self._read(response, take)
@@ -150,7 +150,7 @@ class Downloader:
         size = response.content_length or 0
         if size <= self._most:
             size = 0
-            while piece := await _before_stall(_piece(response.content)):
+            while piece := await before_stall(_piece(response.content)):
                 size += len(piece)
                 if size > self._most:
                     break
@@ -200,7 +200,7 @@ def _private() -> DownloadError:
     return DownloadError("its host is in a private network", reason="address")
 
 
-async def _before_stall(work: Awaitable[T]) -> T:
+async def before_stall(work: Awaitable[T]) -> T:
     """Wait for a piece of an answer, or for its beginning, but not for ever.
 
     Raises:

@@ -154,7 +154,7 @@ class Saver:
         self._start_workers(1)
 
     def _conclude(self, order: SaveOrder) -> None:
-        if order.is_complete:
+        if order.is_complete and not order.cancelled:
             self._orders.discard(order)
             order.done(order)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gzip
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +13,12 @@ from typing import Any
 import pytest
 
 from kling_omni_async import DownloadError, PollPolicy
-from kling_omni_async._downloads import Downloader, RefusedAddressError, guarded_socket
+from kling_omni_async._downloads import (
+    Downloader,
+    RefusedAddressError,
+    before_stall,
+    guarded_socket,
+)
 from kling_omni_async._settings import make_settings
 from kling_omni_async.errors import ConfigurationError
 
@@ -129,10 +136,12 @@ async def test_a_proxy_is_asked(downloader: Downloader, monkeypatch: pytest.Monk
     async with server(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (port, heard):
         monkeypatch.setenv("HTTPS_PROXY", f"http://me:pw@127.0.0.1:{port}")
         error = await fault_of(downloader, IMAGE)
+        assert (await fault_of(downloader, IMAGE)).reason == "proxy"
     assert (error.reason, error.transient) == ("proxy", True)
-    (request,) = heard
-    assert request.startswith(b"CONNECT images.example:443 HTTP/1.1\r\n")
-    assert b"sk-secret" not in request
+    assert len(heard) == 2
+    for request in heard:
+        assert request.startswith(b"CONNECT images.example:443 HTTP/1.1\r\n")
+        assert b"sk-secret" not in request
     assert "pw" not in str(error)
 
 
@@ -196,6 +205,52 @@ async def test_a_compressed_body_is_unpacked() -> None:
         await own.aclose()
     assert b"".join(pieces) == b"abc"
     assert b"Accept-Encoding: identity\r\n" in heard[0]
+
+
+@asynccontextmanager
+async def own_host(answer: bytes, **policy: Any) -> AsyncGenerator[tuple[Downloader, str]]:
+    """Serve one answer as an API on this machine would; gives a downloader, and the URL."""
+    async with server(answer) as (port, _):
+        base = f"http://127.0.0.1:{port}"
+        made = Downloader(make_settings("k", base, PollPolicy(**policy), allow_http=False))
+        yield made, f"{base}/1.png"
+        await made.aclose()
+
+
+async def test_a_body_without_an_announced_length() -> None:
+    """The limit on bytes holds while they come, where no length says how many there will be."""
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + bytes(50_000)
+    async with own_host(answer, max_image_bytes=49_999) as (downloader, url):
+        error = await fault_of(downloader, url)
+    assert error.reason == "too-long"
+    async with own_host(answer, max_image_bytes=50_000) as (downloader, url):
+        await downloader.fetch(url, ignore)
+
+
+async def test_a_bomb_is_not_unpacked() -> None:
+    """The limit is on the bytes behind the decompression; what is over it is not read on."""
+    packed = gzip.compress(bytes(50_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    pieces: list[int] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(len(piece))
+
+    async with own_host(head % len(packed) + packed, max_image_bytes=1_000_000) as (own, url):
+        with pytest.raises(DownloadError) as caught:
+            await own.fetch(url, take)
+    assert caught.value.reason == "too-long"
+    assert sum(pieces) <= 1_000_000
+
+
+async def test_a_time_out_that_is_not_ours() -> None:
+    """A connection that the system gives up is no stall."""
+
+    async def give_up() -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        await before_stall(give_up())
 
 
 async def test_its_repr(downloader: Downloader) -> None:
