@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast, runtime_checkable
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import anyio
@@ -63,14 +62,26 @@ def _named(name: object) -> Store:
         )
     if "://" not in name:
         return _local(Path(name))
-    url = urlsplit(name)
-    if url.scheme == "file":
-        return _local(Path(url2pathname(url.path)))
-    return open_url(name)
+    scheme, _, rest = name.partition("://")
+    if scheme.lower() != "file":
+        return open_url(name)
+    host, slash, path = rest.partition("/")
+    if host not in {"", "localhost"} or not slash:
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: write file:///path, with three slashes"
+        )
+    return _local(Path(url2pathname(f"/{path}")))
 
 
 def _local(folder: Path) -> LocalStore:
-    if folder.exists() and not folder.is_dir():
+    try:
+        os.stat(os.fsencode(folder))  # noqa: PTH116 - Path's own swallow some of these errors
+    except (FileNotFoundError, PermissionError):
+        return LocalStore(folder)
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or "no path of this system"
+        raise ConfigurationError(f"images cannot be saved to {str(folder)!r:.80}: {text}") from None
+    if not folder.is_dir():
         raise ConfigurationError(f"images cannot be saved to {folder}: it is no directory")
     return LocalStore(folder)
 
