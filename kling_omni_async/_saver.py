@@ -228,4 +228,4 @@ def pause_before_retry(error: DownloadError, *, tries: int, is_fresh: bool) -> f
         pauses = ()
     elif isinstance(error, AssetExpiredError):
         pauses = NOT_READY_S if is_fresh and error.http_status == HTTPStatus.NOT_FOUND else ()
-    return pauses[tries - 1] if tries <= len(pauses) else None
+    return pauses[tries - 1] if 0 < tries <= len(pauses) else None

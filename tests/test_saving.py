@@ -29,6 +29,9 @@ from kling_omni_async import (
 from kling_omni_async._object_store import RemoteStore
 from kling_omni_async._saving import SaveOrder, SavePlan, bare, open_store
 from kling_omni_async._stores import LocalStore, Stored
+from kling_omni_async.simulator import SimulatedCometAPI
+
+from .support import all_of, open_session
 
 TASK_ID = "878106242831892487"
 
@@ -275,3 +278,23 @@ async def test_cancelling_stops_all_of_it(tmp_path: Path) -> None:
     assert order.cancelled
     assert first.scope.cancel_called
     assert second.retry.cancelled()
+
+
+@pytest.mark.anyio
+async def test_a_store_that_refuses_stops_nobody_else(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """Something else under an image's name is told with its task, and all others are saved."""
+    taken, free = (comet_api.create_task(duration=0) for _ in range(2))
+    (tmp_path / f"{taken}-0.png").write_bytes(b"")
+    async with open_session(comet_api) as session:
+        outcomes = {o.task_id: o for o in await all_of(session, [taken, free], save_to=tmp_path)}
+        task = await session.wait(taken)
+        with pytest.raises(StorageError) as caught:
+            await session.save(task, tmp_path)
+        (saved,) = await session.save(task, tmp_path, overwrite=True)
+    assert caught.value.reason == "exists"
+    assert isinstance(outcomes[taken].error, StorageError)
+    assert outcomes[taken].task
+    assert outcomes[free].ok
+    assert saved.size == (tmp_path / f"{taken}-0.png").stat().st_size
