@@ -27,7 +27,8 @@ PIECES_AT_A_TIME: Final = 2
 """Of one upload: with eight images on their way at most 80 MiB are held."""
 
 _DIGEST = "sha256"
-_LONGEST_TEXT = 200
+_LONGEST_TEXT = 400
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
 
 
@@ -139,8 +140,15 @@ def _told_as_ours(key: str) -> Generator[None]:
 
 
 def _text_of(error: Exception) -> str:
-    """Give the first line of an error, without what may be secret in a URL."""
-    text = _SECRETS.sub("", str(error).partition("\n")[0])[:_LONGEST_TEXT]
+    """Give the first line of an error, without what may be secret in it.
+
+    That is the query and the user info of URLs, and the answer of S3, which quotes signatures; of
+    it the code alone is kept.
+    """
+    whole = str(error)
+    code = _CODE.search(whole)
+    line = _SECRETS.sub("", whole.partition("\n")[0].partition("<")[0]).rstrip(" :")
+    text = f"{line[:_LONGEST_TEXT]}: {code[1]}" if code else line[:_LONGEST_TEXT]
     return text or type(error).__name__
 
 

@@ -238,7 +238,9 @@ async def test_no_place_for_parts_is_told(spool: Path) -> None:
 ERRORS: list[tuple[Exception, str]] = [
     (Exception(f"PUT {SIGNED} failed\n\nDebug source: secret"), "PUT https://host/1-0.png failed"),
     (Exception(f'at "{SIGNED}" and {SIGNED}'), 'at "https://host/1-0.png and https://host/1-0.png'),
-    (Exception("x" * 1000), "x" * 200),
+    (Exception("x" * 1000), "x" * 400),
+    (Exception(f"PUT: <?xml version='1'?>\n<Error><Code>Denied</Code>{SIGNED}"), "PUT: Denied"),
+    (Exception("PUT: 403: <Error><Signature>5ec2e7</Signature></Error>"), "PUT: 403"),
     (Exception(), "Exception"),
     (PermissionError(13, "denied"), "[Errno 13] denied"),
     (NotImplementedError("attributes"), "attributes"),
