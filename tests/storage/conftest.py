@@ -16,15 +16,6 @@ from moto.server import ThreadedMotoServer
 from .bucket import Bucket
 from .relay import Relay
 
-HERE = Path(__file__).parent
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave this folder out unless it, or something in it, was asked for."""
-    folder = config.invocation_params.dir
-    asked = [(folder / argument.partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path.is_relative_to(HERE) for path in asked) else True
-
 
 @pytest.fixture
 def anyio_backend() -> str:
