@@ -66,8 +66,12 @@ class RemoteStore:
         Raises:
             StorageError: Something else is there, or the store does not answer.
         """
-        found = await asyncio.gather(*(self._look(stem, kind) for kind in KINDS))
-        return next(filter(None, found), None)
+        looking = (self._look(stem, kind) for kind in KINDS)
+        found = await asyncio.gather(*looking, return_exceptions=True)  # none goes on alone
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+        return next((result for result in found if isinstance(result, Stored)), None)
 
     async def _look(self, stem: str, kind: ImageKind) -> Stored | None:
         name = f"{stem}.{kind.ending}"

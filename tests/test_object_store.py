@@ -25,6 +25,7 @@ from kling_omni_async._parts import STALE_S
 from kling_omni_async._stores import Stored
 
 from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, big_png, jpeg, png
+from .support import now_waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -259,6 +260,22 @@ async def test_errors_are_told_without_secrets(error: Exception, text: str) -> N
         assert str(caught.value).startswith("cannot store 1-0.")
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
+
+
+async def test_a_failed_search_leaves_nothing_running() -> None:
+    """When `find` raises, the questions for all other endings have been answered too."""
+    answered: list[str] = []
+
+    class Uneven(Broken):
+        async def get_async(self, path: str, *, options: Any = None) -> object:
+            if not path.endswith(PNG.ending):
+                await now_waiting(5)
+            answered.append(path)
+            return await super().get_async(path, options=options)
+
+    with pytest.raises(StorageError, match=r"1-0\.png: no$"):
+        await RemoteStore(Uneven(Exception("no"))).find("1-0")
+    assert len(answered) == len(KINDS)
 
 
 async def test_a_cancelled_upload_is_no_storage_error() -> None:
