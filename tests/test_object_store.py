@@ -66,6 +66,7 @@ class Spy:
     def __init__(self, store: MemoryStore | LocalStore) -> None:
         self._store = store
         self.calls: list[str] = []
+        self.options: dict[str, Any] = {}
 
     async def get_async(self, path: str, *, options: Any = None) -> object:
         self.calls.append(f"{'head' if options else 'get'} {path}")
@@ -73,6 +74,7 @@ class Spy:
 
     async def put_async(self, path: str, file: Path, **options: Any) -> object:
         self.calls.append(f"put {path}")
+        self.options = options
         return await self._store.put_async(path, file, **options)
 
 
@@ -156,6 +158,14 @@ async def test_large_images_arrive_whole(cloud: MemoryStore, disk: LocalStore, s
         assert await read(target, "1-0.png") == file
         assert stored.sha256 == digest_of(file)
         assert await store.find("1-0") == stored
+
+
+async def test_an_upload_holds_little(cloud: MemoryStore) -> None:
+    """Of an image on its way up no more than two pieces are held, each the least that S3 takes."""
+    spy = Spy(cloud)
+    await put(RemoteStore(spy), png())
+    assert spy.options["chunk_size"] == 5 * 2**20
+    assert spy.options["max_concurrency"] == 2
 
 
 async def test_a_digest_that_is_told_is_not_reckoned(cloud: MemoryStore) -> None:
