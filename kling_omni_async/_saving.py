@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeAlias, cast, runtime_checkable
@@ -17,6 +18,8 @@ from ._object_store import RemoteStore, open_url
 from ._records import ImageTask, SavedImage, TaskImage
 from ._stores import LocalStore, Store, Stored
 from .errors import ConfigurationError, DownloadError, KlingOmniError
+
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?!/)")  # what a Path makes of a URL
 
 
 @runtime_checkable
@@ -59,6 +62,10 @@ def _named(name: object) -> Store:
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ConfigurationError(
             f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
+        )
+    if _URL_AS_PATH.match(name):
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: give a URL as text, with both slashes"
         )
     if "://" not in name:
         return _local(Path(name))
