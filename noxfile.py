@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "typing", "tests", "oldest", "wheel", "coverage"]
+nox.options.sessions = ["lint", "typing", "tests", "storage", "oldest", "wheel", "coverage"]
 nox.options.reuse_venv = "yes"
 # Newer Pythons that are missing are left out below, so only the oldest can be an error here.
 nox.options.error_on_missing_interpreters = True
@@ -92,7 +92,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=OLDEST)
 def typing(session: nox.Session) -> None:
     """Check the types, and that no public one is left open."""
-    session.install("-e", ".[cli]", *group("typing"))
+    session.install("-e", ".[cli,storage]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
@@ -102,7 +102,7 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests under coverage; ``nox -s tests -- -k name`` runs some."""
     warn_of_missing_pythons(session)
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,storage]", *group("test"))
     data = COVERAGE_DATA / str(session.python)
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
@@ -112,13 +112,21 @@ def tests(session: nox.Session) -> None:
     )
 
 
+@nox.session(python=OLDEST)
+def storage(session: nox.Session) -> None:
+    """Save images to S3 over its real wire: moto's server, on this machine."""
+    session.install("-e", ".[cli,storage]", *group("storage"))
+    session.run("pytest", "tests/storage", *session.posargs)
+
+
 @nox.session(python=OLDEST, reuse_venv=False)
 def oldest(session: nox.Session) -> None:
     """Run the tests against the lower bound of each run-time dependency."""
     project = PYPROJECT["project"]
-    bounds = project["dependencies"] + project["optional-dependencies"]["cli"]
+    extras = project["optional-dependencies"]
+    bounds = [*project["dependencies"], *extras["cli"], *extras["storage"]]
     pins = [bound.replace(">=", "==") for bound in bounds]
-    session.install("-e", ".[cli]", *pins, *group("test"))
+    session.install("-e", ".[cli,storage]", *pins, *group("test"))
     session.run("pytest", *choice(session))
 
 
@@ -131,7 +139,7 @@ def wheel(session: nox.Session) -> None:
         session.run("python", "-m", "build", "--outdir", name, silent=True)
         (built,) = outside.glob("*.whl")
         check_contents(session, built)
-        session.install(f"{built}[cli]", *group("test"))
+        session.install(f"{built}[cli,storage]", *group("test"))
         for file in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
             shutil.copy(ROOT / file, outside)
         for folder in ("docs", "tests"):

@@ -17,7 +17,7 @@ from ._threads import in_thread
 from .errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
-    from obstore import Attributes, GetResult
+    from obstore import Attributes
     from obstore.store import S3Store
 
 PIECE_BYTES: Final = 5 * 1_048_576
@@ -27,26 +27,27 @@ PIECES_AT_A_TIME: Final = 2
 """Of one upload: with eight images on their way at most 80 MiB are held."""
 
 _DIGEST = "sha256"
-_LONGEST_TEXT = 200
-_QUERY = re.compile(r"\?\S*")
+_LONGEST_TEXT = 400
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
 
 
 class RemoteStore:
     """An object store. An image is on the local disk, whole and checked, before its upload begins.
 
     Args:
-        store: obstore's.
-        prefix: What stands before each key that is told.
+        store: obstore's; the prefix that it has stands before each key that is told.
     """
 
-    def __init__(self, store: object, *, prefix: str = "") -> None:
+    def __init__(self, store: object) -> None:
         self._store = cast("S3Store", store)  # whichever it is, the methods are the same
-        self._prefix = f"{prefix}/" if prefix else ""
+        prefix: object = getattr(store, "prefix", None)  # obstore's own local store has a path
+        self._prefix = f"{prefix}/" if prefix and isinstance(prefix, str | Path) else ""
         self._spool = Path(tempfile.gettempdir())
         self._ready = False
 
     def __repr__(self) -> str:
-        return f"<RemoteStore {self._store!r}>"
+        return f"<RemoteStore {type(self._store).__name__} {self._prefix}>"
 
     async def open(self) -> None:
         """Remove what processes that died have left on the local disk.
@@ -65,8 +66,12 @@ class RemoteStore:
         Raises:
             StorageError: Something else is there, or the store does not answer.
         """
-        found = await asyncio.gather(*(self._look(stem, kind) for kind in KINDS))
-        return next(filter(None, found), None)
+        looking = (self._look(stem, kind) for kind in KINDS)
+        found = await asyncio.gather(*looking, return_exceptions=True)  # none goes on alone
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+        return next((result for result in found if isinstance(result, Stored)), None)
 
     async def _look(self, stem: str, kind: ImageKind) -> Stored | None:
         name = f"{stem}.{kind.ending}"
@@ -77,11 +82,18 @@ class RemoteStore:
                 return None
             digest = result.attributes.get(_DIGEST)
             if digest is None:  # not by us, or a store that keeps no attributes
-                content = await _content_of(await self._store.get_async(name))
-                if not is_whole(content.head, content.tail, content.size):
-                    raise not_ours(self._prefix + name)
-                digest = content.sha256
+                digest = await self._read(name)
         return Stored(self._prefix + name, result.meta["size"], digest, kind.content_type)
+
+    async def _read(self, name: str) -> str:
+        """Give the digest of an image that was read to see whether it is whole."""
+        result, summary = await self._store.get_async(name), Summary()
+        async for piece in result.stream():
+            summary.add(bytes(piece))
+        content = summary.content()
+        if not is_whole(content.head, content.tail, content.size):
+            raise not_ours(self._prefix + name)
+        return content.sha256
 
     async def begin(self, stem: str) -> Part:
         """Make the temporary file for an image, for nobody else to read.
@@ -120,26 +132,28 @@ class RemoteStore:
         )
 
 
-async def _content_of(result: GetResult) -> Content:
-    """Read a whole object for what is known of it."""
-    summary = Summary()
-    async for piece in result.stream():
-        summary.add(bytes(piece))
-    return summary.content()
-
-
 @contextmanager
 def _told_as_ours(key: str) -> Generator[None]:
-    """Tell an error of obstore in our words, without the query of a URL: it may be signed."""
+    """Tell an error of obstore in our words."""
     try:
         yield
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
-        text = _QUERY.sub("", str(error).partition("\n")[0])[:_LONGEST_TEXT]
-        raise StorageError(
-            f"cannot store {key}: {text or type(error).__name__}", reason="store"
-        ) from None
+        raise StorageError(f"cannot store {key}: {_text_of(error)}", reason="store") from None
+
+
+def _text_of(error: Exception) -> str:
+    """Give the first line of an error, without what may be secret in it.
+
+    That is the query and the user info of URLs, and the answer of S3, which quotes signatures; of
+    it the code alone is kept.
+    """
+    whole = str(error)
+    code = _CODE.search(whole)
+    line = _SECRETS.sub("", whole.partition("\n")[0].partition("<")[0]).rstrip(" :")
+    text = f"{line[:_LONGEST_TEXT]}: {code[1]}" if code else line[:_LONGEST_TEXT]
+    return text or type(error).__name__
 
 
 def open_url(url: str) -> RemoteStore:
@@ -160,6 +174,7 @@ def open_url(url: str) -> RemoteStore:
     try:
         store = from_url(url)
     except Exception as error:  # noqa: BLE001 - whatever obstore thinks of it
-        text = str(error).partition("\n")[0][:_LONGEST_TEXT]
-        raise ConfigurationError(f"the store cannot be opened by its URL: {text}") from None
-    return RemoteStore(store, prefix=getattr(store, "prefix", None) or "")
+        raise ConfigurationError(
+            f"the store cannot be opened by its URL: {_text_of(error)}"
+        ) from None
+    return RemoteStore(store)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import anyio
@@ -19,6 +19,8 @@ from ._object_store import RemoteStore, open_url
 from ._records import ImageTask, SavedImage, TaskImage
 from ._stores import LocalStore, Store, Stored
 from .errors import ConfigurationError, DownloadError, KlingOmniError
+
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?!/)")  # what a Path makes of a URL
 
 
 @runtime_checkable
@@ -68,16 +70,32 @@ def _named(name: object) -> Store:
         raise ConfigurationError(
             f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
         )
+    if _URL_AS_PATH.match(name):
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: give a URL as text, with both slashes"
+        )
     if "://" not in name:
         return _local(Path(name))
-    url = urlsplit(name)
-    if url.scheme == "file":
-        return _local(Path(url2pathname(url.path)))
-    return open_url(name)
+    scheme, _, rest = name.partition("://")
+    if scheme.lower() != "file":
+        return open_url(name)
+    host, slash, path = rest.partition("/")
+    if host not in {"", "localhost"} or not slash:
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: write file:///path, with three slashes"
+        )
+    return _local(Path(url2pathname(f"/{path}")))
 
 
 def _local(folder: Path) -> LocalStore:
-    if folder.exists() and not folder.is_dir():
+    try:
+        os.stat(os.fsencode(folder))  # noqa: PTH116 - Path's own swallow some of these errors
+    except (FileNotFoundError, PermissionError):
+        return LocalStore(folder)
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or "no path of this system"
+        raise ConfigurationError(f"images cannot be saved to {str(folder)!r:.80}: {text}") from None
+    if not folder.is_dir():
         raise ConfigurationError(f"images cannot be saved to {folder}: it is no directory")
     return LocalStore(folder)
 

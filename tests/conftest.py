@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,6 +16,17 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
+
+OF_OTHER_SESSIONS = [Path(__file__).parent / name for name in ("faults", "storage")]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a folder that needs more than the others out unless something in it was asked for."""
+    if collection_path not in OF_OTHER_SESSIONS:
+        return None
+    folder = config.invocation_params.dir
+    asked = [(folder / argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path.is_relative_to(collection_path) for path in asked) else True
 
 
 @pytest.fixture

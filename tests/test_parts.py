@@ -26,16 +26,16 @@ class Disk:
         file: The real file.
         most: How many bytes one write takes.
         room: How many bytes there is room for.
-        closes: Whether closing it succeeds.
+        on_close: What closing it says, or 0.
     """
 
     def __init__(
-        self, file: IO[bytes], *, most: int = 2**31, room: int = 2**31, closes: bool = True
+        self, file: IO[bytes], *, most: int = 2**31, room: int = 2**31, on_close: int = 0
     ) -> None:
         self._file = file
         self._most = most
         self._room = room
-        self._closes = closes
+        self._on_close = on_close
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -49,8 +49,8 @@ class Disk:
 
     def close(self) -> None:
         self._file.close()
-        if not self._closes:
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        if self._on_close:
+            raise OSError(self._on_close, os.strerror(self._on_close))
 
 
 def on_disk(part: Part, monkeypatch: pytest.MonkeyPatch, **faults: int) -> Part:
@@ -111,7 +111,7 @@ def test_a_disk_that_complains_late_stops_no_discard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error on closing does not come out of `discard`, nor does it keep the file."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, closes=False)
+    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
     part.discard()
     assert names_in(tmp_path) == []
 
@@ -120,7 +120,7 @@ def test_a_disk_that_complains_late_spoils_the_seal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error on closing is told by `seal`: the bytes may not be there."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, closes=False)
+    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
     with pytest.raises(OSError, match="quota"):
         part.seal()
     part.discard()

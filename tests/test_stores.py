@@ -104,7 +104,8 @@ async def test_is_opened_once(store: LocalStore) -> None:
     stale = store.folder / ".1-0.01234567.kling-part"
     for names in ([], [stale.name]):
         stale.write_bytes(b"")
-        os.utime(stale, (time.time() - 2 * STALE_S,) * 2)
+        then = time.time() - 2 * STALE_S
+        os.utime(stale, (then, then))
         await store.open()
         assert names_in(store.folder) == names
 

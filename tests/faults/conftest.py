@@ -15,15 +15,7 @@ from .processes import running
 from .servers import Simulator
 from .verdict import Verdict
 
-HERE = Path(__file__).parent
 FIGURES = pytest.StashKey[list[str]]()
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave this folder out unless it, or something in it, was asked for."""
-    folder = config.invocation_params.dir
-    asked = [(folder / argument.partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path.is_relative_to(HERE) for path in asked) else True
 
 
 def pytest_terminal_summary(
