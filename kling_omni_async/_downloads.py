@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import urljoin
 from urllib.request import getproxies_environment
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ._addresses import connects_to_public, names_private
 from ._network import USER_AGENT, detail_of, reason_of
 from ._settings import Settings, proxy_for
+from ._threads import MOST_THREADS
 from .errors import AssetExpiredError, DownloadError, KlingOmniError
 
 T = TypeVar("T")
@@ -34,6 +40,8 @@ _BUFFER_BYTES: Final = 262_144
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _GONE: Final = frozenset({403, 404, 410})
 _LONGEST_TEXT: Final = 200
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
+"""No more: some proxies read ``%31.0.0.1`` and digits beyond ASCII as addresses."""
 
 
 class RefusedAddressError(OSError):
@@ -58,6 +66,43 @@ def guarded_socket(address: tuple[int, int, int, str, tuple[Any, ...]]) -> socke
     return socket.socket(family, kind, protocol)
 
 
+class Names(AbstractResolver):
+    """DNS in threads of its own: slow names of strangers must not keep the API's waiting.
+
+    Args:
+        most: How many names may be looked up at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._threads = ThreadPoolExecutor(min(most, MOST_THREADS), "kling_omni_async.dns")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Give the addresses of a name.
+
+        Raises:
+            OSError: It has none.
+        """
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Let the threads go; a look-up that still runs is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
 class Downloader:
     """Fetches images, without the API's key, without cookies and without a Referer.
 
@@ -70,6 +115,7 @@ class Downloader:
         self._most = settings.policy.max_image_bytes
         self._timeout_s = settings.policy.download_timeout
         self._clients: dict[bool, aiohttp.ClientSession] = {}
+        self._names = Names(settings.policy.max_downloads)
         self._proxies: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -79,6 +125,7 @@ class Downloader:
         """Close what was opened."""
         for client in self._clients.values():
             await client.close()
+        await self._names.close()
 
     async def fetch(self, url: str, take: Taker) -> str | None:
         """Bring the bytes of an image.
@@ -136,6 +183,7 @@ class Downloader:
             self._clients[guarded] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._settings.policy.max_downloads,
+                    resolver=self._names,
                     socket_factory=guarded_socket if guarded else None,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -172,6 +220,7 @@ class Downloader:
             text = f"not all of it came within {self._timeout_s:g} s"
         else:
             text = f"{reason}: {detail_of(error) or type(error).__name__}"[:_LONGEST_TEXT]
+            text = text if text.isprintable() else ascii(text)[1:-1]  # a host's own words
         return DownloadError(text, reason=reason)
 
 
@@ -179,11 +228,13 @@ def _parsed(url: str) -> URL:
     """Parse a URL without changing a byte of it."""
     try:
         parsed = URL(url, encoded=True)
-        host, _ = parsed.host, parsed.port  # either may raise
+        host, _ = parsed.host or "", parsed.port  # either may raise
+        if ":" in host:
+            ipaddress.IPv6Address(host)
     except (ValueError, IndexError):
-        host = None
+        host = ""
     else:
-        if host and url.isprintable() and " " not in url:
+        if _HOST.fullmatch(host) and url.isprintable() and " " not in url:
             return parsed
     raise DownloadError("its URL is none that can be fetched", reason="url")
 

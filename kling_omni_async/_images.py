@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -101,7 +100,8 @@ def is_whole(head: bytes, tail: bytes, size: int) -> bool:
 def naming_kind(content_type: str | None, head: bytes, url: str) -> ImageKind | None:
     """Choose the ending of a file: from its Content-Type, else its first bytes, else its URL."""
     declared = (content_type or "").partition(";")[0].strip().lower()
-    ending = PurePosixPath(urlsplit(url).path).suffix[1:].lower()
+    path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
+    ending = PurePosixPath(path).suffix[1:].lower()
     return _BY_TYPE.get(declared) or kind_of(head) or _BY_ENDING.get(ending)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -26,7 +26,7 @@ PIECE_BYTES: Final = 5 * 1_048_576
 PIECES_AT_A_TIME: Final = 2
 """Of one upload: with eight images on their way at most 80 MiB are held."""
 
-_DIGEST = "sha256"
+_DIGEST = "klingsha256"  # letters and digits: some stores take no others
 _LONGEST_TEXT = 400
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
@@ -83,7 +83,8 @@ class RemoteStore:
             digest = result.attributes.get(_DIGEST)
             if digest is None:  # not by us, or a store that keeps no attributes
                 digest = await self._read(name)
-        return Stored(self._prefix + name, result.meta["size"], digest, kind.content_type)
+            size = result.meta["size"]
+        return Stored(self._prefix + name, size, digest, kind.content_type)
 
     async def _read(self, name: str) -> str:
         """Give the digest of an image that was read to see whether it is whole."""
@@ -102,17 +103,16 @@ class RemoteStore:
             StorageError: It cannot be made.
         """
         with told_as_ours(str(self._spool)):
-            return await in_thread(lambda: Part(self._spool, stem, mode=0o600))
+            return await in_thread(lambda: Part(self._spool, stem, mode=0o600), undo=Part.discard)
 
     async def keep(
         self, part: Part, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
     ) -> Stored:
-        """Upload a whole image; `overwrite` was heeded when it was looked for.
+        """Upload a whole image; whether something else is there was seen when it was looked for.
 
         Raises:
             StorageError: The store did not take it.
         """
-        del overwrite
         name = f"{stem}.{kind.ending}"
         attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
         with _told_as_ours(self._prefix + name):
@@ -120,7 +120,18 @@ class RemoteStore:
                 await self._put(name, part.path, attributes)
             except NotImplementedError:  # a store that keeps no attributes
                 await self._put(name, part.path, None)
+            if overwrite:
+                await self._remove_others(stem, kind)
         return Stored(self._prefix + name, content.size, content.sha256, kind.content_type)
+
+    async def _remove_others(self, stem: str, kind: ImageKind) -> None:
+        """Remove the image that was replaced, if it had another ending."""
+        if not hasattr(self._store, "delete_async"):
+            return  # a class of the caller's own, which was not asked for it
+        for other in KINDS:
+            if other is not kind:
+                with suppress(FileNotFoundError):
+                    await self._store.delete_async(f"{stem}.{other.ending}")
 
     async def _put(self, name: str, path: Path, attributes: Attributes | None) -> None:
         await self._store.put_async(

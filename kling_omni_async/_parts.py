@@ -15,7 +15,7 @@ import attrs
 
 from ._images import HEAD_BYTES, TAIL_BYTES
 
-STALE_S: Final = 3600.0
+STALE_S: Final = 86_400.0
 """A part that was not written to for so long, in s, was left behind by a process that died."""
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.kling-part")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from inspect import isasyncgen
 from random import Random
@@ -125,8 +125,8 @@ class Poller:
     def abandon(self, batch: Batch) -> None:
         """Drop a stream that nobody reads any more."""
         batch.cut(End())
-        for order in batch.orders:
-            self._saver.cancel(order)
+        self._saver.cancel(batch.orders)
+        batch.orders.clear()
         self._watchlist.close_batch(batch)
         self._wake.set()
 
@@ -140,7 +140,7 @@ class Poller:
 
     def forget_save(self, order: SaveOrder) -> None:
         """Let a call of `save` go."""
-        self._saver.cancel(order)
+        self._saver.cancel([order])
 
     def cancel(self) -> None:
         """Begin to end everything."""
@@ -176,7 +176,7 @@ class Poller:
         self._watchlist.schedule.limit = min(limit or most, most)
         try:
             async with anyio.create_task_group() as workers:
-                self._saver.open(partial(workers.start_soon, self._save, name=_SAVE_NAME))
+                self._saver.open(partial(self._start_save, workers, copy_context()))
                 await self._run(workers)
         finally:
             self._disarm()
@@ -269,6 +269,10 @@ class Poller:
         self._watchlist.settle(entry, reply, answer.body, self.now())
 
     # Images.
+
+    def _start_save(self, workers: TaskGroup, context: Context) -> None:
+        """Start a worker, whoever runs now, in the owner's context."""
+        context.copy().run(partial(workers.start_soon, self._save, name=_SAVE_NAME))
 
     async def _save(self) -> None:
         try:

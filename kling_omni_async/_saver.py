@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 from http import HTTPStatus
 from random import Random
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from ._downloads import Taker
 from ._ids import shown
@@ -19,7 +22,7 @@ from ._parts import Content, Part
 from ._records import ImageTask, SavedImage
 from ._saving import SaveJob, SaveOrder, bare
 from ._stores import Stored, told_as_ours
-from ._threads import in_thread
+from ._threads import MOST_THREADS, in_thread, own_threads
 from .errors import AssetExpiredError, DownloadError, KlingOmniError, StorageError, fresh
 
 BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
@@ -66,9 +69,12 @@ class Saver:
         self._random = rng
         self._wall_clock = wall_clock
         self._orders: set[SaveOrder] = set()
+        self._first: deque[SaveJob] = deque()
         self._waiting: deque[SaveJob] = deque()
         self._workers = 0
         self._start_worker: Callable[[], object] | None = None
+        # Of its own: what waits for a slow disk must not keep the loop's threads from DNS.
+        self._threads = ThreadPoolExecutor(min(most, MOST_THREADS), "kling_omni_async.files")
 
     def __repr__(self) -> str:
         return f"<Saver orders={len(self._orders)} workers={self._workers}>"
@@ -80,7 +86,7 @@ class Saver:
             start_worker: Starts a task that runs `work`.
         """
         self._start_worker = start_worker
-        self._start_workers(len(self._waiting))
+        self._start_workers(len(self._first) + len(self._waiting))
 
     async def aclose(self) -> None:
         """Stop everything and release what fetches."""
@@ -88,6 +94,7 @@ class Saver:
         for order in self._orders:
             order.cancel()
         await self._fetcher.aclose()
+        self._threads.shutdown(wait=False)
 
     def shut(self, reason: BaseException) -> None:
         """Tell all whose images are not saved why they will not be."""
@@ -103,17 +110,20 @@ class Saver:
         """
         self._orders.add(order)
         jobs = [job for job in order.jobs if job.result is None]
-        if first:
-            self._waiting.extendleft(reversed(jobs))
-        else:
-            self._waiting.extend(jobs)
+        (self._first if first else self._waiting).extend(jobs)
         self._conclude(order)
         self._start_workers(len(jobs))
 
-    def cancel(self, order: SaveOrder) -> None:
-        """Drop an order that nobody waits for any more."""
-        self._orders.discard(order)
-        order.cancel()
+    def cancel(self, orders: Collection[SaveOrder]) -> None:
+        """Drop orders that nobody waits for any more."""
+        for order in orders:
+            self._orders.discard(order)
+            order.cancel()
+        if any(job.result is None for order in orders for job in order.jobs):
+            for waiting in (self._first, self._waiting):
+                kept = [job for job in waiting if not job.order.cancelled]
+                waiting.clear()
+                waiting.extend(kept)
 
     def _start_workers(self, jobs: int) -> None:
         for _ in range(min(jobs, self._most - self._workers)):
@@ -123,18 +133,26 @@ class Saver:
 
     async def work(self) -> None:
         """Save one image after another until none waits."""
+        own_threads.set(self._threads)
         try:
-            while self._waiting:
-                job = self._waiting.popleft()
+            while job := self._next():
+                await anyio.lowlevel.checkpoint_if_cancelled()  # threads may be all it waits for
                 with anyio.CancelScope() as job.scope:
-                    if not job.order.cancelled:
-                        self._settle(job, await self._try(job))
+                    self._settle(job, await self._try(job))
                 job.scope = None
         finally:
             self._workers -= 1
 
+    def _next(self) -> SaveJob | None:
+        for waiting in (self._first, self._waiting):
+            if waiting:
+                return waiting.popleft()
+        return None
+
     def _settle(self, job: SaveJob, result: SavedImage | KlingOmniError) -> None:
         """Keep what came of a try, or set the next one; its pause keeps no worker busy."""
+        if job.order.cancelled:
+            return
         pause_s = self._pause_s(job, result)
         if pause_s is None:
             job.result = result
@@ -143,18 +161,18 @@ class Saver:
         logger.info(
             "image %s of task %s: %s; once more in %.1f s",
             bare(job.url),
-            shown(job.order.task.task_id),
+            shown(job.task_id),
             result,
             pause_s,
         )
         job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
 
     def _again(self, job: SaveJob) -> None:
-        self._waiting.appendleft(job)
+        self._first.append(job)
         self._start_workers(1)
 
     def _conclude(self, order: SaveOrder) -> None:
-        if order.is_complete and not order.cancelled:
+        if order.is_complete:
             self._orders.discard(order)
             order.done(order)
 
@@ -170,6 +188,11 @@ class Saver:
             return job.stored(await self._bring(job))
         except KlingOmniError as error:
             return job.failed(fresh(error))
+        except Exception as error:
+            kind = type(error).__name__
+            logger.warning("%s, unforeseen, with an image of task %r", kind, job.task_id)
+            logger.debug("it came from here", exc_info=True)
+            return job.failed(DownloadError(f"an unforeseen {kind}", reason="unforeseen"))
 
     async def _bring(self, job: SaveJob) -> Stored:
         """Find an image in its store, or bring it there.
@@ -212,7 +235,10 @@ class Saver:
 
 def _is_fresh(task: ImageTask, wall_s: float) -> bool:
     """Whether a task has only just succeeded; one without a time counts as such."""
-    return task.updated_at is None or wall_s - task.updated_at.timestamp() < FRESH_S
+    at = task.updated_at
+    if at is None:
+        return True
+    return wall_s - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() < FRESH_S
 
 
 def pause_before_retry(error: DownloadError, *, tries: int, is_fresh: bool) -> float | None:

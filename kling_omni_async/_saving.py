@@ -137,6 +137,11 @@ class SaveJob:
     scope: anyio.CancelScope | None = None
     retry: asyncio.TimerHandle | None = None
 
+    @property
+    def task_id(self) -> str:
+        """The id of the task that made it."""
+        return self.order.task.task_id
+
     def stored(self, stored: Stored) -> SavedImage:
         """Give the record of the image once it is in the store."""
         return SavedImage(
@@ -149,9 +154,9 @@ class SaveJob:
 
     def failed(self, error: KlingOmniError) -> KlingOmniError:
         """Say of an error which task and which image it is about."""
-        error.task_id = self.order.task.task_id
+        error.task_id = self.task_id
         if isinstance(error, DownloadError):
-            error.url = bare(self.url)
+            error.url = bare(str(self.url))  # a record made by hand may hold anything
         return error
 
 

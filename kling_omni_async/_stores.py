@@ -83,7 +83,7 @@ class LocalStore:
 
     def _get_ready(self) -> None:
         with told_as_ours(str(self.folder)):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make(self.folder)
             sweep(self.folder)
         self._ready = True
 
@@ -109,13 +109,13 @@ class LocalStore:
             StorageError: It cannot be made.
         """
         with told_as_ours(str(self.folder)):
-            return await in_thread(self._begin, stem)
+            return await in_thread(self._begin, stem, undo=Part.discard)
 
     def _begin(self, stem: str) -> Part:
         try:
             return Part(self.folder, stem)
         except FileNotFoundError:  # somebody has removed the directory meanwhile
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make(self.folder)
             return Part(self.folder, stem)
 
     async def keep(
@@ -128,10 +128,27 @@ class LocalStore:
         """
         path = self._path(stem, kind)
         await in_thread(_keep, part, content, path, overwrite)
+        if overwrite:
+            await in_thread(self._remove_others, stem, kind)
         return Stored(str(path), content.size, content.sha256, kind.content_type)
+
+    def _remove_others(self, stem: str, kind: ImageKind) -> None:
+        """Remove the image that was replaced, if it had another ending."""
+        for other in KINDS:
+            if other is not kind:
+                with told_as_ours(str(self.folder)):
+                    self._path(stem, other).unlink(missing_ok=True)
 
     def _path(self, stem: str, kind: ImageKind) -> Path:
         return self.folder / f"{stem}.{kind.ending}"
+
+
+def _make(folder: Path) -> None:
+    """Make a directory and those above it, and bring their names to the disk."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        _sync_folder(each.parent)
 
 
 def _stored(path: Path, kind: ImageKind) -> Stored:
@@ -195,7 +212,6 @@ def told_as_ours(target: str) -> Generator[None]:
     """Tell an error of the file system in our words."""
     try:
         yield
-    except OSError as error:
-        raise StorageError(
-            f"cannot store in {target}: {error.strerror or error}", reason="store"
-        ) from None
+    except (OSError, ValueError) as error:  # the latter for what no path can hold
+        text = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot store in {target}: {text}", reason="store") from None

@@ -119,16 +119,18 @@ class OutcomeStream(_Leavable):
             self._poller.abandon(self._batch)
 
     def _start(self) -> None:
+        if self._loop is asyncio.get_running_loop():
+            return  # what ended it since then is told behind what it holds
         poller = self._find_poller()
-        if self._poller is None:
-            self._poller = poller
-            self._loop = asyncio.get_running_loop()
-            poller.open_batch(self._batch)
+        self._poller = poller
+        self._loop = asyncio.get_running_loop()
+        poller.open_batch(self._batch)
 
     def __del__(self) -> None:
         """Drop the ids of a stream that nobody can read any more."""
         loop, poller = self._loop, self._poller
-        if loop is not None and poller is not None and not self._batch.closed:
+        unread = not self._batch.closed or bool(self._batch.orders)
+        if loop is not None and poller is not None and unread:
             call_soon(loop, poller.abandon, self._batch)
 
 
@@ -180,8 +182,8 @@ class TaskUpdates(_Leavable):
             self._poller.leave(self._ticket)
 
     def _start(self) -> WatchTicket:
-        poller = self._find_poller()
-        if self._ticket is None:
+        if self._ticket is None or self._loop is not asyncio.get_running_loop():
+            poller = self._find_poller()
             self._poller, self._loop = poller, asyncio.get_running_loop()
             added = poller.now() if self._called_at is None else self._called_at
             deadline = None if self._timeout is None else added + self._timeout

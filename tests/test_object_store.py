@@ -132,7 +132,7 @@ async def test_an_image_gets_its_key(cloud: MemoryStore, spool: Path, kind: Imag
     assert stored == Stored(key, len(file), digest_of(file), kind.content_type)
     assert await read(cloud, key) == file
     result = await cloud.get_async(key, options={"head": True})
-    assert result.attributes == {"Content-Type": kind.content_type, "sha256": digest_of(file)}
+    assert result.attributes == {"Content-Type": kind.content_type, "klingsha256": digest_of(file)}
     assert await store.find("1-0") == stored
     assert await store.find("1-1") is None
     assert files_in(spool) == []

@@ -134,10 +134,12 @@ async def test_the_counts_of_a_failed_save(comet_api: SimulatedCometAPI, tmp_pat
 
 async def test_a_store_that_fails(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
     """A store that takes nothing gives each outcome its error; the tasks are all there."""
-    (tmp_path / "file").write_text("mine")
     task_ids = [comet_api.create_task() for _ in range(3)]
     async with open_session(comet_api) as session:
-        outcomes = await all_of(session, task_ids, save_to=tmp_path / "file" / "below")
+        stream = session.poll(task_ids, save_to=tmp_path / "images")
+        (tmp_path / "images").touch()
+        outcomes = [outcome async for outcome in stream]
+    assert len(outcomes) == 3
     for outcome in outcomes:
         assert isinstance(outcome.error, StorageError)
         assert outcome.task is not None

@@ -276,13 +276,18 @@ async def test_a_store_that_is_none(comet_api: SimulatedCometAPI, tmp_path: Path
 
 
 async def test_a_folder_that_cannot_be_made(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
-    """A directory below a file is an error of the store, which names it."""
-    (tmp_path / "file").write_text("mine")
+    """A directory that something takes the place of is an error of the store, which names it."""
+    folder = tmp_path / "images"
     async with open_session(comet_api) as session:
-        task = await finished(session, comet_api)
-        with pytest.raises(StorageError, match=r"cannot store in .*file/below: Not a directory"):
-            await session.save(task, tmp_path / "file" / "below")
-    assert comet_api.image_requests == ()
+        first, second = [await finished(session, comet_api) for _ in range(2)]
+        await session.save(first, folder)
+        shutil.rmtree(folder)
+        folder.touch()
+        with pytest.raises(ConfigurationError, match="it is no directory"):
+            await KlingOmniSession("k").save(first, folder)
+        with pytest.raises(StorageError, match=r"cannot store in .*/images: Not a directory"):
+            await session.save(second, folder)
+    assert len(comet_api.image_requests) == 1
 
 
 # Redirects and private networks.
