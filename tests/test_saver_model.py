@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
@@ -494,7 +495,13 @@ class World:
         self._expect(took <= 8.5 * MOMENT_S, f"closing took {took} s")
 
     def _outsider(self, one: int, _two: int) -> None:
-        workers = [each for each in asyncio.all_tasks() if each.get_name().endswith(".save")]
+        # anyio warns of a task that is cancelled before its first step
+        workers = [
+            each
+            for each in asyncio.all_tasks()
+            if each.get_name().endswith(".save")
+            and inspect.getcoroutinestate(cast("Any", each.get_coro())) != inspect.CORO_CREATED
+        ]
         if workers:
             self.outsider = True
             workers[one % len(workers)].cancel()
