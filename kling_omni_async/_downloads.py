@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies_environment
 
 import aiohttp
@@ -227,6 +227,7 @@ class Downloader:
 def _parsed(url: str) -> URL:
     """Parse a URL without changing a byte of it."""
     try:
+        urlsplit(url)  # stricter with brackets
         parsed = URL(url, encoded=True)
         host, _ = parsed.host or "", parsed.port  # either may raise
         if ":" in host:

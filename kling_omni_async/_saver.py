@@ -20,7 +20,7 @@ from ._ids import shown
 from ._images import ImageKind, is_whole, kind_of, naming_kind
 from ._parts import Content, Part
 from ._records import ImageTask, SavedImage
-from ._saving import SaveJob, SaveOrder, bare
+from ._saving import SaveJob, SaveOrder
 from ._stores import Stored, told_as_ours
 from ._threads import MOST_THREADS, in_thread, own_threads
 from .errors import AssetExpiredError, DownloadError, KlingOmniError, StorageError, fresh
@@ -160,7 +160,7 @@ class Saver:
             return
         logger.info(
             "image %s of task %s: %s; once more in %.1f s",
-            bare(job.url),
+            job.shown_url,
             shown(job.task_id),
             result,
             pause_s,

@@ -142,6 +142,11 @@ class SaveJob:
         """The id of the task that made it."""
         return self.order.task.task_id
 
+    @property
+    def shown_url(self) -> str:
+        """The URL without what may be secret; a record made by hand may hold anything."""
+        return bare(str(self.url))
+
     def stored(self, stored: Stored) -> SavedImage:
         """Give the record of the image once it is in the store."""
         return SavedImage(
@@ -156,7 +161,7 @@ class SaveJob:
         """Say of an error which task and which image it is about."""
         error.task_id = self.task_id
         if isinstance(error, DownloadError):
-            error.url = bare(str(self.url))  # a record made by hand may hold anything
+            error.url = self.shown_url
         return error
 
 

@@ -394,3 +394,29 @@ def test_a_broken_obstore_is_no_missing_extra(
     monkeypatch.setattr(sys, "meta_path", [Lacking(missing)])
     with pytest.raises(ModuleNotFoundError):
         open_url("s3://bucket")
+
+
+@pytest.mark.parametrize("store", ["cloud", "disk"])
+async def test_an_overwritten_image_leaves_no_other(
+    store: str, request: pytest.FixtureRequest
+) -> None:
+    """If the new image has another ending, the old one goes: a later look finds the new one."""
+    remote = RemoteStore(request.getfixturevalue(store))
+    for file, kind in ((jpeg(), JPEG), (png(), PNG)):
+        part = await remote.begin("1-0")
+        part.write(file)
+        kept = await remote.keep(part, part.content(), "1-0", kind, overwrite=kind is PNG)
+        part.discard()
+    assert await remote.find("1-0") == kept
+    names = [each["path"] for each in request.getfixturevalue(store).list().collect()]
+    assert names == ["1-0.png"]
+
+
+async def test_a_store_that_cannot_remove(cloud: MemoryStore) -> None:
+    """A class of the caller's own without `delete_async` keeps what it has."""
+    remote = RemoteStore(Spy(cloud))
+    part = await remote.begin("1-0")
+    part.write(png())
+    kept = await remote.keep(part, part.content(), "1-0", PNG, overwrite=True)
+    part.discard()
+    assert await remote.find("1-0") == kept

@@ -365,6 +365,35 @@ async def test_leaving_behind_a_refused_key(comet_api: SimulatedCometAPI, tmp_pa
         assert names_in(tmp_path) == []
 
 
+async def test_dropping_behind_a_refused_key(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """A stream that nobody holds any more fetches nothing, also after its end is known."""
+    async with open_session(comet_api) as session:
+        stream, _ = await refused(comet_api, session, tmp_path)
+        await asyncio.sleep(70.0)
+        del stream
+        await asyncio.sleep(1.0)
+        assert names_in(tmp_path) == []
+        assert comet_api.image_requests[0].finished is not None
+
+
+async def test_streams_that_were_left_hold_nothing(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """What waits for a free place goes with its stream, though all places are busy."""
+    task_ids = [comet_api.create_task(duration=0.0) for _ in range(20)]
+    comet_api.fail_next_image(times=None, bytes_per_second=200.0)
+    async with (
+        open_session(comet_api, max_downloads=1, max_rate=None) as session,
+        session.poll(task_ids[:1], save_to=tmp_path) as first,
+    ):
+        await comet_api.wait_for_image_requests(1)
+        async with session.poll(task_ids[1:], save_to=tmp_path) as second:
+            await asyncio.sleep(5.0)
+            assert len(second.pending) == 19
+        assert len(session._poller._saver._waiting) == 0
+        assert len(first.pending) == 1
+
+
 async def test_the_error_of_an_input_comes_behind_the_images(
     comet_api: SimulatedCometAPI, tmp_path: Path
 ) -> None:

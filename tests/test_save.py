@@ -7,11 +7,14 @@ import hashlib
 import math
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Iterable
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import attrs
@@ -228,6 +231,20 @@ async def test_a_store_is_opened_once(comet_api: SimulatedCometAPI, tmp_path: Pa
         assert left.name not in names_in(tmp_path)
 
 
+async def test_an_overwritten_image_leaves_no_other(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """If the new image has another ending, the old one goes: a later run finds the new one."""
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        comet_api.fail_next_image(headers={"Content-Type": "image/webp"})
+        (old_one,) = await session.save(task, tmp_path)
+        (new_one,) = await session.save(task, tmp_path, overwrite=True)
+        assert (old_one.content_type, new_one.content_type) == ("image/webp", "image/png")
+        assert names_in(tmp_path) == [f"{task.task_id}-0.png"]
+        assert await session.save(task, tmp_path) == (new_one,)
+
+
 # What can be saved.
 
 
@@ -338,6 +355,12 @@ async def test_many_redirects_are_not(
         ("https://images.example:99999/x.png", "url"),
         ("https://[::1/x.png", "url"),
         ("https://bücher.example/x.png", "url"),
+        ("https://[x@[::1]/x.png", "url"),
+        ("https://[@[v1.example]/x.png", "url"),
+        ("https://%31%32%37.0.0.1/x.png", "url"),
+        ("https://\uff11\uff12\uff17.0.0.1/x.png", "url"),
+        ("https://127\u30020\u30020\u30021/x.png", "url"),
+        ("https://localhost%2e/x.png", "url"),
     ],
 )
 async def test_a_redirect_is_checked_like_the_first_url(
@@ -394,14 +417,15 @@ async def test_expired(status: int, comet_api: SimulatedCometAPI, tmp_path: Path
     assert len(comet_api.image_requests) == 1
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", ["as it came", "without", "without a zone"])
 async def test_a_404_of_a_new_image_is_tried_twice_more(
-    *, known: bool, comet_api: SimulatedCometAPI, tmp_path: Path
+    known: str, comet_api: SimulatedCometAPI, tmp_path: Path
 ) -> None:
     """A host that is not ready yet gets two more chances, a while apart."""
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api)
-        task = task if known else attrs.evolve(task, updated_at=None)
+        times = {"without": None, "without a zone": datetime.now(UTC).replace(tzinfo=None)}
+        task = attrs.evolve(task, updated_at=times.get(known, task.updated_at))
         comet_api.fail_next_image(task.task_id, times=2, status=404)
         assert await session.save(task, tmp_path)
         requests = comet_api.image_requests
@@ -582,7 +606,119 @@ async def test_a_pause_keeps_no_place_busy(comet_api: SimulatedCometAPI, tmp_pat
         assert await slow
 
 
+async def test_a_record_made_by_hand(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """What no answer can hold is an error of that image, and harms nobody else."""
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        odd = attrs.evolve(task, images=(TaskImage(url=cast("str", 5)),))
+        with pytest.raises(DownloadError) as caught:
+            await session.save(odd, tmp_path)
+        assert (caught.value.url, caught.value.transient) == ("5", True)
+        comet_api.expire_images(task.task_id)
+        with pytest.raises(AssetExpiredError):
+            await session.save(attrs.evolve(task, updated_at=datetime(1, 1, 1)), tmp_path)  # noqa: DTZ001 - the point
+        assert not session.closed
+
+
+async def test_the_unforeseen_is_an_error_of_its_image(
+    comet_api: SimulatedCometAPI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A defect of ours with one image ends neither the session nor other images."""
+
+    def break_down(*_: object) -> None:
+        raise LookupError("https://images.example/?signature=secret")
+
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        with monkeypatch.context() as patch:
+            patch.setattr("kling_omni_async._saver.naming_kind", break_down)
+            with pytest.raises(DownloadError, match="an unforeseen LookupError") as caught:
+                await session.save(task, tmp_path)
+        assert (caught.value.reason, caught.value.transient) == ("unforeseen", False)
+        assert await session.save(task, tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("LookupError, unforeseen, with an image of task")
+    assert "secret" not in caplog.text
+
+
 # Lifetimes.
+
+
+async def test_calls_are_served_in_turn(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """Of many calls the first is the first to end."""
+    async with open_session(comet_api, max_downloads=1) as session:
+        tasks = [await finished(session, comet_api) for _ in range(5)]
+        ended: list[str] = []
+
+        async def save(task: ImageTask) -> None:
+            await session.save(task, tmp_path)
+            ended.append(task.task_id)
+
+        await asyncio.gather(*map(save, tasks))
+    assert ended == [task.task_id for task in tasks]
+
+
+async def test_closing_does_not_work_through_the_queue(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """Also where every image is there already, so that no network would notice the end."""
+    async with open_session(comet_api, max_downloads=1) as session:
+        task = await finished(session, comet_api)
+        await session.save(task, tmp_path)
+        calls = [asyncio.create_task(session.save(task, tmp_path)) for _ in range(50)]
+        await asyncio.wait([calls[0]])
+        await session.aclose()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(result, SessionClosedError) for result in results) >= 45
+
+
+async def test_a_caller_lends_no_context(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """What a caller has set for its own task is not there where images are fetched."""
+    seen: list[str] = []
+    mine = ContextVar("mine", default="nothing")
+
+    class Store:
+        async def get_async(self, path: str, *, options: None = None) -> object:
+            seen.append(mine.get())
+            raise LookupError(path)
+
+        async def put_async(self, path: str, file: Path) -> object:
+            raise AssertionError(path, file)
+
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        mine.set("a secret")
+        with pytest.raises(StorageError):
+            await session.save(task, Store())
+    assert set(seen) == {"nothing"}
+
+
+async def test_slow_names_keep_nobody_waiting(
+    comet_api: SimulatedCometAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS of image hosts has threads of its own: those of the loop stay free."""
+    answered = threading.Event()
+
+    def wait(*_: Any, **__: Any) -> None:
+        answered.wait(10.0)
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    async with open_session(comet_api, max_rate=None) as session:  # while threads work, the
+        task = await finished(session, comet_api)  # clock of these tests stands still
+        images = tuple(TaskImage(url=f"https://{n}.example/1.png", index=n) for n in range(8))
+        monkeypatch.setattr(socket, "getaddrinfo", wait)
+        saving = asyncio.create_task(session.save(attrs.evolve(task, images=images), tmp_path))
+        await asyncio.sleep(0)
+        for _ in range(20):
+            assert await asyncio.to_thread(int, 7) == 7
+        assert not answered.is_set()
+        assert (await session.query(task.task_id)).images
+        answered.set()
+        with pytest.raises(DownloadError, match="dns"):
+            await saving
 
 
 async def test_cancelling_leaves_nothing(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:

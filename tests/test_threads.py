@@ -50,3 +50,39 @@ async def test_a_cancelled_scope_waits_for_the_end() -> None:
     go_on.set()
     await running
     assert done == ["work"]
+
+
+async def test_a_cancelled_task_waits_for_the_end() -> None:
+    """A task's own cancellation, as of a time-out, comes out when the thread has let go."""
+    go_on, undone = threading.Event(), list[int]()
+
+    def work() -> int:
+        assert go_on.wait(30)
+        return 7
+
+    running = asyncio.create_task(in_thread(work, undo=undone.append))
+    await now_waiting()
+    running.cancel()
+    await now_waiting(20)
+    assert not running.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert undone == [7]
+
+
+async def test_an_error_of_work_that_was_cancelled() -> None:
+    """Nobody is told of an error that comes after the cancellation, the loop's handler neither."""
+    go_on = threading.Event()
+
+    def work() -> None:
+        assert go_on.wait(30)
+        raise LookupError
+
+    running = asyncio.create_task(in_thread(work))
+    await now_waiting()
+    running.cancel()
+    await now_waiting()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
