@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import re
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -27,6 +30,7 @@ PIECES_AT_A_TIME: Final = 2
 """Of one upload: with eight images on their way at most 80 MiB are held."""
 
 _DIGEST = "klingsha256"  # letters and digits: some stores take no others
+_REST_S = 0.05
 _LONGEST_TEXT = 400
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
@@ -44,6 +48,7 @@ class RemoteStore:
         prefix: object = getattr(store, "prefix", None)  # obstore's own local store has a path
         self._prefix = f"{prefix}/" if prefix and isinstance(prefix, str | Path) else ""
         self._spool = Path(tempfile.gettempdir())
+        _exit_after_obstore()
         self._ready = False
 
     def __repr__(self) -> str:
@@ -141,6 +146,16 @@ class RemoteStore:
             chunk_size=PIECE_BYTES,
             max_concurrency=PIECES_AT_A_TIME,
         )
+
+
+@cache
+def _exit_after_obstore() -> None:
+    """Let obstore's threads come to rest before Python ends, once for all stores.
+
+    They release what they hold of Python a little after an answer is there; if that falls into
+    the end of Python, they abort the process (PyO3/pyo3-async-runtimes#40).
+    """
+    atexit.register(time.sleep, _REST_S)
 
 
 @contextmanager

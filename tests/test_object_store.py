@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import hashlib
 import os
 import stat
@@ -20,7 +21,7 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 
 from kling_omni_async import ConfigurationError, StorageError
 from kling_omni_async._images import JPEG, KINDS, PNG, ImageKind
-from kling_omni_async._object_store import RemoteStore, open_url
+from kling_omni_async._object_store import RemoteStore, _exit_after_obstore, open_url
 from kling_omni_async._parts import STALE_S
 from kling_omni_async._stores import Stored
 
@@ -420,3 +421,13 @@ async def test_a_store_that_cannot_remove(cloud: MemoryStore) -> None:
     kept = await remote.keep(part, part.content(), "1-0", PNG, overwrite=True)
     part.discard()
     assert await remote.find("1-0") == kept
+
+
+def test_the_end_of_python_waits_for_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that used an object store rests once before it ends, however many there were."""
+    registered: list[tuple[object, ...]] = []
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
+    _exit_after_obstore.cache_clear()
+    for _ in range(3):
+        RemoteStore(MemoryStore())
+    assert registered == [(time.sleep, 0.05)]
