@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from inspect import isasyncgen
 from random import Random
 from typing import Final, Protocol, cast
 
@@ -17,7 +16,7 @@ import attrs
 from anyio.abc import TaskGroup
 
 from ._batch import Batch
-from ._ids import require_str
+from ._inputs import Reader
 from ._judge import Reply
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy
@@ -25,13 +24,10 @@ from ._records import ImageTask
 from ._saver import Fetcher, Saver
 from ._saving import SaveOrder, SavePlan
 from ._timers import NEVER
-from ._waiting import End, Ending, Entry, Result, Ticket, resolve
+from ._waiting import End, Entry, Result, Ticket, resolve
 from ._watchlist import Watchlist
 from ._wire import Answer, read_answer
-from .errors import InvalidTaskIdError, KlingOmniError, SessionClosedError
-
-SLICE_S: Final = 0.01
-"""How long one piece of a long job may hold the loop, in s."""
+from .errors import KlingOmniError, SessionClosedError
 
 _SAVE_NAME: Final = "kling_omni_async.save"
 
@@ -75,8 +71,11 @@ class Poller:
         self._transport = transport
         self._wall_clock = wall_clock
         self._watchlist = Watchlist(policy, rng)
-        self._saver = Saver(fetcher, most=policy.max_downloads, rng=rng, wall_clock=wall_clock)
         self._wake = asyncio.Event()
+        self._reader = Reader(
+            self._watchlist, now=self.now, attend=self._attend, wake=self._wake.set
+        )
+        self._saver = Saver(fetcher, most=policy.max_downloads, rng=rng, wall_clock=wall_clock)
         self._parked: list[asyncio.Future[Entry]] = []
         self._unfed: list[Batch] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -198,11 +197,11 @@ class Poller:
     def _start_chores(self, workers: TaskGroup) -> None:
         for batch in self._unfed:
             if not batch.closed:  # it may have been left before the loop came round
-                workers.start_soon(self._feed, batch, name="kling_omni_async.feed")
+                workers.start_soon(self._reader.feed, batch, name="kling_omni_async.feed")
         self._unfed.clear()
         while self._watchlist.unswept:
             batch = self._watchlist.unswept.popleft()
-            workers.start_soon(self._sweep, batch, name="kling_omni_async.sweep")
+            workers.start_soon(self._reader.sweep, batch, name="kling_omni_async.sweep")
 
     def _ended(self, owner: asyncio.Task[None]) -> None:
         """Tell all who wait why there will be nothing more."""
@@ -296,94 +295,6 @@ class Poller:
             attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed),
         )
         self._watchlist.complete_if_done(batch)
-
-    # Inputs.
-
-    async def _feed(self, batch: Batch) -> None:
-        """Read a stream's input to its end."""
-        reason: Ending | None = None
-        with anyio.CancelScope() as batch.feeding:
-            reason = await self._read(batch)
-        self._input_ended(batch, reason)
-
-    def _input_ended(self, batch: Batch, reason: Ending | None) -> None:
-        batch.input_ended(reason)
-        if isinstance(reason, InvalidTaskIdError):
-            batch.close(End(reason))  # a defect of the caller's: say so at once
-            self._watchlist.close_batch(batch)
-        self._watchlist.complete_if_done(batch)
-        self._wake.set()
-
-    async def _read(self, batch: Batch) -> Exception | None:
-        """Read an input; gives the exception that it raised, if any."""
-        try:
-            if isinstance(batch.source, AsyncIterable):
-                await self._read_feed(batch, batch.source)
-            else:
-                await self._read_whole(batch, batch.source)
-        except asyncio.CancelledError:
-            if _is_cancelled():
-                raise
-            return RuntimeError("the input of task ids was cancelled from within")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
-            return error
-        return None
-
-    async def _read_whole(self, batch: Batch, source: Iterable[str]) -> None:
-        slices = Slices()
-        self._watchlist.being_read += 1
-        try:
-            for task_id in source:
-                self._watchlist.admit(batch, require_str(task_id), self.now(), endless=False)
-                if slices.is_over():
-                    self._attend()
-                    await slices.give_way()
-        finally:
-            self._watchlist.being_read -= 1
-
-    async def _read_feed(self, batch: Batch, source: AsyncIterable[str]) -> None:
-        slices = Slices()
-        try:
-            async for task_id in source:
-                self._watchlist.admit(batch, require_str(task_id), self.now(), endless=True)
-                self._attend()
-                if slices.is_over():
-                    await slices.give_way()
-        finally:
-            if isasyncgen(source):
-                await source.aclose()
-
-    async def _sweep(self, batch: Batch) -> None:
-        """Let the tickets of a closed stream go, in slices."""
-        slices = Slices()
-        for task_id in tuple(batch.pending):
-            self._watchlist.leave_one_of(batch, task_id)
-            if slices.is_over():
-                await slices.give_way()
-
-
-class Slices:
-    """Work cut into pieces of `SLICE_S`, measured in real time also on a virtual clock."""
-
-    __slots__ = ("_until",)
-
-    def __init__(self) -> None:
-        self._until = time.perf_counter() + SLICE_S
-
-    def is_over(self) -> bool:
-        """Whether it is another task's turn."""
-        return time.perf_counter() >= self._until
-
-    async def give_way(self) -> None:
-        """Let the loop run once."""
-        await asyncio.sleep(0)
-        self._until = time.perf_counter() + SLICE_S
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody asked the running task to end, and not only what it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def closed_error() -> SessionClosedError:

@@ -295,7 +295,7 @@ class PollerMachine(RuleBasedStateMachine):
         finale: str,
     ) -> None:
         # Slices are cut by real time, which would make one plan run in two ways: all or none.
-        self.patch.setattr("kling_omni_async._poller.SLICE_S", slice_s)
+        self.patch.setattr("kling_omni_async._inputs.SLICE_S", slice_s)
         self.policy = policy
         self.finale = finale
         self.setup = Setup(policy.interval[0])
@@ -1011,7 +1011,7 @@ async def test_long_work_is_cut_into_slices(
     feeds: bool,  # noqa: FBT001 - two kinds of input
 ) -> None:
     """Other tasks have a turn while many ids are read, and while they are let go."""
-    monkeypatch.setattr("kling_omni_async._poller.SLICE_S", -1.0)
+    monkeypatch.setattr("kling_omni_async._inputs.SLICE_S", -1.0)
     session, _, inside = new_session(("pending", 0.0, 1))
     ids = [f"id-{number}" for number in range(50)]
     async with session:
