@@ -12,7 +12,7 @@ import anyio
 from ._judge import Judgement
 from ._outcome import Progress, TaskOutcome
 from ._saving import SaveOrder, SavePlan
-from ._timers import Timed
+from ._timers import NEVER, Timed
 from ._waiting import End, Ending, Entry, Ticket
 from .errors import TaskFailedError
 
@@ -33,7 +33,11 @@ class BatchTicket(Ticket):
     must_query = True
 
     def __init__(self, batch: Batch, *, added: float) -> None:
-        super().__init__(added=added, deadline=None)
+        self.when = NEVER  # not by way of two base classes: there may be a million of them
+        self.entry = None
+        self.added = added
+        self.deadline = None
+        self.queries_before = 0
         self.batch = batch
 
     @property
@@ -145,7 +149,7 @@ class Batch(Timed):
             endless: Whether the input is a feed, where an id that was handed out may come
                 again; otherwise all repeats are dropped.
         """
-        if task_id in self.pending or (not endless and task_id in self._seen):
+        if task_id in (self.pending if endless else self._seen):
             return False
         if not endless:
             self._seen.add(task_id)

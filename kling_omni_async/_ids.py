@@ -10,6 +10,7 @@ from .errors import InvalidTaskIdError
 MAX_ID_LENGTH = 512
 """Far above real ids: 18 digits, base64-like text, or ``task_`` and 32 characters (seen)."""
 
+_PLAIN = re.compile(rf"[A-Za-z0-9_=+-]{{1,{MAX_ID_LENGTH}}}")
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,2}(?:[/\\]|$)")
 
 
@@ -63,6 +64,8 @@ def _hint(task_id: object) -> str:
 
 def id_fault(task_id: str) -> InvalidTaskIdError | None:
     """Give the error for an id that cannot be sent, or None for a good one."""
+    if _PLAIN.fullmatch(task_id):
+        return None  # nearly all of them, at half the price
     if (fault := _fault_of(task_id)) is None:
         return None
     return InvalidTaskIdError(f"task id {shown(task_id)} {fault}", task_id=task_id)

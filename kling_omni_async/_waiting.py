@@ -9,7 +9,7 @@ import attrs
 
 from ._judge import Judgement, Reply
 from ._records import ImageTask, TaskStatus
-from ._timers import Timed
+from ._timers import NEVER, Timed
 from .errors import KlingOmniError, TaskFailedError, fresh
 
 Ending = BaseException
@@ -56,7 +56,7 @@ class Ticket(Timed):
     """Whether at least one query has to be completed before a time-out."""
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
-        super().__init__()
+        self.when = NEVER
         self.entry: Entry | None = None
         self.added = added
         self.deadline = deadline
@@ -168,7 +168,7 @@ class Entry(Timed):
     )
 
     def __init__(self, task_id: str) -> None:
-        super().__init__()
+        self.when = NEVER
         self.task_id = task_id
         self.started: float | None = None
         self.probe = False
