@@ -76,7 +76,7 @@ class Part:
     """
 
     def __init__(self, folder: Path, stem: str, *, mode: int = 0o666) -> None:
-        self.path = folder / f".{stem}.{secrets.token_hex(4)}.kling-part"
+        self.path: Path = folder / f".{stem}.{secrets.token_hex(4)}.kling-part"
         self._file = open(os.open(self.path, _FLAGS, mode), "wb", buffering=0)  # noqa: PTH123, SIM115 - Path.open knows no mode
         self._summary = Summary()
 

@@ -191,9 +191,9 @@ class SaveOrder:
         self.plan = plan
         self.done = done
         self.abort = abort
-        self.cancelled = False
+        self.cancelled: bool = False
         numbers = image_numbers(task.images)
-        self.jobs = [
+        self.jobs: list[SaveJob] = [
             self._job(image, number) for image, number in zip(task.images, numbers, strict=True)
         ]
 

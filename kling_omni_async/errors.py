@@ -288,7 +288,7 @@ class DownloadError(KlingOmniError):
         self.url = url
         self.http_status = http_status
         self.reason = reason
-        self.transient = reason in _PASSING or (
+        self.transient: bool = reason in _PASSING or (
             reason == "http" and http_status is not None and _may_pass(http_status)
         )
 
