@@ -662,7 +662,7 @@ def run(plan: list[Step], most: int, seed: int, *, debug: bool = False) -> None:
 
 
 @settings(
-    max_examples=100,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
