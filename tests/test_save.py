@@ -592,6 +592,22 @@ async def test_only_so_many_at_a_time(comet_api: SimulatedCometAPI, tmp_path: Pa
     assert len(names_in(tmp_path)) == 16
 
 
+async def test_the_state_of_saving_in_one_line(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """The repr of what saves tells what it has to do."""
+    async with open_session(comet_api, max_downloads=2) as session:
+        saver = session._poller._saver
+        assert repr(saver) == "<Saver orders=0 workers=0>"
+        tasks = [await finished(session, comet_api) for _ in range(3)]
+        comet_api.fail_next_image(times=None, delay=1.0)
+        saving = [asyncio.create_task(session.save(task, tmp_path)) for task in tasks]
+        await comet_api.wait_for_image_requests(2)
+        assert repr(saver) == "<Saver orders=3 workers=2>"
+        await asyncio.gather(*saving)
+        assert repr(saver) == "<Saver orders=0 workers=0>"
+
+
 async def test_a_pause_keeps_no_place_busy(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
     """While one image waits for its next try, others are fetched."""
     async with open_session(comet_api, max_downloads=1) as session:
