@@ -62,9 +62,9 @@ def measure(*, ids: int = 1000, rounds: int = 3, low: float = 20.0, high: float 
         )
     seconds = rounds * (low + high) / 2
     how = (
-        f"{rounds} rounds, {seconds:g} s of real time; each answer takes {LATENCY_S * 1e3:g} ms. The "
-        "server counts the connections that it ever accepted, the client the most queries that it "
-        "had in flight at once."
+        f"{rounds} rounds, {seconds:g} s of real time; each answer takes {LATENCY_S * 1e3:g} ms. "
+        "The server counts the connections that it ever accepted, the client the most queries that "
+        "it had in flight at once."
     )
     return Group("Connections", how, rows)
 

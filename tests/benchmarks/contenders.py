@@ -146,10 +146,11 @@ Contender = Callable[[str], Any]
 
 def cpu_us_each(contender: Contender, base_url: str, count: int) -> float:
     """Give the CPU time of this process for each query, over connections that are open."""
-    return asyncio.run(_cpu_us_each(contender, base_url, count))
+    return asyncio.run(cpu_us_each_in(contender, base_url, count))
 
 
-async def _cpu_us_each(contender: Contender, base_url: str, count: int) -> float:
+async def cpu_us_each_in(contender: Contender, base_url: str, count: int) -> float:
+    """Give the same in a loop that runs."""
     ids = task_ids(DONE, count, first=WARM_UP)
     async with contender(base_url) as run:
         await run(task_ids(DONE, WARM_UP))

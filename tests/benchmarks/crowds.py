@@ -1,7 +1,7 @@
 """What a crowd costs those who come: adding ids, and a newcomer's first query beside a crowd.
 
-Run as ``python -m tests.benchmarks.crowds [--ids N] [--rounds N]``. Adding is CPU time; the newcomer
-is timed by the clock, from the call to the answer, as its caller sees it.
+Run as ``python -m tests.benchmarks.crowds [--ids N] [--rounds N]``. Adding is CPU time; the
+newcomer is timed by the clock, from the call to the answer, as its caller sees it.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 
 from .answers import API_KEY, DONE, OPEN, task_ids
 from .canned import all_added
-from .processes import in_fresh_process, running_server
+from .processes import fresh, running_server
 from .tables import Group, alternate, as_markdown, quantile, row
 
 MOST_US: Final = 4.0
 MOST_S: Final = 1.0
 PAUSE_S: Final = 0.5
 HOW: Final = (
-    "The ids come from a list, all at once. Adding is the CPU time until all are read, with what the "
-    "session did meanwhile. A newcomer is a call of `wait`, or a `poll` of one id, for a task that "
-    "is finished, while the crowd is waiting for its first queries: the time from the call to the "
+    "The ids come from a list, all at once. Adding is the CPU time until all are read, with what "
+    "the session did meanwhile. A newcomer is a call of `wait`, or a `poll` of one id, for a task "
+    "that is finished, while the crowd is waiting for its first queries: the time from the call to the "
     "result, at the 99th percentile of a run."
 )
 
@@ -35,7 +34,7 @@ HOW: Final = (
 def measure(*, ids: int = 100_000, rounds: int = 5, newcomers: int = 10) -> Group:
     """Add ids, then come to them as a newcomer."""
     with running_server() as base_url:
-        block = partial(in_fresh_process, come, base_url, ids, newcomers)
+        block = fresh(come, base_url, ids, newcomers)
         found = alternate({"": block}, rounds)[""]
     policy = "default (`max_rate=100`)"
     adding = [us for us, _, _ in found]

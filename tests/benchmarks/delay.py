@@ -1,8 +1,8 @@
 """From the end of a task to its delivery, beside a simulation that is nothing but the rule.
 
-Run as ``python -m tests.benchmarks.delay [--ids N] [--rounds N]``. The library polls the simulator over
-real sockets on a clock that jumps, so no query takes time; the direct simulation draws the same
-durations and pauses without any of the library's code.
+Run as ``python -m tests.benchmarks.delay [--ids N] [--rounds N]``. The library polls the simulator
+over real sockets on a clock that jumps, so no query takes time; the direct simulation draws the
+same durations and pauses without any of the library's code.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from functools import partial
 from random import Random
 from statistics import fmean
 from typing import Final
@@ -20,9 +19,9 @@ import attrs
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async.simulator import SimulatedCometAPI
+from tests.virtual_clock import VirtualClockLoop
 
-from ..virtual_clock import VirtualClockLoop
-from .processes import in_fresh_process
+from .processes import fresh
 from .tables import Group, Row, alternate, as_markdown, ratios, row
 
 IMAGE_S: Final = (24.0, 41.0)
@@ -32,18 +31,18 @@ INTERVAL: Final = (20.0, 30.0)
 MOST_OFF: Final = 0.03
 POLICY: Final = "`interval=(20, 30)`, `max_rate=None`"
 HOW: Final = (
-    "Tasks as they were seen: 24 to 41 s for an image, and one in ten is refused after 1.7 s. All are "
-    "polled from their creation on. The mean time from the end of a task to its outcome, on a clock "
-    "on which queries take no time, against a loop of a few lines that asks at once and then after "
-    "each pause."
+    "Tasks as they were seen: 24 to 41 s for an image, and one in ten is refused after 1.7 s. All "
+    "are polled from their creation on. The mean time from the end of a task to its outcome, on a "
+    "clock on which queries take no time, against a loop of a few lines that asks at once and then "
+    "after each pause."
 )
 
 
 def measure(*, ids: int = 10_000, rounds: int = 5) -> Group:
     """Compare the delays of both."""
     blocks = {
-        "library": partial(in_fresh_process, by_library, ids),
-        "direct": partial(in_fresh_process, directly, ids),
+        "library": fresh(by_library, ids),
+        "direct": fresh(directly, ids),
     }
     found = alternate(blocks, rounds)
     off = [ratio - 1 for ratio in ratios(found["library"], found["direct"])]

@@ -1,7 +1,7 @@
 """CPU for each query beside few and beside very many watched ids, in alternating blocks.
 
-Run as ``python -m tests.benchmarks.growth [--ids N N …] [--rounds N] [--seconds S]``. Both crowds are
-asked at the same pace, which stretches their pauses, so that only their size differs.
+Run as ``python -m tests.benchmarks.growth [--ids N N …] [--rounds N] [--seconds S]``. All crowds
+are asked at the same pace, which stretches their pauses: only their size differs.
 """
 
 from __future__ import annotations
@@ -11,20 +11,18 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 
 from .answers import API_KEY, OPEN, task_ids
 from .canned import all_added
-from .processes import in_fresh_process, running_server, stats
-from .tables import Group, alternate, as_markdown, ratios, row
+from .processes import fresh, running_server, stats
+from .tables import Group, Row, alternate, as_markdown, ratios, row
 
 RATE: Final = 1000.0
 INTERVAL: Final = (0.2, 0.3)
 MOST: Final = 1.2
-SETTLING_S: Final = 2.0
 POLICY: Final = "`max_rate=1000`, pauses stretched to fit"
 
 
@@ -33,32 +31,27 @@ def measure(
 ) -> Group:
     """Compare the crowds; the first is the measure of the others."""
     with running_server() as base_url:
-        blocks = {
-            count: partial(in_fresh_process, cpu_us_each, base_url, count, seconds)
-            for count in ids
-        }
+        blocks = {count: fresh(cpu_us_each, base_url, count, seconds) for count in ids}
         found = alternate(blocks, rounds)
     least = min(ids)
     rows = [
         row(f"{count:,} ids watched", found[count], policy=POLICY, unit=" µs", digits=0)
         for count in ids
     ]
-    rows += [
-        row(
-            *(f"{count:,} ids against {least:,}", ratios(found[count], found[least])),
-            **{"policy": POLICY, "unit": " ×", "most": MOST},
-        )
-        for count in ids
-        if count > least
-    ]
+    rows += [_against(least, count, found) for count in ids if count > least]
     return Group("Growth", _how(seconds), rows)
+
+
+def _against(least: int, count: int, found: dict[int, list[float]]) -> Row:
+    title = f"{count:,} ids against {least:,}"
+    return row(title, ratios(found[count], found[least]), policy=POLICY, unit=" ×", most=MOST)
 
 
 def _how(seconds: float) -> str:
     return (
         f"CPU time for each query over {seconds:g} s at {RATE:,.0f} queries/s, once all ids are "
-        f"read and {SETTLING_S:g} s have gone by. At an even pace each query has a timer and a pass "
-        "of the loop to itself, so it costs more than in the first table."
+        f"read and {seconds / 2:g} s have gone by. At an even pace each query has a timer and a "
+        "pass of the loop to itself, so it costs more than in the first table."
     )
 
 
@@ -70,14 +63,16 @@ def cpu_us_each(base_url: str, count: int, seconds: float) -> float:
 async def _cpu_us_each(base_url: str, count: int, seconds: float) -> float:
     policy = PollPolicy(interval=INTERVAL, max_rate=RATE, timeout=None)
     ids = task_ids(OPEN, count)
-    async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
-        async with session.poll(ids) as stream:
-            await all_added(stream, count)
-            await asyncio.sleep(SETTLING_S)
-            before, began = stats(base_url)["queries"], time.process_time()
-            await asyncio.sleep(seconds)
-            spent = time.process_time() - began
-            queries = stats(base_url)["queries"] - before
+    async with (
+        KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session,
+        session.poll(ids) as stream,
+    ):
+        await all_added(stream, count)
+        await asyncio.sleep(seconds / 2)
+        before, began = stats(base_url)["queries"], time.process_time()
+        await asyncio.sleep(seconds)
+        spent = time.process_time() - began
+        queries = stats(base_url)["queries"] - before
     return spent / queries * 1e6
 
 

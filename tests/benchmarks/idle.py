@@ -1,7 +1,7 @@
 """Wake-ups of a loop with nothing due, counted at its selector.
 
-Run as ``python -m tests.benchmarks.idle [--ids N] [--seconds S] [--rounds N]``. All ids were answered
-over real connections, whose own timers are in the figure.
+Run as ``python -m tests.benchmarks.idle [--ids N] [--seconds S] [--rounds N]``. All ids were
+answered over real connections, whose own timers are in the figure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What ``import kling_omni_async`` costs beyond the libraries that it stands on.
 
-Run as ``python -m tests.benchmarks.imports [--rounds N]``. Those libraries are imported first, so that
-the cumulative time of the package in ``-X importtime`` is its own.
+Run as ``python -m tests.benchmarks.imports [--rounds N]``. Those libraries are imported first, so
+that the cumulative time of the package in ``-X importtime`` is its own.
 """
 
 from __future__ import annotations

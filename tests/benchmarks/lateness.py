@@ -1,7 +1,7 @@
 """How late queries start, in real time: the loop's time at a start against the time that was due.
 
-Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--low S] [--high S]``. Two hooks
-look on: one notes the time for which the schedule puts an id down, one the time at which the
+Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--low S] [--high S]``. Two
+hooks look on: one notes the time for which the schedule puts an id down, one the time at which the
 transport is asked for it. What the kernel and the server add comes later and is not in the figure.
 """
 
@@ -102,7 +102,10 @@ def measure(
     policy = f"`interval=({low:g}, {high:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
     late = found.late_ms or [0.0]
     rows = [
-        *(_late(late, share, policy, most) for share, most in ((0.5, MOST_P50_MS), (0.99, MOST_P99_MS))),
+        *(
+            _late(late, share, policy, most)
+            for share, most in ((0.5, MOST_P50_MS), (0.99, MOST_P99_MS))
+        ),
         _late(late, 0.999, policy, None),
         _late(late, 1.0, policy, None),
         Row(
@@ -126,10 +129,10 @@ def _late(late: list[float], share: float, policy: str, most: float | None) -> R
 
 def _how(seconds: float) -> str:
     return (
-        f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids come "
-        "from a feed that spreads them over one mean pause, as tasks that are created over time do. "
-        "Lateness is the loop's time at the start of a query less the time for which the schedule "
-        "had put it down."
+        f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids "
+        "come from a feed that spreads them over one mean pause, like tasks that are created over "
+        "time. Lateness is the loop's time at the start of a query less the time for which the "
+        "schedule had put it down."
     )
 
 

@@ -1,7 +1,7 @@
 """Memory for each watched id: resident memory before and after, in a fresh process for each size.
 
-Run as ``python -m tests.benchmarks.memory [--ids N …] [--rounds N]``. The ids themselves exist before
-the first reading. Each has had an answer at the last reading, and so has what is kept of it.
+Run as ``python -m tests.benchmarks.memory [--ids N …] [--rounds N]``. The ids themselves exist
+before the first reading. Each has had an answer at the last reading, and so has what is kept of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import gc
 import sys
 from collections.abc import Sequence
-from functools import partial
 from random import Random
 from typing import Final
 
@@ -20,7 +19,7 @@ from kling_omni_async._wire import read_answer
 
 from .answers import OPEN, task_ids
 from .canned import CannedTransport, new_session, until
-from .processes import in_fresh_process, resident_bytes
+from .processes import fresh, resident_bytes
 from .tables import Group, Row, alternate, as_markdown, row
 
 INTERVAL: Final = (600.0, 900.0)
@@ -30,8 +29,8 @@ MOST_MB: Final = 1000.0
 POLICY: Final = "`interval=(600, 900)`, `max_rate=None`, answers from memory"
 
 HOW: Final = (
-    "Resident memory after each id has had one answer (252 bytes, not finished, kept as bytes), less "
-    "that before, in which the id strings already are. Answers come from memory, so that no "
+    "Resident memory after each id has had one answer (252 bytes, not finished, kept as bytes), "
+    "less that before, in which the id strings already are. Answers come from memory, so that no "
     "connection is in the figure; all else is as in a program. (b) keeps no answer, only its "
     "coroutine, its task and its timer."
 )
@@ -42,8 +41,8 @@ def measure(*, ids: Sequence[int] = (10_000, 100_000, MANY), rounds: int = 5) ->
     rows: list[Row] = []
     for count in ids:
         blocks = {
-            "library": partial(in_fresh_process, watched, count),
-            "rival": partial(in_fresh_process, slept, count),
+            "library": fresh(watched, count),
+            "rival": fresh(slept, count),
         }
         if count >= MANY:
             del blocks["rival"]
@@ -55,13 +54,11 @@ def measure(*, ids: Sequence[int] = (10_000, 100_000, MANY), rounds: int = 5) ->
 def _rows(found: dict[str, list[tuple[float, float]]], count: int) -> list[Row]:
     each = [grown for grown, _ in found["library"]]
     held = [mb for _, mb in found["library"]]
-    title = f"{count:,} ids"
+    title, most = f"{count:,} ids", MOST_MB if count >= MANY else None
     rows = [
         row(f"each of {title}", each, policy=POLICY, unit=" B", digits=0, most=MOST_BYTES_EACH),
         row(
-            *(f"the whole process with {title}", held),
-            **{"policy": POLICY, "unit": " MB", "digits": 0},
-            most=MOST_MB if count >= MANY else None,
+            f"the whole process with {title}", held, policy=POLICY, unit=" MB", digits=0, most=most
         ),
     ]
     if "rival" in found:

@@ -51,6 +51,11 @@ def in_fresh_process(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
         return pool.submit(function, *args, **kwargs).result()
 
 
+def fresh(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+    """Make a block of such a call."""
+    return lambda: in_fresh_process(function, *args, **kwargs)
+
+
 def resident_bytes() -> int:
     """Give the memory that this process holds now."""
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])

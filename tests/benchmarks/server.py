@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         """Keep the way back."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Count what is left."""
         self._state.open -= self._counted
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from statistics import median
 from typing import Final
 
 from . import contenders
 from .contenders import IN_FLIGHT, Contender, cpu_us_each, optional
-from .processes import in_fresh_process, running_server
+from .processes import fresh, running_server
 from .tables import Group, Row, alternate, as_markdown, ratios, row
 
 SLOW_SHARE: Final = 5
@@ -39,7 +38,7 @@ def measure(*, ids: int = 20_000, rounds: int = 5) -> Group:
     }
     with running_server() as base_url:
         blocks = {
-            name: partial(in_fresh_process, cpu_us_each, contender, base_url, ids // share)
+            name: fresh(cpu_us_each, contender, base_url, ids // share)
             for name, (contender, share) in known.items()
         }
         found = alternate(blocks, rounds)
