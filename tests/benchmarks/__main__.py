@@ -1,8 +1,8 @@
 """Runs all benchmarks, prints their tables and writes a page of them.
 
 Run as ``python -m tests.benchmarks [--quick] [--out FILE]``, or by ``nox -s bench``; about a
-quarter of an hour. ``--quick`` only proves that everything runs, in seconds, and writes a page only where
-``--out`` says so.
+quarter of an hour. ``--quick`` only proves that everything runs, in seconds, and writes a page only
+where ``--out`` says so.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ PAUSE_S: Final = 0.5
 HOW: Final = (
     "The ids come from a list, all at once. Adding is the CPU time until all are read, with what "
     "the session did meanwhile. A newcomer is a call of `wait`, or a `poll` of one id, for a task "
-    "that is finished, while the crowd is waiting for its first queries: the time from the call to the "
-    "result, at the 99th percentile of a run."
+    "that is finished, while the crowd is waiting for its first queries: the time from the call "
+    "to the result, at the 99th percentile of a run."
 )
 
 
