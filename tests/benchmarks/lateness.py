@@ -13,6 +13,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import attrs
@@ -96,18 +97,17 @@ def measure(
     *, ids: int = 50_000, seconds: float = 120.0, low: float = 20.0, high: float = 30.0
 ) -> Group:
     """Watch ids for a while, once each has been asked."""
-    with running_server() as base_url:
+    with running_server() as base_url, ThreadPoolExecutor() as threads:
+        bare = threads.submit(in_fresh_process, tick, low + high, seconds)
         found = in_fresh_process(watch, base_url, ids, seconds, (low, high))
     rate = len(found.late_ms) / found.seconds
     policy = f"`interval=({low:g}, {high:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
     late = found.late_ms or [0.0]
     rows = [
-        *(
-            _late(late, share, policy, most)
-            for share, most in ((0.5, MOST_P50_MS), (0.99, MOST_P99_MS))
-        ),
-        _late(late, 0.999, policy, None),
-        _late(late, 1.0, policy, None),
+        _late("query", late, 0.5, policy, MOST_P50_MS),
+        _late("query", late, 0.99, policy, MOST_P99_MS),
+        _late("query", late, 0.999, policy),
+        _late("query", late, 1.0, policy),
         Row(
             figure="full passes of the collector",
             policy=policy,
@@ -116,14 +116,18 @@ def measure(
         ),
         row("share of a core in use", [100 * found.busy], policy=policy, unit=" %", digits=0),
     ]
+    alone = "the machine: a loop with nothing else to do"
+    rows += [_late("bare timer", bare.result(), share, alone) for share in (0.5, 0.99, 0.999, 1.0)]
     return Group("Lateness", _how(found.seconds), rows)
 
 
-def _late(late: list[float], share: float, policy: str, most: float | None) -> Row:
-    title = "the latest query" if share == 1 else f"lateness of a query, p{100 * share:g}"
+def _late(
+    what: str, late: list[float], share: float, policy: str, most: float | None = None
+) -> Row:
+    title = f"the latest {what}" if share == 1 else f"lateness of a {what}, p{100 * share:g}"
     return attrs.evolve(
         row(title, [quantile(late, share)], policy=policy, unit=" ms", most=most),
-        spread=f"of {len(late):,} queries",
+        spread=f"of {len(late):,}",
     )
 
 
@@ -132,8 +136,26 @@ def _how(seconds: float) -> str:
         f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids "
         "come from a feed that spreads them over one mean pause, like tasks that are created over "
         "time. Lateness is the loop's time at the start of a query less the time for which the "
-        "schedule had put it down."
+        "schedule had put it down. Beside it a loop of another process does nothing but wait for a "
+        "timer each 10 ms: what is late there is late by the machine."
     )
+
+
+def tick(wait_s: float, seconds: float) -> list[float]:
+    """Give the lateness of the timers of a loop that does nothing else, in ms."""
+    return asyncio.run(_tick(wait_s, seconds))
+
+
+async def _tick(wait_s: float, seconds: float) -> list[float]:
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(wait_s)
+    due, end = loop.time(), loop.time() + seconds
+    late_ms: list[float] = []
+    while due < end:
+        due += STEP_S
+        await asyncio.sleep(due - loop.time())
+        late_ms.append((loop.time() - due) * 1e3)
+    return late_ms
 
 
 def watch(base_url: str, ids: int, seconds: float, interval: tuple[float, float]) -> Found:
