@@ -196,6 +196,16 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """Measure speed and scale beside rivals, and write docs/benchmarks.md; a quarter of an hour.
+
+    ``nox -s bench -- --quick`` only proves that it runs.
+    """
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def mutation(session: nox.Session) -> None:
     """Break the pure modules in a thousand small ways; under 95 % noticed is a failure.
 
