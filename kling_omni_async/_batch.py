@@ -222,19 +222,15 @@ class Batch(Timed):
             StopAsyncIteration: There is none any more.
             BaseException: Why there is none any more.
         """
-        await self._give_way()
+        self._taken += 1
+        if self._taken % TAKES_PER_PASS == 0:
+            await asyncio.sleep(0)
         item = self._cut or await self._queue.get()
         if isinstance(item, End):
             self._queue.put_nowait(item)  # for the next step, of this consumer or another
             item.throw()
         self.pending.discard(item.task_id)
         return item
-
-    async def _give_way(self) -> None:
-        """Let the loop run now and then while a consumer takes what is ready."""
-        self._taken += 1
-        if self._taken % TAKES_PER_PASS == 0:
-            await asyncio.sleep(0)
 
 
 def _kind_of(outcome: TaskOutcome) -> str:

@@ -198,8 +198,8 @@ class Roster:
             self._alarms.set(batch, running[0].deadline or 0.0)
 
     def _finish(self, entry: Entry, ticket: Ticket, judgement: Judgement, now: float) -> None:
-        task = judgement.task or self._known_task(entry)
-        judgement = Judgement(Meaning.FINAL, task, judgement.error)
+        if judgement.task is None:
+            judgement = Judgement(Meaning.FINAL, self._known_task(entry), judgement.error)
         self._reports.finished(entry, judgement)
         ticket.finish(entry, judgement, now)
         self.leave(ticket)

@@ -35,6 +35,7 @@ class AiohttpTransport:
         self._timeout = aiohttp.ClientTimeout(
             total=settings.policy.query_timeout, ceil_threshold=math.inf
         )
+        self._key = settings.api_key.encode()
         self._headers = {
             "Authorization": f"Bearer {settings.api_key}",
             "Accept": "application/json",
@@ -68,6 +69,7 @@ class AiohttpTransport:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEEP_ALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
         )
         return None
 
@@ -91,17 +93,20 @@ class AiohttpTransport:
 
     async def _get(self, url: URL, task_id: str) -> Answer | KlingOmniError:
         assert self._http is not None  # noqa: S101 - opened by the owner task
-        async with self._http.get(
+        response = await self._http.get(
             url,
-            headers=self._headers,
+            headers=self._headers if self._given else None,  # ours has them from the start
             proxy=self._proxy,
             allow_redirects=False,
             raise_for_status=False,
             timeout=self._timeout,
             auto_decompress=True,
-        ) as response:
+        )
+        try:
             body = await self._read(response)
             headers = self._redacted_headers(response.headers)
+        finally:
+            response.release()
         if len(body) > self._settings.policy.max_response_bytes:
             return self._too_long(response.status, body, task_id)
         return Answer(response.status, self._redacted(body), headers)
@@ -109,15 +114,15 @@ class AiohttpTransport:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body, but not far beyond the longest that is accepted."""
         most = self._settings.policy.max_response_bytes
-        chunks: list[bytes] = []
-        size = 0
-        while size <= most:
-            chunk = await response.content.read(_CHUNK_BYTES)
-            if not chunk:
-                return b"".join(chunks)
-            chunks.append(chunk)
-            size += len(chunk)
-        response.close()
+        content = response.content
+        chunks = [await content.read(_CHUNK_BYTES)]
+        size = len(chunks[0])
+        while not content.at_eof():
+            if size > most:
+                response.close()
+                break
+            chunks.append(await content.read(_CHUNK_BYTES))
+            size += len(chunks[-1])
         return b"".join(chunks)
 
     def _too_long(self, status: int, body: bytes, task_id: str) -> ResponseError:
@@ -132,8 +137,7 @@ class AiohttpTransport:
 
     def _redacted(self, body: bytes) -> bytes:
         """Take the key out of a body that echoes it."""
-        key = self._settings.api_key.encode()
-        return body.replace(key, _REDACTED.encode()) if key in body else body
+        return body.replace(self._key, _REDACTED.encode()) if self._key in body else body
 
     def _redacted_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         key = self._settings.api_key
