@@ -22,7 +22,10 @@ ROUTE: Final = "/kling/v1/images/omni-image/"
 REFRESH_S: Final = 15.0
 """How often the gateway asks the provider anew, in s (read in the source of such gateways)."""
 
-_TRIMMED = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
+_TRIMMED = (  # all that is white space, and the byte order mark
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
 _KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
 _KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
 

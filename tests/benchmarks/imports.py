@@ -7,6 +7,7 @@ that the cumulative time of the package in ``-X importtime`` is its own.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -58,8 +59,10 @@ def extras_imported() -> list[str]:
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # A process that may write no bytecode would compile the package each time.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
 
 
