@@ -90,9 +90,10 @@ def images(result: object) -> tuple[TaskImage, ...]:
 def _array(items: object) -> list[TaskImage]:
     """Read one array; its indices give the order if each is there once."""
     found = [image for image in map(_image, an_array(items)) if image]
-    indices = [image.index for image in found if image.index is not None]
-    if len(set(indices)) == len(found):
-        found.sort(key=lambda image: image.index or 0)
+    if len(found) > 1:
+        indices = [image.index for image in found if image.index is not None]
+        if len(set(indices)) == len(found):
+            found.sort(key=lambda image: image.index or 0)
     return found
 
 

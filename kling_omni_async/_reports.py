@@ -34,7 +34,7 @@ class Reports:
         if isinstance(reply, KlingOmniError):
             self._first_fault(reply)
             return
-        if reply.status is not entry.status:
+        if reply.status is not entry.status and logger.isEnabledFor(logging.INFO):
             before = f" (was {entry.status})" if entry.status else ""
             logger.info("task %s is %s%s", shown(entry.task_id), reply.status, before)
         self._oddities(reply)
