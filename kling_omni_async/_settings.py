@@ -30,6 +30,10 @@ _KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
 _KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
 
 
+def _route_of(settings: Settings) -> URL:
+    return URL(f"{settings.base_url}{ROUTE}", encoded=True)
+
+
 @attrs.frozen
 class Settings:
     """Everything about a session that never changes.
@@ -43,11 +47,9 @@ class Settings:
     api_key: str = attrs.field(repr=False)
     base_url: str
     policy: PollPolicy
-    _route: URL = attrs.field(init=False, repr=False)
-
-    @_route.default
-    def _make_route(self) -> URL:
-        return URL(f"{self.base_url}{ROUTE}", encoded=True)
+    _route: URL = attrs.field(
+        init=False, repr=False, default=attrs.Factory(_route_of, takes_self=True)
+    )
 
     def task_url(self, segment: str) -> URL:
         """Give the URL of a task from its encoded id."""
