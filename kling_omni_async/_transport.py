@@ -36,11 +36,14 @@ class AiohttpTransport:
             total=settings.policy.query_timeout, ceil_threshold=math.inf
         )
         self._key = settings.api_key.encode()
-        self._headers = {
-            "Authorization": f"Bearer {settings.api_key}",
-            "Accept": "application/json",
-            "User-Agent": USER_AGENT,
-        }
+        # For each request: what a session has by itself goes to proxies too.
+        self._headers = CIMultiDict(
+            {
+                "Authorization": f"Bearer {settings.api_key}",
+                "Accept": "application/json",
+                "User-Agent": USER_AGENT,
+            }
+        )
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport to {self._settings.base_url}>"
@@ -69,7 +72,6 @@ class AiohttpTransport:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEEP_ALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
         )
         return None
 
@@ -95,7 +97,7 @@ class AiohttpTransport:
         assert self._http is not None  # noqa: S101 - opened by the owner task
         response = await self._http.get(
             url,
-            headers=self._headers if self._given else None,  # ours has them from the start
+            headers=self._headers,
             proxy=self._proxy,
             allow_redirects=False,
             raise_for_status=False,
