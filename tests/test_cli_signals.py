@@ -23,7 +23,7 @@ import pytest
 from kling_omni_async import __main__
 from kling_omni_async._cli._exit import Exit
 from kling_omni_async._cli._signals import Once, heed_signals, interruptible, run, waiting
-from kling_omni_async._cli._terminal import out, report
+from kling_omni_async._cli._terminal import _has_room, out, report
 
 from .cli_support import FAST, finish, ids_in, neighbour, pending_in, running
 
@@ -331,6 +331,19 @@ def test_a_report_is_whole_whatever_comes(
     with interruptible(Once()):
         report(lines)
     assert capfd.readouterr().err.splitlines() == lines
+
+
+def test_a_wait_for_room_looks_up_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that came just before the system call is not left waiting for its end."""
+    asked: list[float | None] = []
+
+    def never_before_the_third(*arguments: Any) -> Any:
+        asked.append(arguments[3])
+        return (), arguments[1] if len(asked) == 3 else (), ()
+
+    monkeypatch.setattr(select, "select", never_before_the_third)
+    assert _has_room(sys.stdout, timeout=None)
+    assert asked == [0.5, 0.5, 0.5]
 
 
 @on_linux

@@ -15,6 +15,8 @@ from ._signals import waiting
 
 _BYTES_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 _CHARS_AT_ONCE = _BYTES_AT_ONCE // 4  # in UTF-8
+_GLANCE_S = 0.5
+"""A signal that comes just before the system call does not end it: Python looks in between."""
 
 
 class _Raw(Protocol):
@@ -91,5 +93,8 @@ def _write(text: str) -> None:
 def _has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
     """Wait until a write is not held up; what cannot be waited for counts as ready."""
     with suppress(OSError, ValueError):
-        return bool(select.select((), (file,), (), timeout)[1])
+        while True:
+            ready = select.select((), (file,), (), _GLANCE_S if timeout is None else timeout)[1]
+            if ready or timeout is not None:
+                return bool(ready)
     return True
