@@ -188,7 +188,7 @@ class Downloader:
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                timeout=aiohttp.ClientTimeout(total=None),
                 read_bufsize=_BUFFER_BYTES,
             )
         return self._clients[guarded]

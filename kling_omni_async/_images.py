@@ -18,6 +18,9 @@ HEAD_BYTES: Final = 64
 TAIL_BYTES: Final = 65_536
 """How many last bytes tell whether an image is whole; some hosts add data behind its end."""
 
+WATERMARKED: Final = "-watermarked"
+"""What stands behind the number in the name of a watermarked copy."""
+
 _GIF_TAIL_BYTES = 1024  # its end is two bytes, which in much more would stand by chance
 _LONGEST_PLAIN_ID = 120
 _LONGEST_READABLE = 60
@@ -112,7 +115,7 @@ def image_stem(task_id: str, number: int, *, watermarked: bool) -> str:
     it) has its digest in the name. Watermarked copies have names of their own, so that both can
     be kept in one place.
     """
-    return f"{_file_id(task_id)}-{number}{'-watermarked' if watermarked else ''}"
+    return f"{_file_id(task_id)}-{number}{WATERMARKED if watermarked else ''}"
 
 
 def _file_id(task_id: str) -> str:

@@ -273,6 +273,7 @@ class DownloadError(KlingOmniError):
             not be fetched: ``address`` (in a private network), ``url`` (not https), ``redirects``
             (too many), ``no-watermark`` (the task has no such copy). Of `AssetExpiredError`:
             ``expired``. Of `StorageError`: ``exists`` (something else has its name), ``store``.
+            ``unforeseen`` is a defect of ours; the log names it.
     """
 
     def __init__(

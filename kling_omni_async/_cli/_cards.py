@@ -13,14 +13,14 @@ from typing import Final
 
 import attrs
 
+from kling_omni_async._images import KINDS, WATERMARKED
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._records import ImageTask
 from kling_omni_async.errors import KlingOmniError, PollTimeoutError
 
 from ._summary import Kind, kind_of
 
-EXTENSIONS: Final = (".png", ".jpg", ".webp", ".gif", ".avif")
-_COPY: Final = "-watermarked"
+EXTENSIONS: Final = tuple(f".{kind.ending}" for kind in KINDS)
 _SERIES = re.compile(r"(.+)-(\d{1,9})", re.DOTALL)
 _MOST_DIGITS: Final = 30  # what is far from any price would only make sums slow
 
@@ -214,7 +214,7 @@ def paired(names: Iterable[str]) -> list[Picture]:
     copies: dict[str, str] = {}
     for name in names:
         if _is_copy(name):
-            copies.setdefault(_stem(name).removesuffix(_COPY), name)
+            copies.setdefault(_stem(name).removesuffix(WATERMARKED), name)
     pictures = [
         Picture(file=name, watermarked=copies.pop(_stem(name), None))
         for name in names
@@ -230,7 +230,7 @@ def _stem(name: str) -> str:
 
 
 def _is_copy(name: str) -> bool:
-    return _stem(name).endswith(_COPY)
+    return _stem(name).endswith(WATERMARKED)
 
 
 def unlisted(names: Iterable[str]) -> list[Card]:
@@ -243,6 +243,6 @@ def unlisted(names: Iterable[str]) -> list[Card]:
 
 def _place(name: str) -> tuple[str, int]:
     """Give the stem and the index of a name such as ``<stem>-<index>.png``."""
-    image = _stem(name).removesuffix(_COPY)
+    image = _stem(name).removesuffix(WATERMARKED)
     match = _SERIES.fullmatch(image)
     return (match[1], int(match[2])) if match else (image, 0)

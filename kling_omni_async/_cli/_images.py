@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import attrs
 
 from kling_omni_async._images import image_numbers, image_stem
 from kling_omni_async._outcome import TaskOutcome
 
+from ._cards import base_name
 from ._exit import Exit, OutputError
 
 
@@ -51,7 +52,10 @@ class Saving:
         """
         if self.save is None or outcome.task is None or not outcome.ok:
             return True
-        names = {_stem(image.key): _name(image.key) for image in outcome.saved}
+        names = {
+            PurePosixPath(name).stem: name
+            for name in (base_name(each.key) for each in outcome.saved)
+        }
         images = outcome.task.images
         return all(
             self._is_there(names.get(self._stem_of(outcome.task_id, number)))
@@ -63,12 +67,3 @@ class Saving:
 
     def _is_there(self, name: str | None) -> bool:
         return name is not None and (self.folder is None or (self.folder / name).is_file())
-
-
-def _name(key: str) -> str:
-    """Give the last part of a key, which another system may have written."""
-    return PureWindowsPath(PurePosixPath(key).name).name
-
-
-def _stem(key: str) -> str:
-    return PurePosixPath(_name(key)).stem
