@@ -120,5 +120,6 @@ async def running(server: S) -> AsyncGenerator[S]:
     try:
         await server.start()
         yield server
+        await server.stop()
     finally:
         server.kill()

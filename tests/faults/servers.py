@@ -144,8 +144,9 @@ class Nginx(Server):
         """How many clients have refused the certificate."""
         return self._log("error.log").count("while SSL handshaking")
 
-    def asked(self) -> list[Asked]:
-        """Give all queries that it has answered."""
+    async def asked(self) -> list[Asked]:
+        """Stop it, as it notes a query after its answer, and give all that it has answered."""
+        await self.stop()
         return [_asked(json.loads(line)) for line in self._log("access.log").splitlines()]
 
     def _log(self, name: str) -> str:

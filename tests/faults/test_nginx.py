@@ -48,7 +48,7 @@ async def test_gzip(simulator: Simulator, tmp_path: Path, verdict: Verdict) -> N
         session_for(nginx) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     assert {query.encoding for query in asked if query.status == 200} == {"gzip"}
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
@@ -70,7 +70,7 @@ async def test_an_upstream_that_is_killed(
             await simulator.start()
 
         outcomes = await poll_batch(session, kill_and_restart)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert verdict.faults == {"ServerError (HTTP 502)"}
 
@@ -87,7 +87,7 @@ async def test_an_upstream_that_is_down_at_the_start(
         starting = asyncio.create_task(start_after_refusals(nginx, simulator))
         outcomes = await poll_batch(session)
         await starting
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     assert verdict.faults == {"ServerError (HTTP 502)"}
 
@@ -129,7 +129,7 @@ async def test_an_upstream_that_stands_still(
             simulator.send(signal.SIGCONT)
 
         outcomes = await poll_batch(session, stop_and_continue)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert fault in verdict.faults
     assert verdict.faults <= {fault, "TransportError (timeout)"}
@@ -153,7 +153,7 @@ async def test_a_limit_of_requests(
         session_for(nginx, max_rate=300.0) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     assert status in statuses(asked)
     assert verdict.faults == {fault}
@@ -172,7 +172,7 @@ async def test_a_retry_after_is_kept(
         session_for(nginx, max_rate=300.0) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     before, probe, following = around_first_silence(asked, longer_than_s=1.0)
     assert probe.started - before.started >= 2.0 - TOLERANCE_S
@@ -212,7 +212,7 @@ async def test_idle_connections_that_are_closed(
         session_for(nginx, interval=(low, high), **busy) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, interval_s=low)
     assert len({query.connection for query in asked}) > most_at_once(asked)
     assert verdict.faults <= {"TransportError (reset)"}
@@ -227,7 +227,7 @@ async def test_connections_for_three_requests(
         session_for(nginx) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert max(Counter(query.connection for query in asked).values()) == 3
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
@@ -247,7 +247,7 @@ async def test_reloads(simulator: Simulator, tmp_path: Path, verdict: Verdict) -
                 await nginx.more_answers(30)
 
         outcomes = await poll_batch(session, reload)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert statuses(asked) == {200, 400}
     assert verdict.faults <= {"TransportError (reset)"}
@@ -268,5 +268,5 @@ async def test_a_kill_of_nginx(simulator: Simulator, tmp_path: Path, verdict: Ve
 
         outcomes = await poll_batch(session, kill_and_restart)
     asked = await simulator.asked()
-    verdict.check(outcomes, asked, nginx.asked())
+    verdict.check(outcomes, asked, await nginx.asked())
     assert verdict.faults <= {"TransportError (connect)", "TransportError (reset)"}

@@ -77,7 +77,7 @@ async def test_a_proxy(
     """Every query goes through the proxy, which gets its password; with TLS by a tunnel."""
     async with running(tinyproxy), session_for(nginx, authority) as session:
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
     assert all(("tinyproxy" in query.via) is (nginx.scheme == "http") for query in asked)
@@ -105,7 +105,7 @@ async def test_a_proxy_that_is_dead(
         assert error.last_error.reason == "proxy"
     assert verdict.faults == {PROXY}
     assert PROXY_PASSWORD not in caplog.text + "".join(map(repr, errors))
-    assert not nginx.asked()
+    assert not await nginx.asked()
 
 
 @fast_on_purpose
@@ -123,7 +123,7 @@ async def test_a_proxy_that_wants_a_password(
             await session.wait(TASK_IDS[0], timeout=1.5)
     assert isinstance(caught.value.last_error, TransportError)
     assert caught.value.last_error.reason == "proxy"
-    assert not nginx.asked()
+    assert not await nginx.asked()
 
 
 @fast_on_purpose
@@ -145,7 +145,7 @@ async def test_a_proxy_that_is_killed(
             await tinyproxy.start()
 
         outcomes = await poll_batch(session, kill_and_restart)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     # cut off: killed in the middle of an answer
     assert verdict.faults <= {PROXY, "TransportError (reset)", "TransportError (cut-off)"}
@@ -170,7 +170,7 @@ async def test_a_proxy_before_a_server_that_is_killed(
             await nginx.start()
 
         outcomes = await poll_batch(session, kill_and_restart)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert said in verdict.faults
 
@@ -192,4 +192,4 @@ async def test_a_certificate_refused_behind_a_proxy(
         with pytest.raises(TransportError) as caught:
             await anext(stream)
     assert caught.value.reason == "certificate"
-    assert not nginx.asked()
+    assert not await nginx.asked()

@@ -75,7 +75,7 @@ async def test_the_right_name(
         session_for(nginx, authority) as session,
     ):
         outcomes = await poll_batch(session)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     assert sum(outcome.queries for outcome in outcomes) == len(asked)
     assert len({query.connection for query in asked}) <= POLICY.max_concurrency
@@ -110,7 +110,7 @@ async def test_the_command_line_trusts_what_the_environment_says(
             cwd=ROOT,
         )
     outcomes = [TaskOutcome.from_dict(json.loads(line)) for line in result.stdout.splitlines()]
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert result.returncode == 1  # some have failed
 
@@ -131,7 +131,7 @@ async def test_a_certificate_refused_at_the_start(
             assert caught.value.reason == "certificate"
         assert len(stream.pending) == len(TASK_IDS)
         assert nginx.refused_handshakes <= POLICY.max_concurrency
-    assert not nginx.asked()
+    assert not await nginx.asked()
 
 
 async def test_an_authority_that_nobody_trusts(
@@ -145,7 +145,7 @@ async def test_an_authority_that_nobody_trusts(
         with pytest.raises(TransportError) as caught:
             await session.wait(TASK_IDS[0])
     assert caught.value.reason == "certificate"
-    assert not nginx.asked()
+    assert not await nginx.asked()
 
 
 async def test_a_certificate_that_turns_bad_for_a_while(
@@ -168,7 +168,7 @@ async def test_a_certificate_that_turns_bad_for_a_while(
             nginx.reload(good)
 
         outcomes = await poll_batch(session, swap_and_swap_back)
-    asked = nginx.asked()
+    asked = await nginx.asked()
     verdict.check(outcomes, asked)
     assert CERTIFICATE in verdict.faults
     assert verdict.faults <= {CERTIFICATE, "TransportError (reset)"}
@@ -193,7 +193,7 @@ async def test_a_certificate_that_stays_bad(
 
         outcomes = await poll_batch(session, swap, timeout=4.0)
     assert_each_once(outcomes)
-    verdict.note(outcomes, nginx.asked())
+    verdict.note(outcomes, await nginx.asked())
     late = [outcome.error for outcome in outcomes if isinstance(outcome.error, PollTimeoutError)]
     assert 100 <= len(late) <= len(TASK_IDS) - EARLY
     reasons = {getattr(error.last_error, "reason", None) for error in late}

@@ -33,6 +33,7 @@ class Relay:
         self._target = target
         self._port = 0
         self._client: aiohttp.ClientSession
+        self._forwards: set[asyncio.Task[web.Response]] = set()
         self._runner = web.AppRunner(self._app(), handler_cancellation=True, shutdown_timeout=0.1)
         self.asked: list[str] = []
         self.rule: Rule = let_through
@@ -47,6 +48,7 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+        await asyncio.gather(*self._forwards, return_exceptions=True)
         await self._client.close()
 
     @property
@@ -72,7 +74,14 @@ class Relay:
             assert request.transport
             request.transport.abort()
             return web.Response()
-        return answer or await self._forward(request, body)
+        return answer or await self._forward_whole(request, body)
+
+    async def _forward_whole(self, request: web.Request, body: bytes) -> web.Response:
+        # A connection that is closed with a part in its buffer outlives the test's loop.
+        forward = asyncio.create_task(self._forward(request, body))
+        self._forwards.add(forward)
+        forward.add_done_callback(self._forwards.discard)
+        return await asyncio.shield(forward)
 
     async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         headers = {name: text for name, text in request.headers.items() if name != "Host"}
