@@ -74,6 +74,7 @@ class Batch(Timed):
 
     Attributes:
         source: Where the ids come from.
+        is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
         timeout: The time for each id from the start of its first query, in s, or None.
         pending: Ids not yet handed out.
         polling: Tickets that wait.
@@ -91,11 +92,12 @@ class Batch(Timed):
         "_counts",
         "_cut",
         "_end",
+        "_handed_out",
         "_queue",
-        "_seen",
         "_taken",
         "closed",
         "feeding",
+        "is_feed",
         "next_first",
         "orders",
         "pending",
@@ -114,6 +116,7 @@ class Batch(Timed):
     ) -> None:
         super().__init__()
         self.source: TaskIds = source
+        self.is_feed: bool = isinstance(source, AsyncIterable)
         self.plan: SavePlan | None = plan
         self.save: Callable[[TaskOutcome], None] | None = None
         self.orders: set[SaveOrder] = set()
@@ -126,7 +129,7 @@ class Batch(Timed):
         self.feeding: anyio.CancelScope | None = None
         self.next_first: float | None = None
         self.total: int = 0
-        self._seen: set[str] = set()
+        self._handed_out: set[str] = set()
         self._queue: asyncio.Queue[TaskOutcome | End] = asyncio.Queue()
         self._end = End()
         self._cut: End | None = None
@@ -141,18 +144,10 @@ class Batch(Timed):
         """The counts at this moment."""
         return Progress(total=self.total, pending=len(self.pending), **self._counts)
 
-    def is_new(self, task_id: str, *, endless: bool) -> bool:
-        """Take an id up, unless it is a repeat.
-
-        Args:
-            task_id: The id.
-            endless: Whether the input is a feed, where an id that was handed out may come
-                again; otherwise all repeats are dropped.
-        """
-        if task_id in (self.pending if endless else self._seen):
+    def is_new(self, task_id: str) -> bool:
+        """Take an id up, unless it is a repeat."""
+        if task_id in self.pending or task_id in self._handed_out:
             return False
-        if not endless:
-            self._seen.add(task_id)
         self.pending.add(task_id)
         self.total += 1
         return True
@@ -186,7 +181,7 @@ class Batch(Timed):
     def input_ended(self, reason: Ending | None = None) -> None:
         """Note that no more ids come, because of the input's own exception if there is one."""
         self.reading = False
-        self._seen = set()
+        self._handed_out = set()
         if not self.closed:
             self._end = End(reason)
 
@@ -230,6 +225,8 @@ class Batch(Timed):
             self._queue.put_nowait(item)  # for the next step, of this consumer or another
             item.throw()
         self.pending.discard(item.task_id)
+        if self.reading and not self.is_feed:
+            self._handed_out.add(item.task_id)
         return item
 
 

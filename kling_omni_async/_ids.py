@@ -64,8 +64,10 @@ def _hint(task_id: object) -> str:
 
 def id_fault(task_id: str) -> InvalidTaskIdError | None:
     """Give the error for an id that cannot be sent, or None for a good one."""
-    if _PLAIN.fullmatch(task_id):
-        return None  # nearly all of them, at half the price
+    # Nearly all of them, at half the price; those of digits and letters at a quarter.
+    digits_or_letters = task_id.isalnum() and task_id.isascii() and len(task_id) <= MAX_ID_LENGTH
+    if digits_or_letters or _PLAIN.fullmatch(task_id):
+        return None
     if (fault := _fault_of(task_id)) is None:
         return None
     return InvalidTaskIdError(f"task id {shown(task_id)} {fault}", task_id=task_id)

@@ -78,7 +78,7 @@ class Reader:
         self._watchlist.being_read += 1
         try:
             for task_id in source:
-                self._watchlist.admit(batch, require_str(task_id), now, endless=False)
+                self._watchlist.admit(batch, require_str(task_id), now)
                 if slices.is_over():
                     self._attend()
                     await slices.give_way()
@@ -90,7 +90,7 @@ class Reader:
         slices = Slices()
         try:
             async for task_id in source:
-                self._watchlist.admit(batch, require_str(task_id), self._now(), endless=True)
+                self._watchlist.admit(batch, require_str(task_id), self._now())
                 self._attend()
                 if slices.is_over():
                     await slices.give_way()

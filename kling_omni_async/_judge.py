@@ -36,7 +36,7 @@ class Meaning(Enum):
     FAULT = "no word about the task; it may pass"
 
 
-@attrs.frozen
+@attrs.define
 class Judgement:
     """What a reply means for its id, with what a waiter would get."""
 

@@ -246,8 +246,8 @@ class Poller:
     async def _work(self, entry: Entry) -> None:
         try:
             while True:
-                await self._query(entry)
-                following = self._watchlist.start(self.now())
+                now = await self._query(entry)
+                following = self._watchlist.start(now)
                 self._attend()
                 entry = following or await self._park()
         except asyncio.CancelledError:
@@ -259,13 +259,16 @@ class Poller:
         self._parked.append(future)
         return await future
 
-    async def _query(self, entry: Entry) -> None:
+    async def _query(self, entry: Entry) -> float:
+        """Carry a query out; gives the time at which it had ended."""
         answer = await self._transport.fetch(entry.task_id)
+        now = self.now()
         if isinstance(answer, KlingOmniError):
-            self._watchlist.settle(entry, answer, b"", self.now())
-            return
-        reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
-        self._watchlist.settle(entry, reply, answer.body, self.now())
+            self._watchlist.settle(entry, answer, b"", now)
+        else:
+            reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
+            self._watchlist.settle(entry, reply, answer.body, now)
+        return now
 
     # Images.
 

@@ -29,15 +29,12 @@ class Reports:
 
     def replied(self, entry: Entry, reply: Reply) -> None:
         """Report the reply to a query; `entry` does not know of it yet."""
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("query %d of %s: %s", entry.queries, shown(entry.task_id), _brief(reply))
+        if logger.isEnabledFor(logging.INFO):
+            self._tell(entry, reply)
         if isinstance(reply, KlingOmniError):
             self._first_fault(reply)
-            return
-        if reply.status is not entry.status and logger.isEnabledFor(logging.INFO):
-            before = f" (was {entry.status})" if entry.status else ""
-            logger.info("task %s is %s%s", shown(entry.task_id), reply.status, before)
-        self._oddities(reply)
+        else:
+            self._oddities(reply)
 
     def finished(self, entry: Entry, judgement: Judgement) -> None:
         """Report a final word to one who waited."""
@@ -58,6 +55,13 @@ class Reports:
             logger.warning(
                 "more ids than max_rate can serve: intervals are stretched by %.2f", factor
             )
+
+    def _tell(self, entry: Entry, reply: Reply) -> None:
+        name = shown(entry.task_id)
+        logger.debug("query %d of %s: %s", entry.queries, name, _brief(reply))
+        if isinstance(reply, ImageTask) and reply.status is not entry.status:
+            before = f" (was {entry.status})" if entry.status else ""
+            logger.info("task %s is %s%s", name, reply.status, before)
 
     def _first_fault(self, error: KlingOmniError) -> None:
         if judge(error).meaning is Meaning.FAULT:

@@ -37,7 +37,7 @@ class Roster:
         self._entries: dict[str, Entry] = {}
         self._alarms: TimerHeap[Ticket | Batch] = TimerHeap()
         self._callers: dict[Ticket, str] = {}
-        self._asked: dict[Result[Reply], str] = {}
+        self._asked: dict[str, list[Result[Reply]]] = {}
         self._reports = Reports()
 
     def __repr__(self) -> str:
@@ -56,9 +56,9 @@ class Roster:
             self.schedule.put_first(entry, now)
         self._join(entry, ticket, now)
 
-    def admit(self, batch: Batch, task_id: str, now: float, *, endless: bool) -> None:
+    def admit(self, batch: Batch, task_id: str, now: float) -> None:
         """Take an id of a stream's input."""
-        if not batch.is_new(task_id, endless=endless) or batch.closed:
+        if not batch.is_new(task_id) or batch.closed:
             return  # what an input gives after the end stays pending
         if fault := id_fault(task_id):
             batch.put(TaskOutcome(task_id=task_id, error=fault))
@@ -73,23 +73,22 @@ class Roster:
         """Queue one query that was asked for by hand, or join the one that is under way."""
         entry = self._entry(task_id)
         result: Result[Reply] = asyncio.get_running_loop().create_future()
-        if entry.asked is None:
-            entry.asked = []
+        if task_id not in self._asked:
+            self._asked[task_id] = []
             if entry.started is None:
                 self.schedule.ask(entry)
-        entry.asked.append(result)
-        self._asked[result] = task_id
+        self._asked[task_id].append(result)
         return result
 
     def forget(self, task_id: str, result: Result[Reply]) -> None:
         """Let a call of `query` go; a query that nobody asks for any more is not sent."""
-        self._asked.pop(result, None)
-        entry = self._entries.get(task_id)
-        if entry is None or entry.asked is None or result not in entry.asked:
+        results = self._asked.get(task_id, [])
+        if result not in results:
             return
-        entry.asked.remove(result)
-        if not entry.asked and entry.started is None:
-            entry.asked = None
+        results.remove(result)
+        entry = self._entries[task_id]
+        if not results and entry.started is None:
+            del self._asked[task_id]
             self.schedule.withdraw(entry)
             self._drop_if_idle(entry)
 
@@ -138,8 +137,9 @@ class Roster:
         for batch in tuple(self.batches):
             batch.cut(End(reason))
         self.end_all(reason)
-        for result, task_id in self._asked.items():
-            resolve(result, about(reason, task_id))
+        for task_id, results in self._asked.items():
+            for result in results:
+                resolve(result, about(reason, task_id))
         self._asked.clear()
         self._entries.clear()
         self.unswept.clear()
@@ -161,9 +161,7 @@ class Roster:
         batch.next_first += gap_s
 
     def _join(self, entry: Entry, ticket: Ticket, now: float) -> None:
-        if not entry.is_watched:
-            self.schedule.watched += 1
-        entry.join(ticket)
+        self.schedule.watched += entry.join(ticket)
         if entry.started is not None:
             self._queried(ticket, now)
         if entry.body is not None:
@@ -179,7 +177,7 @@ class Roster:
 
     def _drop_if_idle(self, entry: Entry) -> None:
         """Drop an entry that nobody waits for and that has no pause to remember."""
-        if entry.is_watched or entry.asked or entry.started is not None:
+        if entry.is_watched or entry.task_id in self._asked or entry.started is not None:
             return
         if entry.queries == 0 or entry.when == NEVER:
             self.schedule.drop(entry)

@@ -23,6 +23,7 @@ class Schedule(Generic[T]):
     Attributes:
         limit: The most queries in flight.
         in_flight: Queries in flight now.
+        first_gap: The distance in s at which a batch lays out its first queries.
         watched: Ids that somebody waits for; they stretch each other's pauses.
         throttle: The gate that a 429 closes.
     """
@@ -37,6 +38,7 @@ class Schedule(Generic[T]):
         self._random = rng
         self._dues: TimerHeap[T] = TimerHeap()
         self._asked: deque[T] = deque()
+        self.first_gap = 0.0 if policy.max_rate is None else 1.0 / policy.max_rate
 
     def __repr__(self) -> str:
         return (
@@ -50,11 +52,6 @@ class Schedule(Generic[T]):
         if self._policy.max_rate is None:
             return 1.0
         return max(1.0, self.watched / (self._policy.max_rate * self._policy.mean_interval))
-
-    @property
-    def first_gap(self) -> float:
-        """The distance in s at which a batch lays out its first queries."""
-        return 0.0 if self._policy.max_rate is None else 1.0 / self._policy.max_rate
 
     def pause(self, *, stretched: bool = True) -> float:
         """Draw the pause to the next query of an id, in s."""

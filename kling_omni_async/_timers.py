@@ -52,11 +52,12 @@ class TimerHeap(Generic[T]):
         """Put an item in at a time in s, or move it there; at its own time it keeps its place."""
         if item.when == when:
             return
-        if item.when == NEVER:
-            self._live += 1
-        item.when = when
+        moved, item.when = item.when != NEVER, when
         heappush(self._rows, (when, next(self._serial), item))
-        self._drop_stale_rows()
+        if moved:
+            self._drop_stale_rows()
+        else:
+            self._live += 1
 
     def discard(self, item: T) -> None:
         """Take an item out, if it is in."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -14,6 +13,7 @@ from yarl import URL
 from ._ids import path_segment
 from ._network import USER_AGENT, detail_of, reason_of
 from ._settings import Settings
+from ._timeouts import SharedTimeout
 from ._wire import SNIPPET_LENGTH, Answer
 from .errors import ConfigurationError, KlingOmniError, ResponseError, TransportError
 
@@ -22,6 +22,8 @@ KEEP_ALIVE_S: Final = 45.0
 
 _CHUNK_BYTES: Final = 65_536
 _REDACTED: Final = "[redacted]"
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()
+"""The library's own costs less than a timer for each query."""
 
 
 class AiohttpTransport:
@@ -32,9 +34,7 @@ class AiohttpTransport:
         self._given = http
         self._http = http
         self._proxy: URL | None = None
-        self._timeout = aiohttp.ClientTimeout(
-            total=settings.policy.query_timeout, ceil_threshold=math.inf
-        )
+        self._time_limit = SharedTimeout(settings.policy.query_timeout)
         self._key = settings.api_key.encode()
         # For each request: what a session has by itself goes to proxies too.
         self._headers = CIMultiDict(
@@ -88,7 +88,8 @@ class AiohttpTransport:
         """
         url = self._settings.task_url(path_segment(task_id))
         try:
-            return await self._get(url, task_id)
+            with self._time_limit:
+                return await self._get(url, task_id)
         except Exception as error:  # noqa: BLE001 - all that is not an answer is translated
             failure = error.with_traceback(None)  # its frames hold the key
         return self._translate(failure, task_id)
@@ -101,7 +102,7 @@ class AiohttpTransport:
             proxy=self._proxy,
             allow_redirects=False,
             raise_for_status=False,
-            timeout=self._timeout,
+            timeout=_NO_TIMEOUT,
             auto_decompress=True,
         )
         try:
@@ -143,7 +144,7 @@ class AiohttpTransport:
 
     def _redacted_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         key = self._settings.api_key
-        if not any(key in value for value in headers.values()):
+        if key not in "\n".join(headers.values()):
             return headers
         pairs = {name: value.replace(key, _REDACTED) for name, value in headers.items()}
         return CIMultiDict(pairs)

@@ -7,7 +7,7 @@ from typing import Final, NoReturn, TypeVar
 
 import attrs
 
-from ._judge import Judgement, Reply
+from ._judge import Judgement
 from ._records import ImageTask, TaskStatus
 from ._timers import NEVER, Timed
 from .errors import KlingOmniError, TaskFailedError, fresh
@@ -144,23 +144,19 @@ class Entry(Timed):
     Attributes:
         task_id: The id.
         started: When the query in flight started, in s, or None.
-        probe: Whether the query in flight is the one that tries a closed gate.
         body: The bytes of the last answer that was a task: a quarter of what the record
             would hold.
         status: The status in `body`.
         fault: What the last query met, or a final word not yet believed; None after a good answer.
         doubt: A final word that was not believed yet, and how often it was said in a row.
         queries: Queries completed.
-        asked: Calls of `query` that wait for the next answer.
     """
 
     __slots__ = (
         "_tickets",
-        "asked",
         "body",
         "doubt",
         "fault",
-        "probe",
         "queries",
         "started",
         "status",
@@ -171,13 +167,11 @@ class Entry(Timed):
         self.when = NEVER
         self.task_id = task_id
         self.started: float | None = None
-        self.probe = False
         self.body: bytes | None = None
         self.status: TaskStatus | None = None
         self.fault: KlingOmniError | None = None
         self.doubt: Doubt | None = None
         self.queries = 0
-        self.asked: list[Result[Reply]] | None = None
         self._tickets: Ticket | dict[Ticket, None] | None = None
 
     def __repr__(self) -> str:
@@ -191,7 +185,9 @@ class Entry(Timed):
     @property
     def is_wanted(self) -> bool:
         """Whether somebody who holds a ticket still wants the result."""
-        return any(ticket.alive for ticket in self.tickets())
+        if isinstance(self._tickets, dict):
+            return any(ticket.alive for ticket in self._tickets)
+        return self._tickets is not None and self._tickets.alive
 
     def tickets(self) -> tuple[Ticket, ...]:
         """Give all tickets, oldest first."""
@@ -199,16 +195,18 @@ class Entry(Timed):
             return tuple(self._tickets)
         return () if self._tickets is None else (self._tickets,)
 
-    def join(self, ticket: Ticket) -> None:
-        """Add a ticket; most ids have only one, which then needs no container."""
+    def join(self, ticket: Ticket) -> bool:
+        """Add a ticket, and tell whether it is the only one, which then needs no container."""
+        ticket.entry = self
+        ticket.queries_before = self.queries
         if self._tickets is None:
             self._tickets = ticket
-        elif isinstance(self._tickets, dict):
+            return True
+        if isinstance(self._tickets, dict):
             self._tickets[ticket] = None
         else:
             self._tickets = {self._tickets: None, ticket: None}
-        ticket.entry = self
-        ticket.queries_before = self.queries
+        return False
 
     def leave(self, ticket: Ticket) -> None:
         """Remove a ticket."""

@@ -30,6 +30,7 @@ class Watchlist(Roster):
         super().__init__(policy, rng)
         self._policy = policy
         self._setup = Setup(policy.interval[0])
+        self._probe: Entry | None = None
 
     def next_event(self) -> float:
         """Give the time in s at which there is something to do, or infinity."""
@@ -41,7 +42,9 @@ class Watchlist(Roster):
         if found is None:
             return None
         entry, probe = found
-        entry.started, entry.probe = now, probe
+        entry.started = now
+        if probe:
+            self._probe = entry  # one of an earlier pause counts no more
         for ticket in entry.tickets():
             self._queried(ticket, now)
         return entry
@@ -63,10 +66,10 @@ class Watchlist(Roster):
             now: In s.
         """
         started = now if entry.started is None else entry.started
-        probe, entry.started, entry.probe = entry.probe, None, False
+        entry.started = None
         entry.queries += 1
         self.schedule.finish(now)
-        self._tell_throttle(reply, started=started, probe=probe, now=now)
+        self._tell_throttle(entry, reply, started=started, now=now)
         self._answer_asked(entry, reply)
         judgement = self._remember(entry, reply, body)
         pause_s = self.schedule.pause(stretched=judgement.meaning is not Meaning.FINAL)
@@ -78,8 +81,11 @@ class Watchlist(Roster):
         else:
             self._pass_on(entry, judgement, now)
 
-    def _tell_throttle(self, reply: Reply, *, started: float, probe: bool, now: float) -> None:
+    def _tell_throttle(self, entry: Entry, reply: Reply, *, started: float, now: float) -> None:
         throttle = self.schedule.throttle
+        probe = entry is self._probe
+        if probe:
+            self._probe = None
         if not isinstance(reply, RateLimitError):
             throttle.answered(started=started, probe=probe, readable=is_readable(reply))
             return
@@ -87,10 +93,8 @@ class Watchlist(Roster):
         self._reports.throttled(pause_s)
 
     def _answer_asked(self, entry: Entry, reply: Reply) -> None:
-        for result in entry.asked or ():
-            self._asked.pop(result, None)
+        for result in self._asked.pop(entry.task_id, ()):
             resolve(result, reply)
-        entry.asked = None
 
     def _remember(self, entry: Entry, reply: Reply, body: bytes) -> Judgement:
         """Keep what a reply says of its id; gives FINAL only for what is to be believed."""

@@ -95,8 +95,8 @@ def status_word(task: ImageTask) -> str:
 
 def foreign_id(task: ImageTask) -> str | None:
     """Give the id in the answer if it is another than the one asked for."""
-    inner = _fields.text(task.raw.get("task_id"))
-    return None if inner in {None, task.task_id} else inner
+    inner = task.raw.get("task_id")
+    return None if inner == task.task_id else _fields.text(inner)
 
 
 def _task_in(document: Document, task_id: str) -> ImageTask | None:

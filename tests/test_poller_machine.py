@@ -738,7 +738,9 @@ class PollerMachine(RuleBasedStateMachine):
         entries = self.inside._entries.values()
         assert self.inside.schedule.watched == sum(each.is_watched for each in entries)
         for entry in entries:
-            kept = entry.is_watched or entry.asked or entry.started is not None
+            kept = (
+                entry.is_watched or entry.task_id in self.inside._asked or entry.started is not None
+            )
             assert kept or entry.when < NEVER, f"{entry} is kept for nothing"
         for _, _, item in self.inside._alarms._rows:
             is_idle = item.closed if isinstance(item, Batch) else item.entry is None

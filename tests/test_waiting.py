@@ -70,7 +70,7 @@ def filled(*task_ids: str) -> Batch:
     """Give a batch that holds an outcome for each id."""
     batch = new_batch()
     for task_id in task_ids:
-        batch.is_new(task_id, endless=False)
+        batch.is_new(task_id)
         batch.put(outcome(task_id))
     return batch
 
@@ -259,7 +259,7 @@ async def test_an_id_of_a_stream_may_have_no_deadline() -> None:
 async def test_a_final_word_becomes_an_outcome() -> None:
     """It counts the queries and the time since the id was added; an abort adds nothing."""
     batch, entry = new_batch(), Entry("a")
-    batch.is_new("a", endless=False)
+    batch.is_new("a")
     batch.polling = 1
     entry.queries = 3
     ticket = BatchTicket(batch, added=10.0)
@@ -282,23 +282,25 @@ async def test_an_outcome_is_pending_until_it_is_taken() -> None:
     assert batch.pending == {"b"}
 
 
-@pytest.mark.parametrize("endless", [False, True])
-async def test_an_id_that_is_pending_is_not_taken_again(endless: bool) -> None:  # noqa: FBT001 - two kinds of input
+@pytest.mark.parametrize("is_feed", [False, True])
+async def test_an_id_that_is_pending_is_not_taken_again(is_feed: bool) -> None:  # noqa: FBT001 - two kinds of input
     """Neither a list nor a feed gets an id twice while it is under way."""
     batch = new_batch()
-    assert batch.is_new("a", endless=endless)
-    assert not batch.is_new("a", endless=endless)
+    batch.is_feed = is_feed
+    assert batch.is_new("a")
+    assert not batch.is_new("a")
     assert batch.total == 1
 
 
-@pytest.mark.parametrize("endless", [False, True])
-async def test_only_a_feed_takes_an_id_anew(endless: bool) -> None:  # noqa: FBT001 - as above
+@pytest.mark.parametrize("is_feed", [False, True])
+async def test_only_a_feed_takes_an_id_anew(is_feed: bool) -> None:  # noqa: FBT001 - as above
     """After it was handed out, an id counts anew on a feed and is a repeat in a list."""
     batch = new_batch()
-    batch.is_new("a", endless=endless)
+    batch.is_feed = is_feed
+    batch.is_new("a")
     batch.put(outcome("a"))
     await batch.take()
-    assert batch.is_new("a", endless=endless) is endless
+    assert batch.is_new("a") is is_feed
 
 
 async def test_counts_each_kind_of_outcome() -> None:
@@ -306,7 +308,7 @@ async def test_counts_each_kind_of_outcome() -> None:
     batch = new_batch()
     errors = [None, None, TaskFailedError("no"), InvalidTaskIdError("no"), REFUSAL]
     for number, error in enumerate(errors):
-        batch.is_new(str(number), endless=False)
+        batch.is_new(str(number))
         batch.put(outcome(str(number), error))
     await batch.take()
     expected = Progress(total=5, pending=4, succeeded=2, failed=1, unresolved=2)
@@ -340,9 +342,19 @@ async def test_the_exception_of_an_input_comes_behind_its_ids() -> None:
 async def test_the_ids_of_an_input_that_has_ended_are_not_kept() -> None:
     """What was needed to drop repeats is given back when nothing more is read."""
     batch = filled("a", "b")
-    assert batch._seen == {"a", "b"}
+    await batch.take()
+    assert batch._handed_out == {"a"}
     batch.input_ended()
-    assert batch._seen == set()
+    await batch.take()
+    assert batch._handed_out == set()
+
+
+async def test_a_feed_remembers_nothing_that_was_handed_out() -> None:
+    """A feed may go on for ever, so that what it has given is not kept."""
+    batch = filled("a")
+    batch.is_feed = True
+    await batch.take()
+    assert batch._handed_out == set()
 
 
 @pytest.mark.parametrize(("reading", "polling"), [(True, 0), (False, 1), (True, 1)])
@@ -356,7 +368,7 @@ async def test_is_not_complete_while_something_may_come(reading: bool, polling: 
 async def test_closed_takes_nothing_more_in() -> None:
     """An outcome that comes after the end stays pending and uncounted; the first end counts."""
     batch = filled("a")
-    batch.is_new("b", endless=False)
+    batch.is_new("b")
     batch.close(End(AuthenticationError("no")))
     batch.close(End())
     batch.put(outcome("b"))
@@ -396,7 +408,7 @@ async def test_an_end_reaches_every_consumer() -> None:
 async def test_a_cancelled_consumer_loses_no_outcome() -> None:
     """A consumer that is cancelled in the pass of the delivery leaves it to the next one."""
     batch = new_batch()
-    batch.is_new("a", endless=False)
+    batch.is_new("a")
     take = asyncio.ensure_future(batch.take())
     await asyncio.sleep(1.0)
     batch.put(outcome("a"))

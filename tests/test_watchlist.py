@@ -60,9 +60,10 @@ class Desk:
 
     def poll(self, *task_ids: str, timeout: float | None = None, ended: bool = True) -> Batch:
         batch = Batch(task_ids, timeout=timeout)
+        batch.is_feed = not ended
         self.watchlist.batches[batch] = None
         for task_id in task_ids:
-            self.watchlist.admit(batch, task_id, self.now, endless=not ended)
+            self.watchlist.admit(batch, task_id, self.now)
         if ended:
             batch.input_ended()
         return batch
@@ -169,7 +170,7 @@ async def test_an_id_that_comes_later_has_not_lost_its_place() -> None:
     desk = new_desk(max_rate=4.0)
     batch = desk.poll("a", ended=False)
     desk.now = 60.0
-    desk.watchlist.admit(batch, "b", 60.0, endless=True)
+    desk.watchlist.admit(batch, "b", 60.0)
     assert desk.entry("b").when <= 0.0
 
 
@@ -224,7 +225,7 @@ async def test_an_id_that_comes_after_the_end_stays_pending() -> None:
     desk = new_desk()
     batch = desk.poll("a", ended=False)
     batch.cut(End())
-    desk.watchlist.admit(batch, "b", 0.0, endless=True)
+    desk.watchlist.admit(batch, "b", 0.0)
     assert (batch.pending, desk.ids) == ({"a", "b"}, {"a"})
 
 
