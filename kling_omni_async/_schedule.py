@@ -23,6 +23,7 @@ class Schedule(Generic[T]):
     Attributes:
         limit: The most queries in flight.
         in_flight: Queries in flight now.
+        starts: Queries started so far.
         watched: Ids that somebody waits for; they stretch each other's pauses.
         throttle: The gate that a 429 closes.
     """
@@ -30,6 +31,7 @@ class Schedule(Generic[T]):
     def __init__(self, policy: PollPolicy, rng: random.Random) -> None:
         self.limit = policy.max_concurrency
         self.in_flight = 0
+        self.starts = 0
         self.watched = 0
         self.throttle = Throttle(rng)
         self._pace = Pace(policy.max_rate)
@@ -133,4 +135,5 @@ class Schedule(Generic[T]):
     def _count(self, item: T, now: float, *, due: float, probe: bool) -> tuple[T, bool]:
         self._pace.spend(now, due)
         self.in_flight += 1
+        self.starts += 1
         return item, probe

@@ -22,8 +22,9 @@ import pytest
 
 from kling_omni_async import __main__
 from kling_omni_async._cli._exit import Exit
-from kling_omni_async._cli._signals import Once, heed_signals, interruptible, run, waiting
-from kling_omni_async._cli._terminal import _has_room, out, report
+from kling_omni_async._cli._once import Once, interruptible
+from kling_omni_async._cli._signals import heed_signals, run, waiting
+from kling_omni_async._cli._terminal import has_room, out, report
 
 from .cli_support import FAST, finish, ids_in, neighbour, pending_in, running
 
@@ -342,7 +343,7 @@ def test_a_wait_for_room_looks_up_now_and_then(monkeypatch: pytest.MonkeyPatch) 
         return (), arguments[1] if len(asked) == 3 else (), ()
 
     monkeypatch.setattr(select, "select", never_before_the_third)
-    assert _has_room(sys.stdout, timeout=None)
+    assert has_room(sys.stdout, timeout=None)
     assert asked == [0.5, 0.5, 0.5]
 
 
