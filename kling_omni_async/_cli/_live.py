@@ -85,6 +85,7 @@ class Bar(Silent):
             redirect_stdout=False,
         )
         self._rate = Rate()
+        self._tally = Tally(0)
         self._terminal = sys.stderr
         self._shares_terminal = _stdout_is_stderr()
 
@@ -102,14 +103,16 @@ class Bar(Silent):
             self._live.stop()
 
     def show(self, tally: Tally) -> None:
-        """Move the bar; it is drawn with the next beat."""
-        self._progress.update(
-            self._bar, completed=tally.done, total=tally.total, description=tally.parts()
-        )
+        """Take the counts, which change as the work goes on; they are drawn with each beat."""
+        self._tally = tally
 
     def beat(self, pulse: Pulse, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
         self._line.plain = told(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
+        tally = self._tally
+        self._progress.update(
+            self._bar, completed=tally.done, total=tally.total, description=tally.parts()
+        )
         if has_room(self._terminal):
             with suppress(OSError):  # as at the end
                 self._live.refresh()
@@ -147,7 +150,7 @@ def told(pulse: Pulse, oldest: str, rate: float) -> str:
 
 def _due(pulse: Pulse) -> str:
     if pulse.next_in == math.inf:
-        return f"after {pulse.in_flight} answers" if pulse.in_flight else "none"
+        return "after an answer" if pulse.in_flight else "none"
     return f"in {math.ceil(pulse.next_in)} s" if pulse.next_in else "now"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeAlias
 
-from kling_omni_async import KlingOmniSession
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._records import ImageTask, TaskStatus
 from kling_omni_async._serial import task_to_dict
+from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.errors import KlingOmniError
 
 from ._answers import Answers

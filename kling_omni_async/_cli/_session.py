@@ -11,9 +11,9 @@ from typing import Annotated, Final
 import attrs
 from cyclopts import Parameter
 
-from kling_omni_async import KlingOmniSession
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._pulse import Pulse
+from kling_omni_async._session import KlingOmniSession
 
 from ._terminal import note
 
