@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -80,6 +81,16 @@ def test_a_defect_is_one_line_too(
     assert [second, third, fourth] == ["2 ids are still pending:", "1", "2"]
     assert bool(where) is debug
     assert not any("pending" in line for line in where)
+
+
+def test_what_the_system_says_is_no_defect() -> None:
+    """Help that cannot be written, for instance, is told in the system's words."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with Path("/dev/full").open("wb") as full:
+        code, _, stderr = finish(start("poll", "--help", stdout=full.fileno()))
+    line = "kling-omni: No space left on device; --debug shows where\n"
+    assert (code, stderr) == (Exit.NOT_ALL, line)
 
 
 def test_an_interruption_has_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd: Captured) -> None:

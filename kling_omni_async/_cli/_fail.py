@@ -31,6 +31,8 @@ def ending(error: Exception | KeyboardInterrupt, *, debug: bool) -> Exit:
 def _told(error: Exception | KeyboardInterrupt) -> tuple[str, Exit]:
     if isinstance(error, CliError | KlingOmniError | KeyboardInterrupt):
         return described(error), code_of(error)
+    if isinstance(error, OSError):  # such as a full disk behind the help
+        return f"{error.strerror or error}; --debug shows where", Exit.NOT_ALL
     what = f"a defect of this program ({type(error).__name__}: {error})"
     return f"{what}; please report it with what --debug shows", Exit.NOT_ALL
 
