@@ -1,13 +1,14 @@
-"""The program ``kling-omni``, also ``python -m kling_omni_async``."""
+"""The program ``kling-omni``, also ``python -m kling_omni_async``.
+
+Little is imported here: until `main` has taken the signals over, they end Python in its own way.
+"""
 
 from __future__ import annotations
 
 import atexit
 import sys
 
-from ._cli._exit import Exit
-from ._cli._signals import Once, ignore_signals, interruptible
-from ._cli._terminal import note
+from ._cli._once import Once, ignore_signals, interruptible
 
 _EXTRA = frozenset({"cyclopts", "rich"})
 _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
@@ -20,23 +21,31 @@ def main() -> None:
         atexit.register(ignore_signals)
     stop = Once()
     with interruptible(stop, for_good=ends_python):
-        try:
-            code = _run()
-            stop.heeded = False
-        except KeyboardInterrupt:
-            note("interrupted")
-            code = Exit.INTERRUPTED
+        code = _guarded(stop)
     sys.exit(code)
 
 
-def _run() -> int:
+def _guarded(stop: Once) -> int:
+    from ._cli._exit import Exit  # noqa: PLC0415 - behind the handlers
+    from ._cli._terminal import note  # noqa: PLC0415 - as above
+
     try:
-        from ._cli._app import run  # noqa: PLC0415 - the extra may be missing
+        code = _run()
+        stop.heeded = False
+    except KeyboardInterrupt:
+        note("interrupted")
+        code = Exit.INTERRUPTED
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         note(_HINT)
-        return Exit.USAGE
+        code = Exit.USAGE
+    return code
+
+
+def _run() -> int:
+    from ._cli._app import run  # noqa: PLC0415 - the extra may be missing
+
     return run(sys.argv[1:])
 
 

@@ -20,6 +20,7 @@ from ._inputs import Reader
 from ._judge import Reply
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy
+from ._pulse import Pulse
 from ._records import ImageTask
 from ._saver import Fetcher, Saver
 from ._saving import SaveOrder, SavePlan
@@ -140,6 +141,10 @@ class Poller:
     def forget_save(self, order: SaveOrder) -> None:
         """Let a call of `save` go."""
         self._saver.cancel([order])
+
+    def pulse(self, task_id: str) -> Pulse:
+        """Tell how the polling goes, at any number of ids at the same small cost."""
+        return self._watchlist.pulse(task_id, self.now())
 
     def cancel(self) -> None:
         """Begin to end everything."""

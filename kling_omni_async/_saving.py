@@ -66,6 +66,16 @@ class Stores:
 
 
 def _named(name: object) -> Store:
+    folder = folder_of(name)
+    return open_url(str(name)) if folder is None else _local(folder)
+
+
+def folder_of(name: object) -> Path | None:
+    """Give the directory that a path or a ``file:`` URL names, or None for another URL.
+
+    Raises:
+        ConfigurationError: Images cannot be saved there.
+    """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ConfigurationError(
             f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
@@ -75,16 +85,16 @@ def _named(name: object) -> Store:
             f"images cannot be saved to {name!r:.80}: give a URL as text, with both slashes"
         )
     if "://" not in name:
-        return _local(Path(name))
+        return Path(name)
     scheme, _, rest = name.partition("://")
     if scheme.lower() != "file":
-        return open_url(name)
+        return None
     host, slash, path = rest.partition("/")
     if host not in {"", "localhost"} or not slash:
         raise ConfigurationError(
             f"images cannot be saved to {name!r:.80}: write file:///path, with three slashes"
         )
-    return _local(Path(url2pathname(f"/{path}")))
+    return Path(url2pathname(f"/{path}"))
 
 
 def _local(folder: Path) -> LocalStore:

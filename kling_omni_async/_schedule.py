@@ -23,7 +23,11 @@ class Schedule(Generic[T]):
     Attributes:
         limit: The most queries in flight.
         in_flight: Queries in flight now.
+<<<<<<< HEAD
         first_gap: The distance in s at which a batch lays out its first queries.
+=======
+        starts: Queries started so far.
+>>>>>>> 1d18308951df72546984f0cfa57b05b12652a504
         watched: Ids that somebody waits for; they stretch each other's pauses.
         throttle: The gate that a 429 closes.
     """
@@ -31,6 +35,7 @@ class Schedule(Generic[T]):
     def __init__(self, policy: PollPolicy, rng: random.Random) -> None:
         self.limit = policy.max_concurrency
         self.in_flight = 0
+        self.starts = 0
         self.watched = 0
         self.throttle = Throttle(rng)
         self._pace = Pace(policy.max_rate)
@@ -130,4 +135,5 @@ class Schedule(Generic[T]):
     def _count(self, item: T, now: float, *, due: float, probe: bool) -> tuple[T, bool]:
         self._pace.spend(now, due)
         self.in_flight += 1
+        self.starts += 1
         return item, probe

@@ -12,6 +12,7 @@ from typing import Final
 from ._batch import Batch
 from ._judge import Judgement, Meaning, Reply, Setup, is_readable, judge
 from ._policy import PollPolicy
+from ._pulse import Pulse
 from ._records import ImageTask
 from ._roster import Roster
 from ._waiting import DOUBT_NOTHING, Doubt, Entry, Ticket, resolve
@@ -35,6 +36,23 @@ class Watchlist(Roster):
     def next_event(self) -> float:
         """Give the time in s at which there is something to do, or infinity."""
         return min(self.schedule.next_start(), self._alarms.first())
+
+    def pulse(self, task_id: str, now: float) -> Pulse:
+        """Tell how the polling goes, without looking at more ids than one.
+
+        Args:
+            task_id: Whose wait is told.
+            now: In s.
+        """
+        entry = self._entries.get(task_id)
+        tickets = entry.tickets() if entry else ()
+        return Pulse(
+            now=now,
+            starts=self.schedule.starts,
+            in_flight=self.schedule.in_flight,
+            next_in=max(0.0, self.schedule.next_start() - now),
+            watched=now - tickets[0].added if tickets else None,
+        )
 
     def start(self, now: float) -> Entry | None:
         """Give the id to query now, if there is one."""

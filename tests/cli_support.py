@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -72,11 +75,59 @@ def running(*arguments: str, **options: Any) -> Generator[subprocess.Popen[str]]
             process.kill()
 
 
+def terminal_of(
+    *arguments: str, env: dict[str, str], columns: int = 80, **options: Any
+) -> tuple[int, str]:
+    """Run the program on a terminal; give its exit code and all that the terminal got."""
+    import pty  # noqa: PLC0415 - Windows has neither
+    import termios  # noqa: PLC0415 - as above
+
+    screen, terminal = pty.openpty()
+    try:
+        termios.tcsetwinsize(terminal, (24, columns))
+        env = {"TERM": "xterm", **env}
+        process = start(*arguments, env=env, **{"stderr": terminal, "stdout": terminal, **options})
+        os.close(terminal)
+        with process:
+            text = read_all(screen)
+        return process.returncode, text
+    finally:
+        os.close(screen)
+
+
+def read_all(screen: int) -> str:
+    """Read what a terminal got, until its last writer has gone."""
+    pieces: list[bytes] = []
+    while True:
+        try:
+            piece = os.read(screen, 65536)
+        except OSError:  # this is how Linux says it
+            piece = b""
+        if not piece:
+            return b"".join(pieces).decode()
+        pieces.append(piece)
+
+
+def bare(text: str) -> str:
+    """Give what a terminal got without what steers it."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Give the exit code and what the program wrote."""
     with process:
         stdout, stderr = process.communicate(timeout=30)
     return process.returncode, stdout, stderr
+
+
+def wait_for_handlers(process: subprocess.Popen[str]) -> None:
+    """Wait until the program has taken SIGTERM over: before that it is Python that starts."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.001)
 
 
 def pending_in(stderr: str) -> list[str]:

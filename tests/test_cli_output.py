@@ -207,7 +207,7 @@ def test_each_ending_has_its_code(error: Ending, code: Exit) -> None:
 def test_endings_are_told_in_words() -> None:
     """The line says what happened, also where the error alone would not."""
     assert described(KeyboardInterrupt()) == "interrupted"
-    assert described(REFUSED) == "the key is refused: HTTP 401: invalid token"
+    assert described(REFUSED) == "the key is refused: HTTP 401: invalid token; look at COMETAPI_KEY"
     assert described(UsageError("wrong")) == "wrong"
 
 

@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from kling_omni_async import ImageTask, SavedImage, TaskImage, TaskOutcome, TaskStatus
-from kling_omni_async._cli._exit import Exit
+from kling_omni_async._cli._exit import Exit, OutputError
 from kling_omni_async._cli._images import Saving
 
 from .cli_support import FAST, Neighbour, finish, neighbour, pending_in, running, start
@@ -218,6 +218,32 @@ def test_what_counts_as_saved_in_a_store_elsewhere() -> None:
     assert Saving(save="s3://bucket/prefix").is_done(named)
     assert not Saving(save="s3://bucket/prefix").is_done(unnamed)
     assert Saving().is_done(unnamed)
+
+
+def test_a_file_url_is_a_directory(tmp_path: Path) -> None:
+    """It is made before anything is asked, and what is missing in it is saved again."""
+    folder, journal = tmp_path / "my images", tmp_path / "out.jsonl"
+    call = ("--save", folder.as_uri(), "--jsonl", str(journal))
+    with neighbour() as api:
+        task_ids = api.create(2, duration=0.0)
+        assert poll(api, *task_ids, *call)[0] == Exit.OK
+        asked = len(api.api.queries)
+        assert poll(api, *task_ids, *call)[0] == Exit.OK
+        assert len(api.api.queries) == asked
+        names = names_in(folder)
+        (folder / names[0]).unlink()
+        assert poll(api, *task_ids, *call)[0] == Exit.OK
+        assert len(api.api.queries) == asked + 1
+    assert names_in(folder) == names
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("save", ["file:///none%00there", "/dev/null/images", "/none\udce9\ud800"])
+def test_what_no_directory_can_be_is_told_before_anything_is_asked(save: str) -> None:
+    """Exit code 2, whatever the system says of the path."""
+    with pytest.raises(OutputError, match="cannot write to") as caught:
+        Saving(save=save).prepare()
+    assert caught.value.code == Exit.USAGE
 
 
 # Kills, and sizes.

@@ -7,7 +7,6 @@ import asyncio
 import io
 import os
 import random
-import re
 import select
 import signal
 import subprocess
@@ -22,10 +21,19 @@ import pytest
 
 from kling_omni_async import __main__
 from kling_omni_async._cli._exit import Exit
-from kling_omni_async._cli._signals import Once, heed_signals, interruptible, run, waiting
-from kling_omni_async._cli._terminal import _has_room, out, report
+from kling_omni_async._cli._once import Once, interruptible
+from kling_omni_async._cli._signals import heed_signals, run, waiting
+from kling_omni_async._cli._terminal import has_room, out, report
 
-from .cli_support import FAST, finish, ids_in, neighbour, pending_in, running
+from .cli_support import (
+    FAST,
+    finish,
+    ids_in,
+    neighbour,
+    pending_in,
+    running,
+    wait_for_handlers,
+)
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 RUNS = 16
@@ -342,7 +350,7 @@ def test_a_wait_for_room_looks_up_now_and_then(monkeypatch: pytest.MonkeyPatch) 
         return (), arguments[1] if len(asked) == 3 else (), ()
 
     monkeypatch.setattr(select, "select", never_before_the_third)
-    assert _has_room(sys.stdout, timeout=None)
+    assert has_room(sys.stdout, timeout=None)
     assert asked == [0.5, 0.5, 0.5]
 
 
@@ -376,16 +384,6 @@ def waiting_in(pipe: int) -> int:
     size = array.array("i", [0])
     fcntl.ioctl(pipe, termios.FIONREAD, size)
     return size[0]
-
-
-def wait_for_handlers(process: subprocess.Popen[str]) -> None:
-    """Wait until the program has taken SIGTERM over: before that it is Python that starts."""
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
-        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
-            return
-        time.sleep(0.001)
 
 
 def signalled_run(seed: int, folder: Path) -> int:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import pty
+import errno
+import io
+import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kling_omni_async._cli._exit import OutputError
+from kling_omni_async._cli._live import Bar, Rate, choose_view, told
+from kling_omni_async._cli._poll import PollJob
 from kling_omni_async._cli._summary import Kind, Tally
-from kling_omni_async._cli._view import Bar, Lines, Silent, choose_view
+from kling_omni_async._cli._view import Lines, Silent
+from kling_omni_async._pulse import Pulse
 
-from .cli_support import FAST, neighbour, start
+from .cli_support import FAST, bare, neighbour, terminal_of
 
 NEVER_S = 3600.0
 
@@ -98,31 +104,96 @@ def test_a_bar_without_stdout_shows_counts(
         view.show(half_done())
 
 
-def terminal_of(*arguments: str, env: dict[str, str], stdout: int | None = None) -> tuple[int, str]:
-    """Run the program on a terminal; give its exit code and all that the terminal got."""
-    screen, terminal = pty.openpty()
-    try:
-        env = {"TERM": "xterm", **env}
-        process = start(*arguments, env=env, stderr=terminal, stdout=stdout or terminal)
-        os.close(terminal)
-        with process:
-            text = read_all(screen)
-        return process.returncode, text
-    finally:
-        os.close(screen)
+def pulse_at(now: float = 0.0, **values: Any) -> Pulse:
+    """Give a pulse of a session that has nothing to do."""
+    usual = {"starts": 0, "in_flight": 0, "next_in": math.inf, "watched": None}
+    return Pulse(now=now, **{**usual, **values})
 
 
-def read_all(screen: int) -> str:
-    """Read what a terminal got, until its last writer has gone."""
-    pieces: list[bytes] = []
-    while True:
-        try:
-            piece = os.read(screen, 65536)
-        except OSError:  # this is how Linux says it
-            piece = b""
-        if not piece:
-            return b"".join(pieces).decode()
-        pieces.append(piece)
+@pytest.mark.parametrize(
+    ("pulse", "oldest", "line"),
+    [
+        (pulse_at(), "", "  2.5 queries/s · next query none"),
+        (pulse_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
+        (pulse_at(next_in=0.0), "7", "  2.5 queries/s · next query now · oldest 7"),
+        (
+            pulse_at(next_in=2.2, watched=754.6),
+            "7",
+            "  2.5 queries/s · next query in 3 s · oldest 7, 12 min 34 s",
+        ),
+        (
+            pulse_at(watched=1.9),
+            "\x1b" + "9" * 30,
+            f"  2.5 queries/s · next query none · oldest \\x1b{'9' * 22}…, 1 s",
+        ),
+    ],
+)
+def test_the_second_line(pulse: Pulse, oldest: str, line: str) -> None:
+    """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
+    assert told(pulse, oldest, 2.5) == line
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    """It begins at once, forgets what is long ago, and has no more samples than that needs."""
+    rate = Rate()
+    assert rate.add(100.0, 7) == 0.0
+    assert rate.add(101.0, 17) == 10.0
+    rates = [rate.add(float(second), 17 + second) for second in range(102, 1000)]
+    assert rates[-1] == 1.0
+    assert len(rate._samples) == 31
+
+
+def test_the_oldest_id_is_found_in_one_pass() -> None:
+    """It is the first of those that are left; what was passed once is not looked at again."""
+    job = PollJob([*map(str, range(1000)), "7"])
+    assert job.oldest == "0"
+    for number in range(999):
+        del job._left[str(number)]
+        if number % 100 == 50:
+            assert job.oldest == str(number + 1)
+    assert (job.oldest, job._first) == ("999", 999)
+    job._left.clear()
+    assert job.oldest == ""
+
+
+def test_a_terminal_that_is_held_up_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After Ctrl-S nothing is drawn: the polling goes on behind it."""
+    with Bar() as view:
+        monkeypatch.setattr("kling_omni_async._cli._live.has_room", lambda _: False)
+        before = capfd.readouterr().err
+        view.beat(pulse_at(next_in=5.0), "7")
+        assert capfd.readouterr().err == ""
+        monkeypatch.undo()
+        view.beat(pulse_at(next_in=5.0), "7")
+        assert "next query in 5 s" in capfd.readouterr().err
+    assert before
+
+
+class GoneTerminal(io.StringIO):
+    """A terminal whose window was closed."""
+
+    gone = False
+
+    def write(self, text: str, /) -> int:
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_has_gone_ends_results_only(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Drawing on a closed window does nothing; a result that cannot be written there is told."""
+    terminal = GoneTerminal()
+    monkeypatch.setattr(sys.stderr, "write", terminal.write)
+    with Bar() as view:
+        view._shares_terminal = True
+        terminal.gone = True
+        view.beat(pulse_at(next_in=5.0), "7")
+        with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
+            view.out("result")
 
 
 def test_a_terminal_gets_a_bar_and_whole_results() -> None:
@@ -135,12 +206,33 @@ def test_a_terminal_gets_a_bar_and_whole_results() -> None:
     assert "━" in text
     assert "\x1b[?25l" in text  # the cursor is hidden
     assert "\x1b[?25h" in text  # and shown again
-    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text).split()
-    assert [words[words.index(task_id) + 1] for task_id in done] == ["succeed"] * 3
-    at = words.index(failed[0])
-    assert words[at + 1 : at + 3] == ["failed", "[bold]no[/bold]\\x1b[2J"]
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)
+    assert all(re.search(rf"{task_id}\s+succeed\s+http", words) for task_id in done)
+    assert re.search(rf"{failed[0]}\s+failed\s+\[bold\]no\[/bold\]\\x1b\[2J\r\n", words)
     assert "\x1b[2J" not in text
     assert text.endswith("4 of 4 done: 3 succeeded, 1 failed\r\n")
+
+
+def test_the_live_lines_tell_rate_next_query_and_oldest_id() -> None:
+    """While an id is not finished, a terminal shows what the polling does, and for how long."""
+    with neighbour() as api:
+        slow = api.create(duration=2.0)[0]
+        code, text = terminal_of("poll", slow, "--interval", "0.3s-0.4s", env=api.env)
+    assert code == 0
+    assert "queries/s · next query in 1 s · oldest " in bare(text)
+    assert re.search(rf"oldest {slow}, [1-9]\d* s", bare(text))
+
+
+def test_log_lines_come_whole_above_the_bar() -> None:
+    """With --verbose each change is a line of its own, not torn by the bar that moves."""
+    with neighbour() as api:
+        slow = api.create(3, duration=0.8)
+        code, text = terminal_of("poll", *slow, "-v", *FAST, env=api.env, columns=200)
+    assert code == 0
+    lines = [line.strip() for line in re.split(r"\r\n|\r", bare(text))]
+    told = [line for line in lines if "info: " in line]
+    assert all(line.startswith("kling-omni: info: ") for line in told)
+    assert all(sum(task_id in line for line in told) >= 2 for task_id in slow)
 
 
 def test_results_in_a_file_leave_the_bar_alone(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 from typing import Any
 
@@ -698,3 +699,31 @@ def test_says_in_one_line_how_it_is() -> None:
     """The repr tells how many ids, calls and streams there are."""
     text = "<Watchlist ids=0 callers=0 batches=0 <Schedule "
     assert repr(new_desk().watchlist).startswith(text)
+
+
+@pytest.mark.parametrize("count", [3, 3000])
+async def test_a_pulse_looks_at_one_id_only(count: int) -> None:
+    """It tells starts, flights, the next turn and one wait, by as many steps at any size."""
+    desk = new_desk(max_rate=10.0, interval=(20, 30))
+    desk.poll(*map(str, range(count)))
+    desk.start()
+    desk.now = 0.04
+    steps: list[object] = []
+
+    def profile(_: object, event: str, function: object) -> None:
+        if event in {"call", "c_call"}:
+            steps.append(function)
+
+    sys.setprofile(profile)
+    pulse = desk.watchlist.pulse("1", desk.now)
+    sys.setprofile(None)
+    assert (pulse.starts, pulse.in_flight, pulse.watched) == (1, 1, 0.04)
+    assert pulse.next_in == pytest.approx(0.06)
+    assert len(steps) < 30
+
+
+async def test_a_pulse_of_a_stranger_has_no_wait() -> None:
+    """An id that nobody waits for was not watched; with nothing to do the next turn is never."""
+    desk = new_desk()
+    pulse = desk.watchlist.pulse("1", 0.0)
+    assert (pulse.watched, pulse.next_in, pulse.starts) == (None, NEVER, 0)

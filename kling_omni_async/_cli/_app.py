@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
 
 from kling_omni_async._version import __version__
-from kling_omni_async.errors import KlingOmniError
 
+from . import _help
+from ._arguments import parted, with_intervals_joined
+from ._colour import make_console, wants_colour
 from ._demo import demo as play_demo
-from ._exit import CliError, Ending, Exit, UsageError, code_of, described
+from ._exit import Exit, UsageError
+from ._fail import ending
 from ._gallery import gallery as make_gallery
 from ._id_file import read_ids
 from ._images import Saving
+from ._pace import Downloads, Limits, Pace, policy_of
 from ._poll import poll as poll_ids
 from ._query import query as query_ids
-from ._session import Connection, Pace
+from ._session import Connection, Talk
 from ._simulate import Setting
 from ._simulate import simulate as run_simulator
-from ._terminal import note, report
+from ._terminal import note
 
-_EXIT_CODES = (
-    "Exit codes: 0 all succeeded, 1 some did not, 2 wrong usage, 3 the key is refused, "
-    "130 interrupted. The key comes from the environment variable COMETAPI_KEY."
-)
-_INTERVAL = "--interval"
-_RANGE = re.compile(r"([\d.]+)-([\d.]+)", re.ASCII)
+_DEBUG = "--debug"
+_COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate"})
 _NO_CONNECTION = Connection()
 _NOWHERE = Saving()
 _USUAL_PACE = Pace()
+_USUAL_LIMITS = Limits()
+_USUAL_DOWNLOADS = Downloads()
 _USUAL_SETTING = Setting()
+_USUAL_TALK = Talk()
 
 app = App(
     name="kling-omni",
     help="Poll Kling Omni image tasks of CometAPI.",
-    help_epilogue=_EXIT_CODES,
+    usage="Usage: kling-omni COMMAND [OPTIONS]",
+    help_epilogue=_help.APP,
     help_format="plaintext",
     version=__version__,
     result_action="return_value",
@@ -47,21 +52,37 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 
-_Options = Parameter(name="*")
+_IDS = Group("Task ids", sort_key=0)
+_OUT = Group("What is shown", sort_key=1)
+_IMAGES = Group("Images", sort_key=2)
+_PACE = Group("How often and how long", sort_key=3)
+_LIMITS = Group("Limits", sort_key=4)
+_API = Group("The API", sort_key=5)
+
+_Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
 _HyphenToo = Parameter(allow_leading_hyphen=True)  # "-" is stdin or stdout
+_Limits: TypeAlias = Annotated[Limits, Parameter(name="*", group=_LIMITS)]
+_Api: TypeAlias = Annotated[Connection, Parameter(name="*", group=_API)]
+_Talk: TypeAlias = Annotated[Talk, Parameter(name="*", group=_OUT)]
+_Flag: TypeAlias = Annotated[bool, Parameter(show_default=False)]
 
 
-@app.command
+@app.command(usage="Usage: kling-omni poll [OPTIONS] IDS...", help_epilogue=_help.POLL, sort_key=1)
 def poll(
-    *ids: str,
-    source: Annotated[str | None, Parameter(name="--from"), _HyphenToo] = None,
-    jsonl: Annotated[str | None, _HyphenToo] = None,
-    quiet: bool = False,
-    saving: Annotated[Saving, _Options] = _NOWHERE,
-    pace: Annotated[Pace, _Options] = _USUAL_PACE,
-    connection: Annotated[Connection, _Options] = _NO_CONNECTION,
+    *ids: _Ids,
+    source: Annotated[
+        str | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HyphenToo
+    ] = None,
+    jsonl: Annotated[str | None, Parameter(metavar="FILE", group=_OUT), _HyphenToo] = None,
+    quiet: Annotated[_Flag, Parameter(alias="-q", group=_OUT)] = False,
+    talk: _Talk = _USUAL_TALK,
+    saving: Annotated[Saving, Parameter(name="*", group=_IMAGES)] = _NOWHERE,
+    downloads: Annotated[Downloads, Parameter(name="*", group=_IMAGES)] = _USUAL_DOWNLOADS,
+    pace: Annotated[Pace, Parameter(name="*", group=_PACE)] = _USUAL_PACE,
+    limits: _Limits = _USUAL_LIMITS,
+    connection: _Api = _NO_CONNECTION,
 ) -> Exit:
-    """Poll tasks until each has succeeded, failed, or was given up, and save their images.
+    """Poll tasks until each has succeeded, failed, or was given up.
 
     Prints a line for each: its id, a word, and its images or the reason.
 
@@ -70,45 +91,65 @@ def poll(
         source: A file with more ids, one a line; - for stdin.
         jsonl: A journal to append to, as JSON lines; ids settled there are skipped. - for stdout.
         quiet: Show neither progress nor a summary.
+        talk: How much is told.
         saving: Where images are saved.
+        downloads: How they are fetched.
         pace: How often and how long.
+        limits: What bounds queries.
         connection: Which API.
     """
     if not ids and source is None:
         raise UsageError("no ids: give some, or a file of them with --from")
     if saving.save is None and (saving.watermarked or saving.overwrite):
         raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+    policy = policy_of(pace, limits, downloads)
     more = [] if source is None else read_ids(source)
     return poll_ids(
-        [*ids, *more], jsonl=jsonl, connection=connection, pace=pace, saving=saving, quiet=quiet
+        [*ids, *more],
+        jsonl=jsonl,
+        connection=connection,
+        policy=policy,
+        saving=saving,
+        quiet=quiet,
+        talk=talk,
     )
 
 
-@app.command
+@app.command(
+    usage="Usage: kling-omni query [OPTIONS] IDS...", help_epilogue=_help.QUERY, sort_key=2
+)
 def query(
-    *ids: str,
-    connection: Annotated[Connection, _Options] = _NO_CONNECTION,
+    *ids: _Ids,
+    json: Annotated[_Flag, Parameter(group=_OUT)] = False,
+    talk: _Talk = _USUAL_TALK,
+    limits: _Limits = _USUAL_LIMITS,
+    connection: _Api = _NO_CONNECTION,
 ) -> Exit:
-    """Print tasks as the API sees them now, as JSON, one a line.
+    """Print tasks as the API sees them now.
 
-    Exit code 1 means that a task has failed or was not answered.
+    A table on a terminal, JSON elsewhere, one task a line.
 
     Args:
         ids: The task ids.
+        json: Print JSON on a terminal too.
+        talk: How much is told.
+        limits: What bounds queries.
         connection: Which API.
     """
     if not ids:
         raise UsageError("no ids: give some")
-    return query_ids(ids, connection=connection)
+    return query_ids(ids, connection=connection, policy=policy_of(limits), json=json, talk=talk)
 
 
-@app.command
+@app.command(
+    usage="Usage: kling-omni gallery [OPTIONS] DIRECTORY", help_epilogue=_help.GALLERY, sort_key=3
+)
 def gallery(
     directory: Path,
     /,
     *,
-    jsonl: tuple[Path, ...] | None = None,
-    overwrite: bool = False,
+    jsonl: Annotated[tuple[Path, ...] | None, Parameter(metavar="FILE")] = None,
+    overwrite: _Flag = False,
 ) -> None:
     """Write DIRECTORY/index.html: a page of all tasks and their saved images.
 
@@ -122,8 +163,8 @@ def gallery(
     make_gallery(directory, jsonl, overwrite=overwrite)
 
 
-@app.command
-def demo(*, save: str | None = None) -> Exit:
+@app.command(usage="Usage: kling-omni demo [OPTIONS]", help_epilogue=_help.DEMO, sort_key=4)
+def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exit:
     """Poll a simulated batch in compressed time, save its images and show them; needs no key.
 
     Args:
@@ -132,12 +173,14 @@ def demo(*, save: str | None = None) -> Exit:
     return play_demo(save)
 
 
-@app.command
+@app.command(
+    usage="Usage: kling-omni simulate [OPTIONS] [COUNT]", help_epilogue=_help.SIMULATE, sort_key=5
+)
 def simulate(
     count: int = 200,
     /,
     *,
-    setting: Annotated[Setting, _Options] = _USUAL_SETTING,
+    setting: Annotated[Setting, Parameter(name="*")] = _USUAL_SETTING,
 ) -> None:
     """Run a simulated API with tasks to poll, until Ctrl-C.
 
@@ -159,32 +202,25 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
+    options, ids = parted(arguments)
+    debug = _DEBUG in options
+    tokens = with_intervals_joined([each for each in options if each != _DEBUG])
     try:
-        return app(_with_ranges_split(arguments)) or Exit.OK
+        return app(tokens + ids, console=_console()) or Exit.OK
     except CycloptsError as error:
-        note(str(error))
+        note(f"{' '.join(str(error).split())} {_help_of(tokens)} shows what there is")
         return Exit.USAGE
-    except (CliError, KlingOmniError, KeyboardInterrupt) as error:
-        return _end(error)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
+        return ending(error, debug=debug)
 
 
-def _end(error: Ending) -> Exit:
-    notes: list[str] = getattr(error, "__notes__", [])
-    report(
-        [f"kling-omni: {described(error)}", *(line for text in notes for line in text.split("\n"))]
-    )
-    return code_of(error)
+def _help_of(tokens: list[str]) -> str:
+    command = next((f" {each}" for each in tokens[:1] if each in _COMMANDS), "")
+    return f"kling-omni{command} --help"
 
 
-def _with_ranges_split(arguments: list[str]) -> list[str]:
-    """Take ``--interval 20-30`` and ``--interval=20-30`` as ``--interval 20 30``."""
-    split: list[str] = []
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            return split + arguments[position:]
-        value = argument.removeprefix(f"{_INTERVAL}=")
-        if value != argument:
-            split.append(_INTERVAL)
-        match = _RANGE.fullmatch(value) if split[-1:] == [_INTERVAL] else None
-        split += match.groups() if match else [value]
-    return split
+def _console() -> Console | None:
+    """Give what help is printed with; without stdout cyclopts finds its own way."""
+    if sys.stdout is None:
+        return None
+    return make_console(sys.stdout, colour=wants_colour(sys.stdout))

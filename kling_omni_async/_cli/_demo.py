@@ -11,7 +11,6 @@ from pathlib import Path
 
 import attrs
 
-from kling_omni_async import KlingOmniSession
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async.simulator import SimulatedCometAPI
@@ -19,13 +18,14 @@ from kling_omni_async.simulator import SimulatedCometAPI
 from ._exit import Exit, UsageError
 from ._gallery import NAME, write_outcomes
 from ._images import Saving
+from ._live import choose_view
 from ._poll import PollJob
-from ._session import logged_as_notes
+from ._session import Session, logged_as_notes
 from ._signals import run
 from ._sinks import Sink
 from ._summary import Kind, kind_of
 from ._terminal import note, out, plain
-from ._view import Silent, choose_view
+from ._view import Silent
 
 TIMES_FASTER = 25.0
 TASKS = 200
@@ -137,7 +137,7 @@ async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
     outcomes: list[TaskOutcome] = []
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
-        session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
+        session = Session(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
         await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)
         write_outcomes(folder, outcomes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from kling_omni_async.errors import (
     AuthenticationError,
@@ -65,10 +66,25 @@ def code_of(error: Ending) -> Exit:
     return Exit.NOT_ALL
 
 
+_IN_OPTIONS: Final = (
+    (
+        "give KlingOmniSession(api_key=…) or set COMETAPI_KEY",
+        "write export COMETAPI_KEY=… in the shell, with the key of your account",
+    ),
+    ("allow_http=True", "--allow-http"),
+    ("base_url ", "--base-url "),
+)
+"""What a library's user writes, and what a user of the command line does."""
+
+
 def described(error: Ending) -> str:
-    """Give the line that tells what ended a command."""
+    """Give the line that tells what ended a command, and what can be done."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    text = str(error)
     if isinstance(error, AuthenticationError):
-        return f"the key is refused: {error}"
-    return str(error)
+        return f"the key is refused: {text}; look at COMETAPI_KEY"
+    if isinstance(error, ConfigurationError):
+        for written, option in _IN_OPTIONS:
+            text = text.replace(written, option)
+    return text

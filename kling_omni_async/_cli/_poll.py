@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 
-from kling_omni_async import KlingOmniSession
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._policy import PollPolicy
 from kling_omni_async.errors import ConfigurationError
 
+from ._colour import draw
 from ._exit import Exit, UsageError
+from ._failures import Failures
 from ._images import Saving
-from ._session import Connection, Pace, logged_as_notes, make_session
+from ._live import choose_view
+from ._session import Connection, Session, Talk, logged_as_notes, make_session
 from ._signals import heed_signals, run
 from ._sinks import Sink, open_sink
-from ._summary import Tally
+from ._summary import Kind, Tally, kind_of
 from ._terminal import note, plain
-from ._view import Silent, choose_view
+from ._view import Silent
 
 NOWHERE = Saving()
 
@@ -28,11 +34,15 @@ class PollJob:
 
     Attributes:
         tally: The counts so far.
+        failures: What failed, and why.
     """
 
     def __init__(self, task_ids: Iterable[str]) -> None:
         self._left = dict.fromkeys(task_ids)
+        self._in_order = list(self._left)
+        self._first = 0
         self.tally = Tally(len(self._left))
+        self.failures = Failures()
 
     @property
     def pending(self) -> list[str]:
@@ -43,11 +53,24 @@ class PollJob:
         """Count what an earlier run has settled."""
         for task_id in self._left.keys() & sink.settled.keys():
             del self._left[task_id]
-            self.tally.counts[sink.settled[task_id]] += 1
+            kind = sink.settled[task_id]
+            self.tally.counts[kind] += 1
             self.tally.earlier += 1
+            if kind is not Kind.SUCCEEDED:
+                self.failures.add_earlier(kind, task_id)
+
+    @property
+    def oldest(self) -> str:
+        """The first id, in the order given, without a written outcome; empty if there is none.
+
+        A place is kept: a dictionary that many keys have left is slow to give its first one.
+        """
+        while self._first < len(self._in_order) and self._in_order[self._first] not in self._left:
+            self._first += 1
+        return "".join(self._in_order[self._first : self._first + 1])
 
     async def follow(
-        self, session: KlingOmniSession, sink: Sink, view: Silent, saving: Saving = NOWHERE
+        self, session: Session, sink: Sink, view: Silent, saving: Saving = NOWHERE
     ) -> None:
         """Poll what is left, and close the session.
 
@@ -67,12 +90,42 @@ class PollJob:
             watermarked=saving.watermarked,
             overwrite=saving.overwrite,
         )
-        async with session, outcomes:
+        async with session, outcomes, self._beating(session, view):
             async for outcome in outcomes:
                 sink.write(outcome)
                 del self._left[outcome.task_id]
-                self.tally.add(outcome)
+                self._count(outcome)
                 view.show(self.tally)
+
+    def _count(self, outcome: TaskOutcome) -> None:
+        self.tally.add(outcome)
+        if outcome.error is not None:
+            self.failures.add(kind_of(outcome), outcome.error, outcome.task_id)
+
+    @asynccontextmanager
+    async def _beating(self, session: Session, view: Silent) -> AsyncGenerator[None]:
+        """Let the view draw now and then, in this loop: no other thread may look at the session."""
+        if view.every_s is None:
+            yield
+            return
+        beats = asyncio.create_task(self._beat(session, view, view.every_s))
+        try:
+            yield
+        finally:
+            beats.cancel()
+            await asyncio.wait([beats])
+
+    async def _beat(self, session: Session, view: Silent, every_s: float) -> None:
+        while True:
+            oldest = self.oldest
+            view.beat(session.pulse(oldest), oldest)
+            await asyncio.sleep(every_s)
+
+    def tell_end(self) -> None:
+        """Tell on stderr how many ended how, and what failed why."""
+        if self.failures:
+            draw(self.failures.table())
+        note(self.tally.line())
 
     def still_pending(self) -> str:
         """Give the ids that are left, one a line below a heading."""
@@ -84,9 +137,10 @@ def poll(
     *,
     jsonl: str | None,
     connection: Connection,
-    pace: Pace,
+    policy: PollPolicy,
     saving: Saving,
     quiet: bool,
+    talk: Talk,
 ) -> Exit:
     """Poll ids until each has ended; what ends the run early carries the rest as a note.
 
@@ -94,9 +148,10 @@ def poll(
         task_ids: What to poll.
         jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
         connection: Which API.
-        pace: How often and how long.
+        policy: How often and how long.
         saving: Where images are saved.
         quiet: Show neither progress nor a summary.
+        talk: How much is told besides.
 
     Raises:
         UsageError: The journal is in use or of another format.
@@ -107,9 +162,10 @@ def poll(
     job = PollJob(task_ids)
     try:
         heed_signals()
-        session = make_session(connection, pace.policy())
+        session = make_session(connection, policy)
         saving.prepare()
-        _work(job, session, jsonl, saving, quiet=quiet)
+        with logged_as_notes(talk.verbose):
+            _work(job, session, jsonl, saving, quiet=quiet)
     except (UsageError, ConfigurationError):
         raise
     except BaseException as error:
@@ -117,15 +173,14 @@ def poll(
             error.add_note(job.still_pending())
         raise
     if not quiet:
-        note(job.tally.line())
+        job.tell_end()
     return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
 
 
 def _work(
-    job: PollJob, session: KlingOmniSession, jsonl: str | None, saving: Saving, *, quiet: bool
+    job: PollJob, session: Session, jsonl: str | None, saving: Saving, *, quiet: bool
 ) -> None:
     with (
-        logged_as_notes(),
         choose_view(quiet=quiet) as view,
         open_sink(jsonl, view.out, saving.is_done) as sink,
     ):

@@ -6,15 +6,18 @@ import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Annotated, Final
 
 import attrs
+from cyclopts import Parameter
 
-from kling_omni_async import KlingOmniSession
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._pulse import Pulse
+from kling_omni_async._session import KlingOmniSession
 
 from ._terminal import note
 
-_USUAL = PollPolicy()
+_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 _logger = logging.getLogger("kling_omni_async")
 
 
@@ -27,44 +30,34 @@ class Connection:
         allow_http: Accept a base URL with http:// that is not of this machine.
     """
 
-    base_url: str | None = None
-    allow_http: bool = False
+    base_url: Annotated[str | None, Parameter(metavar="URL")] = None
+    allow_http: Annotated[bool, Parameter(show_default=False)] = False
 
 
 @attrs.frozen(kw_only=True)
-class Pace:
-    """How often and how long ids are polled; each option is a field of `PollPolicy`.
+class Talk:
+    """How much is told on stderr.
 
     Attributes:
-        interval: The pause between two queries of an id, in s: LOW HIGH, or LOW-HIGH.
-        timeout: How long to poll an id, in s; "none" for ever.
-        max_rate: The most queries a second; "none" for no limit.
-        max_concurrency: The most queries at a time.
-        max_downloads: The most images on their way at a time.
+        verbose: Tell each change of a task on stderr; twice (-vv): each query too.
     """
 
-    interval: tuple[float, float] = _USUAL.interval
-    timeout: float | None = _USUAL.timeout
-    max_rate: float | None = _USUAL.max_rate
-    max_concurrency: int = _USUAL.max_concurrency
-    max_downloads: int = _USUAL.max_downloads
+    verbose: Annotated[int, Parameter(alias="-v", count=True, show_default=False)] = 0
 
-    def policy(self) -> PollPolicy:
-        """Give the policy.
 
-        Raises:
-            ConfigurationError: A value makes no sense.
+class Session(KlingOmniSession):
+    """A session that a live view can look into."""
+
+    def pulse(self, task_id: str) -> Pulse:
+        """Tell how the polling goes, at any number of ids at the same small cost.
+
+        Args:
+            task_id: The id whose wait is told.
         """
-        return PollPolicy(
-            interval=self.interval,
-            timeout=self.timeout,
-            max_rate=self.max_rate,
-            max_concurrency=self.max_concurrency,
-            max_downloads=self.max_downloads,
-        )
+        return self._poller.pulse(task_id)
 
 
-def make_session(connection: Connection, policy: PollPolicy | None = None) -> KlingOmniSession:
+def make_session(connection: Connection, policy: PollPolicy | None = None) -> Session:
     """Make a session with the key of the environment; its warnings become notes.
 
     Raises:
@@ -72,7 +65,7 @@ def make_session(connection: Connection, policy: PollPolicy | None = None) -> Kl
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        session = KlingOmniSession(
+        session = Session(
             base_url=connection.base_url, policy=policy, allow_http=connection.allow_http
         )
     for warning in caught:
@@ -86,11 +79,19 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def logged_as_notes() -> Generator[None]:
-    """Show the library's log records from WARNING up as lines on stderr."""
-    handler = _Notes(logging.WARNING)
+def logged_as_notes(verbose: int = 0) -> Generator[None]:
+    """Show the library's log records as lines on stderr.
+
+    Args:
+        verbose: From which level up: 0 for WARNING, 1 for INFO, more for DEBUG.
+    """
+    level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
+    handler, before = _Notes(level), _logger.level
     _logger.addHandler(handler)
+    if verbose:
+        _logger.setLevel(level)
     try:
         yield
     finally:
+        _logger.setLevel(before)
         _logger.removeHandler(handler)

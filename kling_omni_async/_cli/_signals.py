@@ -14,46 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
+from ._once import Interrupted, Once, interruptible
+
 T = TypeVar("T")
-_Handler = Callable[[int, FrameType | None], None]
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Raised by a signal.
-
-    A class of our own: where code that was made from text raises KeyboardInterrupt itself,
-    Python later dies of SIGINT, even if that was caught.
-    """
-
-
-class Once:
-    """Interrupts at the first signal, from `heed_signals` on; what comes after it does nothing.
-
-    Modules that are being imported and pending ids that are being told are left in peace:
-    ``timeout`` and terminals may send a signal twice.
-
-    Attributes:
-        came: Whether a signal has come.
-        heeded: Whether the first one interrupts.
-        waits: Whether any one interrupts.
-    """
-
-    error: type[BaseException] = Interrupted
-
-    def __init__(self) -> None:
-        self.came = False
-        self.heeded = False
-        self.waits = False
-
-    def __call__(self, _: int, __: FrameType | None) -> None:
-        """Handle a signal."""
-        interrupts = self.waits or (self.heeded and not self.came)
-        self.came = True
-        self.waits = False
-        if interrupts:
-            raise self.error
 
 
 class _Work(Generic[T]):
@@ -84,29 +47,6 @@ class _Work(Generic[T]):
         if self._task is not None:
             self._task.cancel()
             self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop
-
-
-@contextmanager
-def interruptible(handler: _Handler, *, for_good: bool = False) -> Generator[None]:
-    """Have a handler for both signals, even if a shell set them to be ignored.
-
-    Args:
-        handler: What is called.
-        for_good: Keep it until the process ends.
-    """
-    before = [signal.signal(number, handler) for number in _SIGNALS]
-    try:
-        yield
-    finally:
-        if not for_good:
-            for number, old in zip(_SIGNALS, before, strict=True):
-                signal.signal(number, old)
-
-
-def ignore_signals() -> None:
-    """Let no signal spoil the exit code while Python takes the process down."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def heed_signals() -> None:

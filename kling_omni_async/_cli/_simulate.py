@@ -6,8 +6,10 @@ import asyncio
 import shlex
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import attrs
+from cyclopts import Parameter
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -31,7 +33,7 @@ class Setting:
         time_scale: How many times faster than the clock tasks run.
     """
 
-    ids: str | None = None
+    ids: Annotated[str | None, Parameter(metavar="FILE")] = None
     failing: int = 0
     port: int = 0
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -10,8 +11,9 @@ import attrs
 
 from kling_omni_async._outcome import TaskOutcome
 
+from ._colour import painted, wants_colour
 from ._journal import Journal
-from ._summary import Kind, kind_of
+from ._summary import Kind, kind_of, style_of
 from ._terminal import json_line, note, plain
 
 Out: TypeAlias = Callable[[str], None]
@@ -45,7 +47,8 @@ def open_sink(
         CliError: The journal cannot be used.
     """
     if jsonl is None:
-        yield Sink(lambda outcome: out(plain_line(outcome)))
+        colour = wants_colour(sys.stdout)
+        yield Sink(lambda outcome: out(plain_line(outcome, colour=colour)))
     elif jsonl == "-":
         yield Sink(lambda outcome: out(json_line(outcome.to_dict())))
     else:
@@ -55,7 +58,7 @@ def open_sink(
             yield Sink(journal.write, journal.settled)
 
 
-def plain_line(outcome: TaskOutcome) -> str:
+def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
     """Give an outcome as id, word, and images or reason, with tabs between.
 
     Images are told by their keys where they were saved, else by their URLs.
@@ -65,4 +68,6 @@ def plain_line(outcome: TaskOutcome) -> str:
         text = " ".join(images)
     else:
         text = str(outcome.error)
-    return "\t".join(plain(part) for part in (outcome.task_id, kind_of(outcome), text))
+    kind = kind_of(outcome)
+    word = painted(kind, style_of(kind), colour=colour)
+    return "\t".join((plain(outcome.task_id), word, plain(text)))

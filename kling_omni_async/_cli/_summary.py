@@ -56,6 +56,16 @@ _IN_WORDS = {
 }
 
 
+_UNSURE = frozenset({Kind.TIMED_OUT, Kind.NOT_SAVED, Kind.ERROR})
+
+
+def style_of(kind: Kind) -> str:
+    """Give the colour of a kind: ``unsure`` where polling again may help."""
+    if kind is Kind.SUCCEEDED:
+        return "good"
+    return "unsure" if kind in _UNSURE else "bad"
+
+
 def kind_of(outcome: TaskOutcome) -> Kind:
     """Tell the kind of an outcome."""
     if outcome.error is None:

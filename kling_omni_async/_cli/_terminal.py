@@ -47,14 +47,19 @@ def tell(lines: list[str]) -> None:
     _to_stderr("".join(f"{plain(line)}\n" for line in lines))
 
 
+def tell_drawn(text: str) -> None:
+    """Write to stderr what was drawn already, colours and all."""
+    _to_stderr(f"{text}\n")
+
+
 def report(lines: list[str]) -> None:
     """Write lines to stderr at the end of a run; if nobody reads them, a signal is enough."""
     text = "".join(f"{plain(line)}\n" for line in lines)
     with suppress(KeyboardInterrupt):
         for at in range(0, len(text), _CHARS_AT_ONCE):
-            if sys.stderr is not None and not _has_room(sys.stderr):
+            if sys.stderr is not None and not has_room(sys.stderr):
                 with waiting(anew=True):
-                    _has_room(sys.stderr, timeout=None)
+                    has_room(sys.stderr, timeout=None)
             _to_stderr(text[at : at + _CHARS_AT_ONCE])
 
 
@@ -86,12 +91,17 @@ def _write(text: str) -> None:
     raw: _Raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     while data:
         with waiting():
-            _has_room(sys.stdout, timeout=None)
+            has_room(sys.stdout, timeout=None)
         data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
 
 
-def _has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
-    """Wait until a write is not held up; what cannot be waited for counts as ready."""
+def has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
+    """Wait until a write is not held up; what cannot be waited for counts as ready.
+
+    Args:
+        file: What is to be written to.
+        timeout: The longest wait in s; None for no end.
+    """
     with suppress(OSError, ValueError):
         while True:
             ready = select.select((), (file,), (), _GLANCE_S if timeout is None else timeout)[1]

@@ -1,0 +1,124 @@
+"""Times and sizes as people write them: ``1h30m``, ``500ms``, ``1MiB``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+_NUMBER: Final = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_PLAIN: Final = re.compile(rf"{_NUMBER}(?:[eE][+-]?\d{{1,3}})?", re.ASCII)
+_TIME: Final = re.compile(
+    rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?!s))?"
+    rf"(?:(?P<s>{_NUMBER})s)?(?:(?P<ms>{_NUMBER})ms)?",
+    re.ASCII,
+)
+_SIZE: Final = re.compile(rf"({_NUMBER}) ?([kMG]i?B|KiB|B)?", re.ASCII)
+_RANGE: Final = re.compile(r"([^-]+)-([^-]+)")
+
+_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_BYTES: Final = {
+    "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "kiB": 1 << 10,
+    "GB": 10**9, "MB": 10**6, "kB": 1000, "B": 1,
+}  # fmt: skip
+_NOTHING: Final = frozenset({"none", "never"})
+_LONGEST: Final = 40
+"""Characters of a number: nobody needs more, and a text without end is not calculated with."""
+
+
+def seconds(text: str) -> float:
+    """Read a time: ``1h30m``, ``20s``, ``500ms``; a plain number is s.
+
+    Returns:
+        The time in s.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _TIME.fullmatch(text) if 0 < len(text) <= _LONGEST else None
+    if match is None:
+        return number(text)
+    parts = (Decimal(value) * _MS[unit] for unit, value in match.groupdict().items() if value)
+    return float(sum(parts, Decimal()) / 1000)
+
+
+def size(text: str) -> int:
+    """Read a size: ``1MiB``, ``100MB``, ``1.5GB``; a plain number is bytes.
+
+    Returns:
+        The size in whole bytes.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise ValueError(text)
+    return int(Decimal(match[1]) * _BYTES[match[2] or "B"])
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Read two times with a hyphen between, such as ``20s-30s``.
+
+    Raises:
+        ValueError: They are none.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return seconds(match[1]), seconds(match[2])
+
+
+def is_interval(text: str) -> bool:
+    """Whether a text is made like two times with a hyphen between."""
+    return _RANGE.fullmatch(text) is not None
+
+
+def number(text: str) -> float:
+    """Read a number from 0 on.
+
+    Raises:
+        ValueError: It is none, or greater than any that can be calculated with.
+    """
+    value = float(text) if len(text) <= _LONGEST and _PLAIN.fullmatch(text) else math.inf
+    if value == math.inf:
+        raise ValueError(text)
+    return value
+
+
+def count(text: str) -> int:
+    """Read a whole number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if len(text) > _LONGEST or not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
+def or_none(read: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Take ``none`` and ``never`` for None."""
+    return lambda text: None if text in _NOTHING else read(text)
+
+
+def shown_time(value: float | None) -> str:
+    """Give a time in s as it can be read again, to a thousandth of a second."""
+    if value is None:
+        return "never"
+    rest = round(value * 1000)
+    parts: list[str] = []
+    for unit, milliseconds in _MS.items():
+        whole, rest = divmod(rest, milliseconds)
+        parts += [f"{whole}{unit}"] if whole else []
+    return "".join(parts) or "0s"
+
+
+def shown_size(value: int) -> str:
+    """Give a size in bytes as it can be read again, in the greatest unit that goes into it."""
+    unit = next(unit for unit, factor in _BYTES.items() if value % factor == 0)
+    return f"{value // _BYTES[unit]}{unit}"
