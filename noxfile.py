@@ -142,7 +142,7 @@ def wheel(session: nox.Session) -> None:
         (built,) = outside.glob("*.whl")
         check_contents(session, built)
         session.install(f"{built}[cli,storage]", *group("test"))
-        for file in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        for file in ("pyproject.toml", "conftest.py", "README.md", "CHANGELOG.md", "LICENSE"):
             shutil.copy(ROOT / file, outside)
         for folder in ("docs", "tests"):
             shutil.copytree(ROOT / folder, outside / folder)
