@@ -14,6 +14,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -37,6 +38,7 @@ from kling_omni_async.simulator import SimulatedCometAPI
 from .virtual_clock import VirtualClockLoop
 
 _PAGE: Final = "_page"
+_PORT: Final = re.compile(r"127\.0\.0\.1:\d+")
 _LOGGERS: Final = ("", "kling_omni_async")
 
 
@@ -74,6 +76,7 @@ class Page:
             stack.enter_context(contextlib.chdir(self.folder))
             stack.enter_context(mock.patch.dict(os.environ, self._variables))
             stack.enter_context(mock.patch("kling_omni_async._session.Random", lambda: Random(7)))
+            stack.enter_context(mock.patch("asyncio.run", _run_virtually))
             stack.enter_context(contextlib.redirect_stdout(self._stream))
             stack.enter_context(contextlib.redirect_stderr(self._stream))
             self._swap_log()
@@ -98,6 +101,11 @@ class Page:
             self._runner.run(self.api.aclose())
 
 
+def _run_virtually(main: Coroutine[Any, Any, object]) -> object:
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        return runner.run(main)
+
+
 def _set_up(names: dict[str, Any]) -> None:
     page = Page()
     names.update({"__name__": "__main__", "api": page.api, _PAGE: page})
@@ -117,8 +125,8 @@ def _run_python(example: Example) -> None:
 def _compare_output(example: Example) -> str | None:
     """Compare a block ``output``; the simulator's port is another one each time."""
     page: Page = example.namespace[_PAGE]
-    said = page.said.replace(page.api.base_url, "http://127.0.0.1:49152").strip()
-    shown = str(example.parsed).strip()
+    said = _PORT.sub("127.0.0.1:49152", page.said).strip("\n")
+    shown = str(example.parsed).strip("\n")
     return None if said == shown else f"the page shows\n{shown}\nbut the block says\n{said}"
 
 
