@@ -37,6 +37,7 @@ default_role = "py:obj"
 
 html_theme = "furo"
 html_title = f"kling-omni-async {release}"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
@@ -98,7 +99,7 @@ def link_by_public_name(
 
 
 def name_public_bases(
-    app: Sphinx, name: str, which: type, options: object, bases: list[type]
+    _app: Sphinx, _name: str, _which: type, _options: object, bases: list[type]
 ) -> None:
     """Show the nearest base that users can see."""
     bases[:] = [base.__base__ if base.__name__.startswith("_") else base for base in bases]

@@ -21,6 +21,7 @@ import tempfile
 import traceback
 from collections.abc import Coroutine, Generator
 from datetime import UTC, datetime
+from functools import partial
 from inspect import isawaitable
 from pathlib import Path
 from random import Random
@@ -75,7 +76,7 @@ class Page:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.chdir(self.folder))
             stack.enter_context(mock.patch.dict(os.environ, self._variables))
-            stack.enter_context(mock.patch("kling_omni_async._session.Random", lambda: Random(7)))
+            stack.enter_context(mock.patch("kling_omni_async._session.Random", partial(Random, 7)))
             stack.enter_context(mock.patch("asyncio.run", _run_virtually))
             stack.enter_context(contextlib.redirect_stdout(self._stream))
             stack.enter_context(contextlib.redirect_stderr(self._stream))
