@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from kling_omni_async._cli._demo import table
+
+from .test_cli_demo import SCRIPTED
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^ *(?:`{3,}|:{3,})(.+)$", re.MULTILINE)
@@ -30,6 +34,12 @@ def test_the_program_of_the_readme_runs() -> None:
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 6
     assert result.stderr == ""
+
+
+def test_the_tutorial_shows_what_the_demo_prints() -> None:
+    """The table on the page is the one that the demo prints when all goes well."""
+    page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    assert f"```text\n{table(SCRIPTED, SCRIPTED)}\neverything came as scripted\n```" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
