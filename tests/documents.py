@@ -158,7 +158,7 @@ def _commands(line: str) -> Generator[list[str]]:
             command.append(word)
 
 
-pytest_collect_file = Sybil(
+PAGES: Final = Sybil(
     parsers=[
         CodeBlockParser("python", _run_python),
         CodeBlockParser("output", _compare_output),
@@ -168,4 +168,5 @@ pytest_collect_file = Sybil(
     patterns=["README.md", "docs/*.md"],
     setup=_set_up,
     teardown=_tear_down,
-).pytest()
+)
+pytest_collect_file = PAGES.pytest()

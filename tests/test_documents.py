@@ -14,6 +14,7 @@ import pytest
 
 from kling_omni_async._cli._demo import table
 
+from . import documents
 from .test_cli_demo import SCRIPTED
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +48,64 @@ def test_each_block_is_of_a_known_kind(page: Path) -> None:
     """No block escapes the checks by a language that nobody runs."""
     kinds = {kind.strip() for kind in FENCE.findall(page.read_text("utf-8"))}
     assert {kind for kind in kinds - CHECKED - DATA if not DIRECTIVE.fullmatch(kind)} == set()
+
+
+def evaluate(file: Path) -> None:
+    """Run a page as pytest does."""
+    page = documents.PAGES.parse(file)
+    assert documents.PAGES.setup is not None
+    assert documents.PAGES.teardown is not None
+    documents.PAGES.setup(page.namespace)
+    try:
+        for block in page.examples():
+            block.evaluate()
+    finally:
+        documents.PAGES.teardown(page.namespace)
+
+
+GOOD = """\
+```python
+import logging
+
+task_id = api.create_task(task_id="7")
+async with KlingOmniSession() as session:
+    print((await session.wait(task_id)).status)
+logging.getLogger("kling_omni_async").warning("trouble")
+```
+
+```output
+succeed
+trouble
+```
+
+```sh
+export COMETAPI_KEY=... && .venv/bin/kling-omni poll 1 2 --timeout 60 | sort
+```
+"""
+IMPORTS = (
+    "<!--- invisible-code-block: python\nfrom kling_omni_async import KlingOmniSession\n-->\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("succeed\n", "failed\n", "the block says"),
+        ("trouble\n```\n\n```sh", "```\n\n```sh", "the block says"),
+        ("session.wait", "session.await_", "await_"),
+        ("--timeout", "--tiemout", "--tiemout"),
+        ("| sort", "| (sort", "bash"),
+    ],
+)
+def test_what_is_wrong_on_a_page_is_seen(tmp_path: Path, right: str, wrong: str, said: str) -> None:
+    """A page that is right passes; one wrong word in output, code or command does not."""
+    page = tmp_path / "page.md"
+    page.write_text(IMPORTS + GOOD)
+    evaluate(page)
+    assert right in GOOD
+    page.write_text(IMPORTS + GOOD.replace(right, wrong))
+    with pytest.raises(Exception, match=said):
+        evaluate(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
