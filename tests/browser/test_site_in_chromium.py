@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.web_server import serving
 
 from .chromium import Tab
 
@@ -25,21 +24,12 @@ SEARCHED = "document.querySelector('.search-summary')?.textContent.includes('fin
 FIRST_HITS = "[...document.querySelectorAll('ul.search li a')].slice(0, 8).map((a) => a.href)"
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def site() -> Generator[str]:
     """Serve the built site, as its search needs a server; gives its address."""
     assert (SITE / "index.html").exists(), "build it first: nox -s docs, or nox -s browser"
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=SITE)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(SITE) as address:
+        yield address
 
 
 def pages() -> list[str]:
@@ -47,13 +37,13 @@ def pages() -> list[str]:
     return sorted(file.relative_to(SITE).as_posix() for file in SITE.rglob("*.html"))
 
 
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, 700, 1000, 1400])
 async def test_no_page_overflows(tab: Tab, site: str, width: int) -> None:
     """Nothing on any page is wider than the window, every image loads, no script complains."""
     wrong: dict[str, object] = {}
     assert len(pages()) > 30
     for page in pages():
-        await tab.open(f"{site}/{page}", width=width)
+        await tab.open(f"{site}{page}", width=width)
         found = [
             await tab.ask("document.documentElement.scrollWidth") > width,
             await tab.ask(STICKS_OUT),
@@ -68,7 +58,7 @@ async def test_no_page_overflows(tab: Tab, site: str, width: int) -> None:
 
 async def test_overflow_is_seen(tab: Tab, site: str) -> None:
     """What is too wide is named: the other test can fail."""
-    await tab.open(f"{site}/glossary.html", width=400)
+    await tab.open(f"{site}glossary.html", width=400)
     await tab.ask("document.querySelector('article p').style.width = '900px'")
     assert await tab.ask(STICKS_OUT) != []
 
@@ -79,7 +69,7 @@ async def test_overflow_is_seen(tab: Tab, site: str) -> None:
 )
 async def test_the_search_finds(tab: Tab, site: str, words: str, page: str) -> None:
     """The search box of each page leads to hits, the page that is meant among the first."""
-    await tab.open(f"{site}/index.html")
+    await tab.open(f"{site}index.html")
     await tab.ask("document.querySelector('.sidebar-search').focus()")
     await tab.type(words)
     await tab.leave_by("Enter")
@@ -91,6 +81,6 @@ async def test_the_search_finds(tab: Tab, site: str, words: str, page: str) -> N
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 async def test_the_site_follows_the_colour_scheme(tab: Tab, site: str, *, dark: bool) -> None:
     """A reader with a dark screen gets dark pages."""
-    await tab.open(f"{site}/index.html", dark=dark)
+    await tab.open(f"{site}index.html", dark=dark)
     colour = await tab.ask("getComputedStyle(document.body).backgroundColor")
     assert (colour == "rgb(255, 255, 255)") is not dark

@@ -7,14 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import zlib
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.web_server import serving
 
 from .conftest import ROOT
 
@@ -43,24 +41,6 @@ def inventory(project: str, name: str) -> bytes:
     head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: 1\n"
     head += "# The remainder of this file is compressed using zlib.\n"
     return head.encode() + zlib.compress(f"{name} py:class 1 page.html#$ -\n".encode())
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Say nothing."""
-
-
-@contextmanager
-def serving(folder: Path) -> Generator[str]:
-    """Serve a folder; gives its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_names_of_others_become_links(tmp_path: Path) -> None:
