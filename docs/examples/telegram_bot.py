@@ -51,7 +51,6 @@ router = Router()
 at_work: set[asyncio.Task[Any]] = set()
 
 
-@router.message.outer_middleware()
 async def note(
     handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
     event: TelegramObject,
@@ -136,6 +135,7 @@ async def main() -> None:
         bot = Bot(os.environ["TELEGRAM_TOKEN"], session=AiohttpSession(api=server))
         dispatcher = Dispatcher(kling=kling)
         dispatcher.include_router(router)
+        dispatcher.message.outer_middleware(note)
         await dispatcher.start_polling(bot)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,10 @@ from typing import Any, Self
 import attrs
 from aiohttp import web
 
+from .program import PATIENCE_S
+
 TOKEN = "42:s3cr3t-token"
+_LARGEST = 50_000_000  # bytes of a document, as the real one says
 _DATE = 1_700_000_000
 _BOT = {"id": 42, "is_bot": True, "first_name": "Images", "username": "images_bot"}
 _PHOTO = {"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}
@@ -53,9 +57,9 @@ class BotAPI:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(client_max_size=_LARGEST)
         app.router.add_post("/bot{token}/{method}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         return self
@@ -85,10 +89,11 @@ class BotAPI:
         self._change()
         return self.chats.setdefault(user, Chat())
 
-    async def until(self, happened: Any) -> None:
+    async def until(self, happened: Callable[[], object]) -> None:
         """Wait until something is so that only a call of the bot can change."""
-        while not happened():
-            await self._changed.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            while not happened():
+                await self._changed.wait()
 
     def _change(self) -> None:
         self._changed.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -17,6 +18,7 @@ from kling_omni_async.simulator import SimulatedCometAPI
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 LOOK_S = 0.02
+PATIENCE_S = 50.0  # shorter than pytest's, so that a test that fails still cleans up
 _ADDRESS = re.compile(r"[Rr]unning on (http://127\.0\.0\.1:\d+)")
 _SIGNS_OF_DIRT = (
     "Exception ignored",
@@ -30,9 +32,10 @@ _SIGNS_OF_DIRT = (
 
 
 async def until(happened: Callable[[], object]) -> None:
-    """Wait until something has happened outside of this process; pytest's limit ends it."""
-    while not happened():  # noqa: ASYNC110 - nobody sets an Event for us
-        await asyncio.sleep(LOOK_S)
+    """Wait until something has happened outside of this process."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not happened():  # noqa: ASYNC110 - nobody sets an Event for us
+            await asyncio.sleep(LOOK_S)
 
 
 @attrs.frozen
@@ -65,7 +68,7 @@ class Program:
 
     async def ends(self) -> int:
         """Wait for its end, check that it left nothing undone, and give its exit code."""
-        code = await self.process.wait()
+        code = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
         assert [sign for sign in _SIGNS_OF_DIRT if sign in self.output] == [], self.output
         return code
 
@@ -90,10 +93,12 @@ async def running(
     name: str, *arguments: str, env: Mapping[str, str], folder: Path
 ) -> AsyncGenerator[Program]:
     """Start an example, and leave nothing of it behind."""
+    # util-linux's, where it is: if pytest is killed, so is what it started
+    leash = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
     log = folder / f"{name}.log"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", str(EXAMPLES / name), *arguments),
+            *(*leash, sys.executable, "-W", "error", str(EXAMPLES / name), *arguments),
             env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,

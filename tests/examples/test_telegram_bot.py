@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -67,50 +66,23 @@ async def test_one_message_tells_the_status_and_the_images_follow(
     assert await bot.stop() == 0
 
 
-async def test_a_large_image_comes_as_a_document(
-    comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
-) -> None:
-    """An image that Telegram takes as no photo arrives whole all the same."""
-    task_id = comet_api.create_task(duration=0.0, image_bytes=10_000_001)
-    chat = telegram.send(1, task_id)
-    await telegram.until(lambda: chat.documents)
-    assert (len(chat.documents[0]), chat.photos) == (10_000_001, [])
-    assert await bot.stop() == 0
-
-
-@pytest.mark.parametrize(
-    ("task", "text"),
-    [
-        ({"fail": "Image pixel is invalid"}, "failed: Image pixel is invalid"),
-        ({"images": 0}, "The images did not come. Send the id again later."),
-        (None, "There is no such task."),
-    ],
-    ids=["failed", "no images", "unknown"],
-)
 async def test_what_gives_no_images_is_told(
-    comet_api: SimulatedCometAPI,
-    telegram: BotAPI,
-    bot: Program,
-    task: dict[str, Any] | None,
-    text: str,
-) -> None:
-    """The status message ends with why there are no images."""
-    task_id = "nobody" if task is None else comet_api.create_task(duration=0.0, **task)
-    chat = telegram.send(1, task_id)
-    await telegram.until(lambda: last(chat) == text)
-    assert (len(chat.texts), chat.photos) == (1, [])
-    assert await bot.stop() == 0
-
-
-async def test_a_greeting_and_a_bad_id_ask_the_api_nothing(
     comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
 ) -> None:
-    """/start is answered; a text that cannot be an id is told so."""
-    chat = telegram.send(1, "/start")
-    await telegram.until(lambda: last(chat) == "Send me the id of an image task.")
-    telegram.send(1, "hello there")
-    await telegram.until(lambda: last(chat) == "There is no such task.")
-    assert comet_api.queries == ()
+    """The status message ends with why there are no images; what is no id is not asked for."""
+    failed = comet_api.create_task(duration=0.0, fail="Image pixel is invalid")
+    empty = comet_api.create_task(duration=0.0, images=0)
+    said = {
+        failed: "failed: Image pixel is invalid",
+        empty: "The images did not come. Send the id again later.",
+        "nobody": "There is no such task.",
+        "hello there": "There is no such task.",
+        "/start": "Send me the id of an image task.",
+    }
+    chats = {text: telegram.send(user, text) for user, text in enumerate(said, 1)}
+    await telegram.until(lambda: {text: last(chat) for text, chat in chats.items()} == said)
+    assert [(len(chat.texts), chat.photos) for chat in chats.values()] == [(1, [])] * 5
+    assert {query.task_id for query in comet_api.queries} == {failed, empty, "nobody"}
     assert await bot.stop() == 0
 
 
@@ -135,14 +107,17 @@ async def test_a_user_who_blocks_the_bot_hurts_nobody_else(
     assert await bot.stop() == 0
 
 
-async def test_trouble_on_the_way_to_telegram_costs_no_images(
+async def test_images_come_though_telegram_makes_trouble(
     comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
 ) -> None:
-    """A status that could not be told is passed over; the images come."""
+    """A status that could not be told is passed over; what is no photo comes as a document."""
     telegram.failures = [502]
     chat = telegram.send(1, comet_api.create_task(duration=0.0))
     await telegram.until(lambda: chat.photos)
     assert list(chat.texts.values()) == [[ASKING]]
+    telegram.send(1, comet_api.create_task(duration=0.0, image_bytes=10_000_001))
+    await telegram.until(lambda: chat.documents)
+    assert (len(chat.documents[0]), len(chat.photos)) == (10_000_001, 1)
     assert await bot.stop() == 0
 
 
