@@ -16,7 +16,15 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = [
-    *("lint", "typing", "docs", "tests", "storage", "oldest", "wheel", "coverage")
+    "lint",
+    "typing",
+    "docs",
+    "tests",
+    "storage",
+    "examples",
+    "oldest",
+    "wheel",
+    "coverage",
 ]
 nox.options.reuse_venv = "yes"
 # Newer Pythons that are missing are left out below, so only the oldest can be an error here.
@@ -138,6 +146,15 @@ def storage(session: nox.Session) -> None:
     """Save images to S3 over its real wire: moto's server, on this machine."""
     session.install("-e", ".[cli,storage]", *group("storage"))
     session.run("pytest", "tests/storage", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def examples(session: nox.Session) -> None:
+    """Start each program of docs/examples and use it, beside the simulator."""
+    if not has_chromium():
+        session.warn("NOT LOOKED AT: the page of the web backend, as there is no chromium here")
+    session.install("-e", ".[cli,storage]", *group("examples"))
+    session.run("pytest", "tests/examples", *session.posargs)
 
 
 @nox.session(python=OLDEST, reuse_venv=False)

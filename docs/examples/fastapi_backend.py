@@ -124,7 +124,7 @@ async def events(task_id: str, session: Session) -> AsyncIterator[ServerSentEven
         return  # the server stops; without an "end" the browser connects again
     except KlingOmniError as error:
         yield ServerSentEvent(event="trouble", data=trouble(error)[1])
-    yield ServerSentEvent(event="end", data=None, retry=5_000)
+    yield ServerSentEvent(event="end", data=None)
 
 
 @app.get(
@@ -156,6 +156,7 @@ PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Kling Omni images</title>
+<link rel="icon" href="data:,">
 <style>
   :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
   body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
