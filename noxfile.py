@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -14,7 +15,17 @@ from zipfile import ZipFile
 import nox
 
 nox.needs_version = ">=2025.5.1"
-nox.options.sessions = ["lint", "typing", "tests", "storage", "oldest", "wheel", "coverage"]
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "docs",
+    "tests",
+    "storage",
+    "examples",
+    "oldest",
+    "wheel",
+    "coverage",
+]
 nox.options.reuse_venv = "yes"
 # Newer Pythons that are missing are left out below, so only the oldest can be an error here.
 nox.options.error_on_missing_interpreters = True
@@ -24,6 +35,7 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 COVERAGE_DATA = ROOT / ".nox" / "coverage-data"
 PACKAGE = "kling_omni_async"
 LEAST_KILLED = 0.95  # of all mutants
+SITE = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
 
 
 def runs(python: str) -> bool:
@@ -80,6 +92,13 @@ def choice(session: nox.Session, *, heavy: bool = False) -> list[str]:
     return ["-m", "not heavy"]
 
 
+@nox.session(python=False)
+def dev(session: nox.Session) -> None:
+    """Install all that the checks need into the environment that nox runs in."""
+    needed = [*group("lint"), *group("typing"), *group("docs")]
+    session.run(sys.executable, "-m", "pip", "install", "-e", ".[cli,storage]", *needed)
+
+
 @nox.session(python=OLDEST)
 def lint(session: nox.Session) -> None:
     """Check style, format and layers."""
@@ -96,6 +115,14 @@ def typing(session: nox.Session) -> None:
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """Build the site, any warning is an error, and follow its links; a network is not needed."""
+    session.install("-e", ".[cli,storage]", *group("docs"))
+    session.run("sphinx-build", *SITE, "docs", "docs/_build/html")
+    session.run("pytest", "tests/site", *session.posargs)
 
 
 @nox.session(python=PYTHONS)
@@ -121,6 +148,15 @@ def storage(session: nox.Session) -> None:
     session.run("pytest", "tests/storage", *session.posargs)
 
 
+@nox.session(python=OLDEST)
+def examples(session: nox.Session) -> None:
+    """Start each program of docs/examples and use it, beside the simulator."""
+    if not has_chromium():
+        session.warn("NOT LOOKED AT: the page of the web backend, as there is no chromium here")
+    session.install("-e", ".[cli,storage]", *group("examples"))
+    session.run("pytest", "tests/examples", *session.posargs)
+
+
 @nox.session(python=OLDEST, reuse_venv=False)
 def oldest(session: nox.Session) -> None:
     """Run the tests against the lower bound of each run-time dependency."""
@@ -142,7 +178,7 @@ def wheel(session: nox.Session) -> None:
         (built,) = outside.glob("*.whl")
         check_contents(session, built)
         session.install(f"{built}[cli,storage]", *group("test"))
-        for file in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        for file in ("pyproject.toml", "conftest.py", "README.md", "CHANGELOG.md", "LICENSE"):
             shutil.copy(ROOT / file, outside)
         for folder in ("docs", "tests"):
             shutil.copytree(ROOT / folder, outside / folder)
@@ -172,10 +208,11 @@ def faults(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def browser(session: nox.Session) -> None:
-    """Look at the gallery with Chromium; bare ``nox`` leaves it out, as not everybody has it."""
+    """Look at gallery and site with Chromium; bare ``nox`` leaves it out: not everybody has it."""
     if not has_chromium():
         session.skip("NOT TESTED in a browser: no chromium here")
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,storage]", *group("docs"))
+    session.run("sphinx-build", *SITE, "docs", "docs/_build/html")
     session.run("pytest", "tests/browser", *session.posargs)
 
 

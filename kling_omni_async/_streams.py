@@ -91,7 +91,7 @@ class OutcomeStream(_Leavable):
 
     @property
     def pending(self) -> AbstractSet[str]:
-        """The ids not yet handed out: a live view, readable after closing too."""
+        """The ids not yet handed out, as a live view that is readable after closing too."""
         return PendingIds(self._batch.pending)
 
     @property

@@ -17,7 +17,9 @@ settings.load_profile("patient")
 
 pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
 
-OF_OTHER_SESSIONS = [Path(__file__).parent / name for name in ("faults", "storage")]
+OF_OTHER_SESSIONS = [
+    Path(__file__).parent / name for name in ("examples", "faults", "site", "storage")
+]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

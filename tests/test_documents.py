@@ -1,4 +1,7 @@
-"""README and docs: what they show runs, and what they link to is there."""
+"""README and docs: every block is of a kind that is checked, and what they link to is there.
+
+The blocks themselves are run by ``documents.py``.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,100 @@ from pathlib import Path
 
 import pytest
 
+from kling_omni_async._cli._demo import table
+
+from . import documents
+from .test_cli_demo import SCRIPTED
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = [
-    pytest.param(code, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, code in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    )
-]
+FENCE = re.compile(r"^ *(?:`{3,}|:{3,})(.+)$", re.MULTILINE)
+CHECKED = {"python", "output", "sh"}
+DATA = {"text", "toml"}  # nothing in them could be run
+DIRECTIVE = re.compile(r"\{[a-z-]+\}.*")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_what_is_shown_runs(program: str) -> None:
-    """Each Python program of README and docs runs to its end without a warning."""
+def test_the_program_of_the_readme_runs() -> None:
+    """As a program of its own, in real time, it brings all six and leaves without a warning."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
+    assert len(result.stdout.splitlines()) == 6
+    assert result.stderr == ""
+
+
+def test_the_tutorial_shows_what_the_demo_prints() -> None:
+    """The table on the page is the one that the demo prints when all goes well."""
+    page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+    assert f"```text\n{table(SCRIPTED, SCRIPTED)}\neverything came as scripted\n```" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_block_is_of_a_known_kind(page: Path) -> None:
+    """No block escapes the checks by a language that nobody runs."""
+    kinds = {kind.strip() for kind in FENCE.findall(page.read_text("utf-8"))}
+    assert {kind for kind in kinds - CHECKED - DATA if not DIRECTIVE.fullmatch(kind)} == set()
+
+
+def evaluate(file: Path) -> None:
+    """Run a page as pytest does."""
+    page = documents.PAGES.parse(file)
+    assert documents.PAGES.setup is not None
+    assert documents.PAGES.teardown is not None
+    documents.PAGES.setup(page.namespace)
+    try:
+        for block in page.examples():
+            block.evaluate()
+    finally:
+        documents.PAGES.teardown(page.namespace)
+
+
+GOOD = """\
+```python
+import logging
+
+task_id = api.create_task(task_id="7")
+async with KlingOmniSession() as session:
+    print((await session.wait(task_id)).status)
+logging.getLogger("kling_omni_async").warning("trouble")
+```
+
+```output
+succeed
+trouble
+```
+
+```sh
+export COMETAPI_KEY=... && .venv/bin/kling-omni poll 1 2 --timeout 60 | sort
+```
+"""
+IMPORTS = (
+    "<!--- invisible-code-block: python\nfrom kling_omni_async import KlingOmniSession\n-->\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("succeed\n", "failed\n", "the block says"),
+        ("trouble\n```\n\n```sh", "```\n\n```sh", "the block says"),
+        ("session.wait", "session.await_", "await_"),
+        ("--timeout", "--tiemout", "--tiemout"),
+        ("| sort", "| (sort", "bash"),
+    ],
+)
+def test_what_is_wrong_on_a_page_is_seen(tmp_path: Path, right: str, wrong: str, said: str) -> None:
+    """A page that is right passes; one wrong word in output, code or command does not."""
+    page = tmp_path / "page.md"
+    page.write_text(IMPORTS + GOOD)
+    evaluate(page)
+    assert right in GOOD
+    page.write_text(IMPORTS + GOOD.replace(right, wrong))
+    with pytest.raises(Exception, match=said):
+        evaluate(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

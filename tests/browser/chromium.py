@@ -128,6 +128,12 @@ class Tab:
         await self.call("Input.dispatchKeyEvent", type="keyDown", **event)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
+    async def leave_by(self, key: str) -> None:
+        """Press a key that leads to another page, and wait until that is loaded."""
+        self._loaded.clear()
+        await self.press(key)
+        await asyncio.wait_for(self._loaded.wait(), timeout=30)
+
     async def type(self, text: str) -> None:
         """Type into what has the focus."""
         await self.call("Input.insertText", text=text)

@@ -1,0 +1,148 @@
+"""Poll the task ids of a CSV file, store the images, and write a CSV file of results.
+
+It needs the key in COMETAPI_KEY::
+
+    python batch.py tasks.csv results.csv --save-to images
+    python batch.py tasks.csv results.csv --save-to s3://bucket/prefix
+
+The input has a column ``task_id``; others are passed over. Each id that is done gets one row in the
+results. Stop it or kill it whenever you like and run it again: ids that have a row are not asked
+for, and images that are stored are not fetched. What may still pass, such as a time-out, gets no
+row but a line on the terminal; run it again later.
+
+Storing to S3 needs the extra ``storage`` of kling-omni-async. Let one process at a time write the
+same results. ``kling-omni poll`` does much the same; take this where the rows are your own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from kling_omni_async import (
+    AssetExpiredError,
+    InvalidTaskIdError,
+    KlingOmniError,
+    KlingOmniSession,
+    NoImagesError,
+    PollPolicy,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskOutcome,
+)
+
+COLUMNS = ("task_id", "result", "images", "reason")
+
+# After these, asking again brings nothing new.
+FOR_GOOD = (
+    AssetExpiredError,
+    InvalidTaskIdError,
+    NoImagesError,
+    TaskFailedError,
+    TaskNotFoundError,
+)
+
+
+def read_ids(path: Path) -> Iterator[str]:
+    """Read the column of ids."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row["task_id"].strip()
+
+
+def read_done(path: Path) -> set[str]:
+    """Read which ids have a row, and cut off what a crash has left of one."""
+    if not path.exists():
+        return set()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    os.truncate(path, len(whole))
+    rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
+    return {row["task_id"] for row in rows}
+
+
+def row_of(outcome: TaskOutcome) -> tuple[str, ...]:
+    """Give the row of an id that is done."""
+    images = " ".join(image.key for image in outcome.saved)
+    reason = " ".join(str(outcome.error or "").split())  # on one line
+    return (outcome.task_id, "ok" if outcome.ok else "failed", images, reason)
+
+
+def write(file: TextIO, row: tuple[str, ...]) -> None:
+    """Write a row and bring it to the disk."""
+    csv.writer(file).writerow(row)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def poll(task_ids: list[str], file: TextIO, save_to: str, policy: PollPolicy) -> int:
+    """Poll ids to their end.
+
+    Returns:
+        How many have no row yet.
+    """
+    left = 0
+    async with (
+        KlingOmniSession(policy=policy) as session,
+        session.poll(task_ids, save_to=save_to) as outcomes,
+    ):
+        async for outcome in outcomes:
+            if outcome.ok or isinstance(outcome.error, FOR_GOOD):
+                write(file, row_of(outcome))
+            else:
+                left += 1
+                print(f"{outcome.task_id}: not yet: {outcome.error}", file=sys.stderr)
+            progress = outcomes.progress
+            print(f"{progress.total - progress.pending} of {progress.total}", flush=True)
+    return left
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Poll the task ids of a CSV file.")
+    parser.add_argument("tasks", type=Path, help="a CSV file with a column task_id")
+    parser.add_argument("results", type=Path, help="the CSV file to write, or to carry on")
+    parser.add_argument("--save-to", default="images", help="a directory, or s3://bucket/prefix")
+    parser.add_argument(
+        "--interval",
+        nargs=2,
+        type=float,
+        default=(20.0, 30.0),
+        metavar="S",
+        help="the pause between two queries of an id: at least, at most",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the program.
+
+    Returns:
+        The exit code: 0 if every id has its row.
+    """
+    given = arguments()
+    at_least, at_most = given.interval
+    done = read_done(given.results)
+    task_ids = [task_id for task_id in read_ids(given.tasks) if task_id not in done]
+    print(f"{len(done)} done already, {len(task_ids)} to do")
+    with given.results.open("a", encoding="utf-8", newline="") as file:
+        if not given.results.stat().st_size:
+            write(file, COLUMNS)
+        policy = PollPolicy(interval=(at_least, at_most))
+        return 1 if asyncio.run(poll(task_ids, file, given.save_to, policy)) else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KlingOmniError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; run it again to carry on")

@@ -1,0 +1,49 @@
+"""The notebook, run in a kernel as Jupyter runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from .program import EXAMPLES
+
+IDS = 13
+FAILED = 1
+
+
+@pytest.fixture
+def notebook() -> Any:
+    """Give the notebook as it is in git."""
+    return nbformat.read(EXAMPLES / "progress.ipynb", as_version=4)  # type: ignore[no-untyped-call]
+
+
+def texts_of(notebook: Any, kind: str) -> list[str]:
+    """Give all that the cells show in one form."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return [output["data"][kind] for output in outputs if kind in output.get("data", {})]
+
+
+def test_it_is_kept_without_what_it_showed(notebook: Any) -> None:
+    """In git it has no outputs and no numbers of runs, so that a run changes nothing there."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert code
+    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+
+
+def test_it_runs_to_its_end(notebook: Any, tmp_path: Path) -> None:
+    """Each cell runs without a warning; the bar ends full, and an image is shown."""
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=50, resources=resources).execute()
+    streams = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "name" in o]
+    assert [output["name"] for output in streams] == ["stdout"]
+    lines = streams[0]["text"].splitlines()
+    assert len(lines) == IDS
+    assert [line.endswith("2 images") for line in lines].count(True) == IDS - FAILED
+    assert lines[-1].endswith("Image pixel is invalid")
+    (bar,) = texts_of(notebook, "text/html")
+    assert "13 of 13: 12 succeeded, 1 failed, 0 without an answer" in bar
+    assert len(texts_of(notebook, "image/png")) == 1
