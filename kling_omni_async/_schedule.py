@@ -23,11 +23,8 @@ class Schedule(Generic[T]):
     Attributes:
         limit: The most queries in flight.
         in_flight: Queries in flight now.
-<<<<<<< HEAD
         first_gap: The distance in s at which a batch lays out its first queries.
-=======
         starts: Queries started so far.
->>>>>>> 1d18308951df72546984f0cfa57b05b12652a504
         watched: Ids that somebody waits for; they stretch each other's pauses.
         throttle: The gate that a 429 closes.
     """
