@@ -1,38 +1,46 @@
 """Brings paid Kling Omni image tasks back from CometAPI: an asyncio polling SDK.
 
 `KlingOmniSession` is where to start; ``README.md`` shows it at work.
+
+Each name is imported when it is first used, as the command line has to take signals over before
+aiohttp and all the rest are imported.
 """
 
 from __future__ import annotations
 
-from ._outcome import Progress, TaskOutcome
-from ._policy import PollPolicy
-from ._records import ImageTask, SavedImage, TaskImage, TaskStatus
-from ._session import KlingOmniSession
-from ._streams import OutcomeStream, TaskUpdates
-from ._version import __version__
-from .errors import (
-    AccountError,
-    ApiError,
-    AssetExpiredError,
-    AuthenticationError,
-    ConfigurationError,
-    DownloadError,
-    InvalidTaskIdError,
-    KlingOmniError,
-    NoImagesError,
-    PermissionDeniedError,
-    PollTimeoutError,
-    RateLimitError,
-    ResponseError,
-    ServerError,
-    SessionClosedError,
-    StorageError,
-    TaskFailedError,
-    TaskNotFoundError,
-    TransportError,
-    WrongLoopError,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from ._outcome import Progress, TaskOutcome
+    from ._policy import PollPolicy
+    from ._records import ImageTask, SavedImage, TaskImage, TaskStatus
+    from ._session import KlingOmniSession
+    from ._streams import OutcomeStream, TaskUpdates
+    from ._version import __version__
+    from .errors import (
+        AccountError,
+        ApiError,
+        AssetExpiredError,
+        AuthenticationError,
+        ConfigurationError,
+        DownloadError,
+        InvalidTaskIdError,
+        KlingOmniError,
+        NoImagesError,
+        PermissionDeniedError,
+        PollTimeoutError,
+        RateLimitError,
+        ResponseError,
+        ServerError,
+        SessionClosedError,
+        StorageError,
+        TaskFailedError,
+        TaskNotFoundError,
+        TransportError,
+        WrongLoopError,
+    )
 
 __all__ = [
     "AccountError",
@@ -67,3 +75,32 @@ __all__ = [
     "WrongLoopError",
     "__version__",
 ]
+
+_HOMES = {
+    "ImageTask": "_records",
+    "KlingOmniSession": "_session",
+    "OutcomeStream": "_streams",
+    "PollPolicy": "_policy",
+    "Progress": "_outcome",
+    "SavedImage": "_records",
+    "TaskImage": "_records",
+    "TaskOutcome": "_outcome",
+    "TaskStatus": "_records",
+    "TaskUpdates": "_streams",
+    "__version__": "_version",
+}
+"""The modules of the names; all others are errors."""
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name == "errors":
+            return import_module(f"{__name__}.errors")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+        value = globals()[name] = getattr(home, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "errors"})

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
@@ -20,14 +20,12 @@ from yarl import URL
 
 from ._addresses import connects_to_public, names_private
 from ._network import USER_AGENT, detail_of, reason_of
+from ._parts import Taker
 from ._settings import Settings, proxy_for
 from ._threads import MOST_THREADS
 from .errors import AssetExpiredError, DownloadError, KlingOmniError
 
 T = TypeVar("T")
-
-Taker = Callable[[bytes], Awaitable[None]]
-"""Takes the next piece of an image."""
 
 MAX_REDIRECTS: Final = 5
 

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,9 @@ from typing import Final
 import attrs
 
 from ._images import HEAD_BYTES, TAIL_BYTES
+
+Taker = Callable[[bytes], Awaitable[None]]
+"""Takes the next piece of an image."""
 
 STALE_S: Final = 86_400.0
 """A part that was not written to for so long, in s, was left behind by a process that died."""

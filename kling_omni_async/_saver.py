@@ -15,10 +15,9 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 
-from ._downloads import Taker
 from ._ids import shown
 from ._images import ImageKind, is_whole, kind_of, naming_kind
-from ._parts import Content, Part
+from ._parts import Content, Part, Taker
 from ._records import ImageTask, SavedImage
 from ._saving import SaveJob, SaveOrder
 from ._stores import Stored, told_as_ours
@@ -49,6 +48,29 @@ class Fetcher(Protocol):
 
     async def aclose(self) -> None:
         """Release everything."""
+
+
+class LateFetcher:
+    """A fetcher that is made, and its modules imported, when the first image is to be brought.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Fetcher]) -> None:
+        self._make = make
+        self._made: Fetcher | None = None
+
+    async def fetch(self, url: str, take: Taker, /) -> str | None:
+        """Bring the bytes of an image; gives its Content-Type."""
+        if self._made is None:
+            self._made = self._make()
+        return await self._made.fetch(url, take)
+
+    async def aclose(self) -> None:
+        """Release what was made."""
+        if self._made is not None:
+            await self._made.aclose()
 
 
 class Saver:

@@ -15,7 +15,6 @@ import anyio
 import attrs
 
 from ._images import image_numbers, image_stem
-from ._object_store import RemoteStore, open_url
 from ._records import ImageTask, SavedImage, TaskImage
 from ._stores import LocalStore, Store, Stored
 from .errors import ConfigurationError, DownloadError, KlingOmniError
@@ -58,6 +57,8 @@ class Stores:
         if isinstance(store, str | os.PathLike):
             return self._named(os.fspath(cast("str | os.PathLike[str]", store)))
         if isinstance(store, ObjectStore) and not isinstance(store, type):
+            from ._object_store import RemoteStore  # noqa: PLC0415 - for those who use the extra
+
             return RemoteStore(store)
         kind = type(store).__name__
         raise ConfigurationError(
@@ -67,7 +68,11 @@ class Stores:
 
 def _named(name: object) -> Store:
     folder = folder_of(name)
-    return open_url(str(name)) if folder is None else _local(folder)
+    if folder is not None:
+        return _local(folder)
+    from ._object_store import open_url  # noqa: PLC0415 - for those who use the extra
+
+    return open_url(str(name))
 
 
 def folder_of(name: object) -> Path | None:

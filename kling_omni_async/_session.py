@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterable, Iterable
+from functools import partial
 from random import Random
 from types import EllipsisType, TracebackType
 from typing import Self, cast
@@ -12,15 +13,15 @@ from typing import Self, cast
 import aiohttp
 
 from ._batch import Batch, TaskIds
-from ._downloads import Downloader
 from ._ids import require_id, shown
 from ._judge import Judgement
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
 from ._poller import Poller, closed_error
 from ._records import ImageTask, SavedImage, TaskStatus
+from ._saver import Fetcher, LateFetcher
 from ._saving import SaveOrder, SavePlan, StoreLike, Stores
-from ._settings import REFRESH_S, make_settings
+from ._settings import REFRESH_S, Settings, make_settings
 from ._streams import OutcomeStream, TaskUpdates, call_soon
 from ._transport import AiohttpTransport, require_usable
 from ._waiting import WaitTicket, about, raise_ending
@@ -82,9 +83,8 @@ class KlingOmniSession:
                 stacklevel=2,
             )
         self._transport = AiohttpTransport(self._settings, http)
-        self._poller = Poller(
-            self._settings.policy, self._transport, Downloader(self._settings), rng=Random()
-        )
+        fetcher = LateFetcher(partial(_downloader, self._settings))
+        self._poller = Poller(self._settings.policy, self._transport, fetcher, rng=Random())
         self._stores = Stores()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -338,6 +338,12 @@ class KlingOmniSession:
         if isinstance(timeout, EllipsisType):
             return self._settings.policy.timeout
         return require_timeout(timeout)
+
+
+def _downloader(settings: Settings) -> Fetcher:
+    from ._downloads import Downloader  # noqa: PLC0415 - a fifth of the package, for images alone
+
+    return Downloader(settings)
 
 
 def _succeeded(result: Judgement | BaseException) -> ImageTask:

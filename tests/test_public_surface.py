@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -18,15 +20,19 @@ TREE_LINE = re.compile(r"^    ([│├└─ ]*)(\w+)(?: \((\w+)\))?(?: {2,}(.*?
 
 
 def public_names(module: ModuleType) -> set[str]:
-    """Give the public names of a module but for its submodules and ``from __future__``."""
+    """Give the public names of a module that are the package's own, but for submodules."""
     return {
         name
-        for name, value in vars(module).items()
+        for name in dir(module)
         if not name.startswith("_")
-        and not isinstance(value, ModuleType)
-        and not getattr(value, "__module__", "").startswith("__future__")
-        and name != "annotations"
+        and getattr(getattr(module, name), "__module__", "").startswith("kling_omni_async")
     }
+
+
+def printed(code: str) -> str:
+    """Give what a fresh Python prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def classes_below(kind: type[KlingOmniError]) -> Iterator[type[KlingOmniError]]:
@@ -42,6 +48,33 @@ def classes_below(kind: type[KlingOmniError]) -> Iterator[type[KlingOmniError]]:
 def test_all_of_the_package() -> None:
     """`kling_omni_async.__all__` lists every public name, the version, and nothing else."""
     assert set(kling_omni_async.__all__) == public_names(kling_omni_async) | {"__version__"}
+
+
+def test_a_name_that_is_not_there() -> None:
+    """A slip in a name is told as for any module."""
+    with pytest.raises(AttributeError, match="'kling_omni_async' has no attribute 'Sesion'"):
+        getattr(kling_omni_async, "Sesion")  # noqa: B009 - a type checker refuses it too
+
+
+def test_nothing_is_imported_before_it_is_used() -> None:
+    """The package alone imports none of the libraries, so that signals can be taken over first."""
+    libraries = "{'aiohttp', 'anyio', 'attr', 'cattrs', 'rich', 'cyclopts', 'obstore'}"
+    assert (
+        printed(f"import kling_omni_async, sys; print({libraries} & {{*sys.modules}})") == "set()"
+    )
+
+
+def test_extras_are_not_imported_with_the_names() -> None:
+    """Who uses all public names has none of the extras imported, nor what fetches images."""
+    unwanted = "{'rich', 'cyclopts', 'obstore', 'kling_omni_async._downloads'}"
+    code = f"from kling_omni_async import *; import sys; print({unwanted} & {{*sys.modules}})"
+    assert printed(code) == "set()"
+
+
+def test_errors_need_no_import_of_their_own() -> None:
+    """`kling_omni_async.errors` is there without an import of its own, as the docs use it."""
+    code = "import kling_omni_async as k; print(k.errors.ApiError is k.ApiError)"
+    assert printed(code) == "True"
 
 
 def test_all_of_errors() -> None:

@@ -33,9 +33,8 @@ from kling_omni_async import (
     TaskOutcome,
 )
 from kling_omni_async._batch import Batch
-from kling_omni_async._downloads import Taker
 from kling_omni_async._images import ImageKind
-from kling_omni_async._parts import Content, Summary
+from kling_omni_async._parts import Content, Summary, Taker
 from kling_omni_async._poller import Poller
 from kling_omni_async._saving import SaveJob
 from kling_omni_async._stores import Stored

@@ -19,9 +19,9 @@ from kling_omni_async import (
     StorageError,
     TaskImage,
 )
-from kling_omni_async._downloads import Taker
 from kling_omni_async._images import KINDS, PNG
 from kling_omni_async._object_store import RemoteStore
+from kling_omni_async._parts import Taker
 from kling_omni_async._saver import Fetcher
 from kling_omni_async._stores import Stored
 from kling_omni_async.simulator import SimulatedCometAPI
