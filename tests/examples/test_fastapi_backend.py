@@ -86,26 +86,19 @@ async def test_when_the_time_is_over_the_last_status_is_told(
     assert min(comet_api.gaps(task_id), default=PAUSE_S) >= PAUSE_S
 
 
-async def test_before_the_first_answer_the_status_is_unknown(
-    comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
-) -> None:
-    """An API that keeps silent makes no error of the client's."""
-    task_id = comet_api.create_task()
-    comet_api.fail_next(task_id, hang=True)
-    status, told = await get(client, f"{url}/tasks/{task_id}?wait=0.1")
-    assert (status, told["status"]) == (202, "unknown")
-
-
-async def test_an_unknown_id_is_404(
+async def test_an_unknown_id_is_404_and_a_silent_api_is_not(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
 ) -> None:
     """404 once the API has said it twice, or once and no more in time; and for what is no id."""
+    silent = comet_api.create_task()
+    comet_api.fail_next(silent, hang=True)
     comet_api.fail_next("no-one", not_found=True)
     comet_api.fail_next("no-one", hang=True)
-    calls = ("nobody?wait=50", "no-one?wait=1", "with%20space")
-    answers = await asyncio.gather(*[get(client, f"{url}/tasks/{call}") for call in calls])
-    assert [status for status, _ in answers] == [404] * 3
-    assert {query.task_id for query in comet_api.queries} == {"nobody", "no-one"}
+    calls = ("nobody?wait=50", "no-one?wait=1", "with%20space", f"{silent}?wait=1")
+    *unknown, said = await asyncio.gather(*[get(client, f"{url}/tasks/{call}") for call in calls])
+    assert [status for status, _ in unknown] == [404] * 3
+    assert (said[0], said[1]["status"]) == (202, "unknown")
+    assert {query.task_id for query in comet_api.queries} == {"nobody", "no-one", silent}
     assert len(comet_api.queries_of("nobody")) == 2
 
 
