@@ -46,11 +46,13 @@ class BotAPI:
     Attributes:
         chats: By the user's id.
         failures: HTTP statuses that the next edits of messages are answered with.
+        latency_s: How long it takes to do what the bot asks for, in s.
     """
 
     def __init__(self) -> None:
         self.chats: dict[int, Chat] = {}
         self.failures: list[int] = []
+        self.latency_s = 0.0
         self._updates: list[dict[str, Any]] = []
         self._changed = asyncio.Event()
         self._messages = 0
@@ -113,6 +115,7 @@ class BotAPI:
                 return _yes(_BOT)
             case "getUpdates":
                 return _yes(await self._get_updates(form))
+        await asyncio.sleep(self.latency_s)
         chat = self.chats[user := int(form["chat_id"])]
         if chat.blocked:
             chat.refused += 1
