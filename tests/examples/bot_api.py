@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
@@ -29,14 +30,14 @@ class Chat:
         texts: The texts of each message, oldest first: more than one where it was edited.
         photos: The files that came as photos.
         documents: The files that came as documents.
-        blocked: Whether the user has blocked the bot.
+        blocks_after: How many messages it takes until the user blocks the bot.
         refused: How many calls that has refused.
     """
 
     texts: dict[int, list[str]] = attrs.field(factory=dict[int, list[str]])
     photos: list[bytes] = attrs.field(factory=list[bytes])
     documents: list[bytes] = attrs.field(factory=list[bytes])
-    blocked: bool = False
+    blocks_after: float = math.inf
     refused: int = 0
 
 
@@ -117,7 +118,7 @@ class BotAPI:
                 return _yes(await self._get_updates(form))
         await asyncio.sleep(self.latency_s)
         chat = self.chats[user := int(form["chat_id"])]
-        if chat.blocked:
+        if len(chat.texts) >= chat.blocks_after:
             chat.refused += 1
             self._change()
             return _no(HTTPStatus.FORBIDDEN, "Forbidden: bot was blocked by the user")

@@ -217,12 +217,11 @@ async def test_it_stops_with_an_event_stream_open(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, backend: Program, url: str
 ) -> None:
     """SIGTERM ends the program although a client still follows a task and another waits."""
-    task_id = comet_api.create_task(duration=math.inf)
-    async with client.get(f"{url}/tasks/{task_id}/events") as answer:
+    followed, waited_for = (comet_api.create_task(duration=math.inf) for _ in range(2))
+    async with client.get(f"{url}/tasks/{followed}/events") as answer:
         await anext(events_of(answer))
-        waiting = asyncio.create_task(get(client, f"{url}/tasks/{task_id}?wait=55"))
-        asked = len(comet_api.queries)
-        await comet_api.wait_for_queries(asked + 3)
+        waiting = asyncio.create_task(get(client, f"{url}/tasks/{waited_for}?wait=55"))
+        await comet_api.wait_for_queries(1, waited_for)
         assert await backend.stop() == -signal.SIGTERM  # uvicorn hands it on
         assert [event async for event in events_of(answer)] == []
     assert (await waiting)[0] == 502
