@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
@@ -29,14 +30,14 @@ class Chat:
         texts: The texts of each message, oldest first: more than one where it was edited.
         photos: The files that came as photos.
         documents: The files that came as documents.
-        blocked: Whether the user has blocked the bot.
+        blocks_after: How many messages it takes until the user blocks the bot.
         refused: How many calls that has refused.
     """
 
     texts: dict[int, list[str]] = attrs.field(factory=dict[int, list[str]])
     photos: list[bytes] = attrs.field(factory=list[bytes])
     documents: list[bytes] = attrs.field(factory=list[bytes])
-    blocked: bool = False
+    blocks_after: float = math.inf
     refused: int = 0
 
 
@@ -46,11 +47,13 @@ class BotAPI:
     Attributes:
         chats: By the user's id.
         failures: HTTP statuses that the next edits of messages are answered with.
+        latency_s: How long it takes to do what the bot asks for, in s.
     """
 
     def __init__(self) -> None:
         self.chats: dict[int, Chat] = {}
         self.failures: list[int] = []
+        self.latency_s = 0.0
         self._updates: list[dict[str, Any]] = []
         self._changed = asyncio.Event()
         self._messages = 0
@@ -113,8 +116,9 @@ class BotAPI:
                 return _yes(_BOT)
             case "getUpdates":
                 return _yes(await self._get_updates(form))
+        await asyncio.sleep(self.latency_s)
         chat = self.chats[user := int(form["chat_id"])]
-        if chat.blocked:
+        if len(chat.texts) >= chat.blocks_after:
             chat.refused += 1
             self._change()
             return _no(HTTPStatus.FORBIDDEN, "Forbidden: bot was blocked by the user")

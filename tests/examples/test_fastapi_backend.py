@@ -86,26 +86,19 @@ async def test_when_the_time_is_over_the_last_status_is_told(
     assert min(comet_api.gaps(task_id), default=PAUSE_S) >= PAUSE_S
 
 
-async def test_before_the_first_answer_the_status_is_unknown(
-    comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
-) -> None:
-    """An API that keeps silent makes no error of the client's."""
-    task_id = comet_api.create_task()
-    comet_api.fail_next(task_id, hang=True)
-    status, told = await get(client, f"{url}/tasks/{task_id}?wait=0.1")
-    assert (status, told["status"]) == (202, "unknown")
-
-
-async def test_an_unknown_id_is_404(
+async def test_an_unknown_id_is_404_and_a_silent_api_is_not(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
 ) -> None:
     """404 once the API has said it twice, or once and no more in time; and for what is no id."""
+    silent = comet_api.create_task()
+    comet_api.fail_next(silent, hang=True)
     comet_api.fail_next("no-one", not_found=True)
     comet_api.fail_next("no-one", hang=True)
-    calls = ("nobody?wait=50", "no-one?wait=1", "with%20space")
-    answers = await asyncio.gather(*[get(client, f"{url}/tasks/{call}") for call in calls])
-    assert [status for status, _ in answers] == [404] * 3
-    assert {query.task_id for query in comet_api.queries} == {"nobody", "no-one"}
+    calls = ("nobody?wait=50", "no-one?wait=1", "with%20space", f"{silent}?wait=1")
+    *unknown, said = await asyncio.gather(*[get(client, f"{url}/tasks/{call}") for call in calls])
+    assert [status for status, _ in unknown] == [404] * 3
+    assert (said[0], said[1]["status"]) == (202, "unknown")
+    assert {query.task_id for query in comet_api.queries} == {"nobody", "no-one", silent}
     assert len(comet_api.queries_of("nobody")) == 2
 
 
@@ -224,12 +217,11 @@ async def test_it_stops_with_an_event_stream_open(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, backend: Program, url: str
 ) -> None:
     """SIGTERM ends the program although a client still follows a task and another waits."""
-    task_id = comet_api.create_task(duration=math.inf)
-    async with client.get(f"{url}/tasks/{task_id}/events") as answer:
+    followed, waited_for = (comet_api.create_task(duration=math.inf) for _ in range(2))
+    async with client.get(f"{url}/tasks/{followed}/events") as answer:
         await anext(events_of(answer))
-        waiting = asyncio.create_task(get(client, f"{url}/tasks/{task_id}?wait=55"))
-        asked = len(comet_api.queries)
-        await comet_api.wait_for_queries(asked + 3)
+        waiting = asyncio.create_task(get(client, f"{url}/tasks/{waited_for}?wait=55"))
+        await comet_api.wait_for_queries(1, waited_for)
         assert await backend.stop() == -signal.SIGTERM  # uvicorn hands it on
         assert [event async for event in events_of(answer)] == []
     assert (await waiting)[0] == 502
