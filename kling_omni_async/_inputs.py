@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterable, Callable, Iterable
 from inspect import isasyncgen
+from time import perf_counter
 from typing import Final
 
 import anyio
@@ -79,7 +79,7 @@ class Reader:
         try:
             for task_id in source:
                 self._watchlist.admit(batch, require_str(task_id), now)
-                if slices.is_over():
+                if perf_counter() >= slices.until:
                     self._attend()
                     await slices.give_way()
                     now = self._now()
@@ -92,7 +92,7 @@ class Reader:
             async for task_id in source:
                 self._watchlist.admit(batch, require_str(task_id), self._now())
                 self._attend()
-                if slices.is_over():
+                if perf_counter() >= slices.until:
                     await slices.give_way()
         finally:
             if isasyncgen(source):
@@ -103,26 +103,26 @@ class Reader:
         slices = Slices()
         for task_id in tuple(batch.pending):
             self._watchlist.leave_one_of(batch, task_id)
-            if slices.is_over():
+            if perf_counter() >= slices.until:
                 await slices.give_way()
 
 
 class Slices:
-    """Work cut into pieces of `SLICE_S`, measured in real time also on a virtual clock."""
+    """Work cut into pieces of `SLICE_S`, measured in real time also on a virtual clock.
 
-    __slots__ = ("_until",)
+    Attributes:
+        until: When it is another task's turn, by `time.perf_counter`, in s.
+    """
+
+    __slots__ = ("until",)
 
     def __init__(self) -> None:
-        self._until = time.perf_counter() + SLICE_S
-
-    def is_over(self) -> bool:
-        """Whether it is another task's turn."""
-        return time.perf_counter() >= self._until
+        self.until = perf_counter() + SLICE_S
 
     async def give_way(self) -> None:
         """Let the loop run once."""
         await asyncio.sleep(0)
-        self._until = time.perf_counter() + SLICE_S
+        self.until = perf_counter() + SLICE_S
 
 
 def _is_cancelled() -> bool:

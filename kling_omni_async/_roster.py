@@ -64,8 +64,9 @@ class Roster:
             batch.put(TaskOutcome(task_id=task_id, error=fault))
             return
         batch.polling += 1
-        entry = self._entry(task_id)
-        if _has_no_turn(entry, now):
+        entry = self._entries.get(task_id)
+        if entry is None or _has_no_turn(entry, now):
+            entry = entry or self._entry(task_id)
             self._lay_out(batch, entry, now)
         self._join(entry, BatchTicket(batch, added=now), now)
 
