@@ -185,6 +185,13 @@ class Batch(Timed):
         if not self.closed:
             self._end = End(reason)
 
+    def next_running(self) -> BatchTicket | None:
+        """Give the ticket whose deadline is next, and let go of those before it that are done."""
+        running = self.running
+        while running and running[0].entry is None:
+            running.popleft()
+        return running[0] if running else None
+
     @property
     def is_complete(self) -> bool:
         """Whether all that was read has an outcome and nothing more will be read."""

@@ -190,11 +190,9 @@ class Roster:
             self._set_batch_alarm(ticket.batch)
 
     def _set_batch_alarm(self, batch: Batch) -> None:
-        running = batch.running
-        while running and running[0].entry is None:
-            running.popleft()
-        if running and not batch.closed:
-            self._alarms.set(batch, running[0].deadline or 0.0)
+        first = batch.next_running()
+        if first is not None and not batch.closed:
+            self._alarms.set(batch, first.deadline or 0.0)
 
     def _finish(self, entry: Entry, ticket: Ticket, judgement: Judgement, now: float) -> None:
         if judgement.task is None:
@@ -203,6 +201,7 @@ class Roster:
         ticket.finish(entry, judgement, now)
         self.leave(ticket)
         if isinstance(ticket, BatchTicket):
+            ticket.batch.next_running()  # lets the done ones go
             self.complete_if_done(ticket.batch)
 
     def _known_task(self, entry: Entry) -> ImageTask | None:

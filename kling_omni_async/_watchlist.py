@@ -165,8 +165,9 @@ class Watchlist(Roster):
         return True
 
     def _ring_batch(self, batch: Batch, now: float) -> None:
-        first = batch.running.popleft()
-        if first.entry is not None:
+        first = batch.next_running()
+        if first is not None and first.entry is not None and (first.deadline or 0.0) <= now:
+            batch.running.popleft()
             self._time_out(first.entry, first, now)
         self._set_batch_alarm(batch)
 

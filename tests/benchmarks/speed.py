@@ -29,7 +29,7 @@ RIVALS: Final[dict[str, tuple[Contender, int]]] = {
 NEEDS: Final = {"(c) httpx": "httpx", "(c) cometapi": "cometapi"}
 
 
-def measure(*, ids: int = 20_000, rounds: int = 5) -> Group:
+def measure(*, ids: int = 20_000, rounds: int = 9) -> Group:
     """Compare the library with all rivals that are installed."""
     known: dict[str, tuple[Contender, int]] = {
         "library": (contenders.library, 1),
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ids", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     sys.stdout.write(as_markdown(measure(**vars(parser.parse_args(arguments)))))
 
 
