@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -35,6 +36,14 @@ PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 COVERAGE_DATA = ROOT / ".nox" / "coverage-data"
 PACKAGE = "kling_omni_async"
 LEAST_KILLED = 0.95  # of all mutants
+# By file, as the blocks of a page belong together.
+SPREAD = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+# What would notice a file that is missing in the wheel, or a path that only a checkout has.
+OF_THE_WHEEL = (
+    *("README.md", "docs"),
+    *(f"tests/test_{name}.py" for name in ("cli_demo", "cli_process", "cli_start", "documents")),
+    *(f"tests/test_{name}.py" for name in ("frameworks", "gallery", "public_surface", "save")),
+)
 SITE = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
 
 
@@ -84,12 +93,14 @@ def warn_of_missing_pythons(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {python}: no working python{python} on this machine")
 
 
-def choice(session: nox.Session, *, heavy: bool = False) -> list[str]:
+def choice(session: nox.Session, *, heavy: bool = False) -> Sequence[str]:
     """Give pytest's arguments: the caller's own, else all tests or all but the heavy ones."""
-    if session.posargs or heavy:
+    if session.posargs:
         return session.posargs
+    if heavy:
+        return SPREAD
     session.log(f"the tests marked heavy run once, in tests-{OLDEST}")
-    return ["-m", "not heavy"]
+    return (*SPREAD, "-m", "not heavy")
 
 
 @nox.session(python=False)
@@ -154,7 +165,7 @@ def examples(session: nox.Session) -> None:
     if not has_chromium():
         session.warn("NOT LOOKED AT: the page of the web backend, as there is no chromium here")
     session.install("-e", ".[cli,storage]", *group("examples"))
-    session.run("pytest", "tests/examples", *session.posargs)
+    session.run("pytest", "tests/examples", *(session.posargs or SPREAD))
 
 
 @nox.session(python=OLDEST, reuse_venv=False)
@@ -170,7 +181,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, reuse_venv=False)
 def wheel(session: nox.Session) -> None:
-    """Run the tests against the built wheel, from outside the checkout."""
+    """Run from the built wheel, outside the checkout, what tells whether it is whole."""
     session.install("build")
     with tempfile.TemporaryDirectory() as name:
         outside = Path(name)
@@ -183,7 +194,7 @@ def wheel(session: nox.Session) -> None:
         for folder in ("docs", "tests"):
             shutil.copytree(ROOT / folder, outside / folder)
         with session.chdir(outside):
-            session.run("pytest", *choice(session))
+            session.run("pytest", *(session.posargs or (*SPREAD, "-m", "not heavy", *OF_THE_WHEEL)))
 
 
 def check_contents(session: nox.Session, built: Path) -> None:

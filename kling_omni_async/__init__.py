@@ -91,7 +91,7 @@ _HOMES = {
 }
 """The modules of the names; all others are errors."""
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> object:
         if name == "errors":

@@ -32,7 +32,7 @@ FIGURES = (
     "from finished to delivered, 50 ids",
     "the same simulated directly",
     "apart",
-    "import",
+    "import of all names",
     "modules of cyclopts, obstore, rich that are imported",
     "`DummyCookieJar`",
     "`URL.build(…, encoded=True)`",

@@ -98,7 +98,7 @@ def test_lists_are_sorted(module: ModuleType) -> None:
     assert list(module.__all__) == sorted(set(module.__all__))
 
 
-@pytest.mark.parametrize("name", set(kling_omni_async.__all__) - {"__version__"})
+@pytest.mark.parametrize("name", sorted({*kling_omni_async.__all__} - {"__version__"}))
 def test_documented(name: str) -> None:
     """Each public class has a docstring of its own, and so has all that is public on it."""
     kind = getattr(kling_omni_async, name)
@@ -112,7 +112,7 @@ def test_documented(name: str) -> None:
         assert inspect.getdoc(getattr(kind, attribute)), f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("name", set(kling_omni_async.__all__) - {"__version__"})
+@pytest.mark.parametrize("name", sorted({*kling_omni_async.__all__} - {"__version__"}))
 def test_home_is_the_package(name: str) -> None:
     """Each public class comes from this package and can be found again by its own name."""
     kind = getattr(kling_omni_async, name)

@@ -666,6 +666,35 @@ async def test_a_closed_stream_sets_no_alarm() -> None:
     assert batch.when == NEVER
 
 
+async def test_what_is_done_does_not_wait_for_its_deadline() -> None:
+    """A stream without an end keeps nothing of the ids that it has given out."""
+    desk = new_desk(max_rate=None)
+    batch = desk.poll("a", "b", "c", timeout=3600.0)
+    first, second, _ = (desk.start() for _ in "abc")
+    desk.say(second, SUCCEED)
+    assert len(batch.running) == 3  # in the order of their deadlines
+    desk.say(first, SUCCEED)
+    assert [ticket.entry and ticket.entry.task_id for ticket in batch.running] == ["c"]
+
+
+async def test_the_alarm_of_one_who_is_done_ends_nobody_else() -> None:
+    """The next deadline of a stream is kept when the one before it needs no alarm any more."""
+    desk = new_desk(max_rate=None)
+    batch = desk.poll("a", "b", timeout=100.0, ended=False)
+    first = desk.start()
+    desk.now = 50.0
+    second = desk.start()
+    desk.say(first, SUCCEED)
+    desk.say(second, PENDING)
+    desk.ring(100.0)
+    assert (await batch.take()).ok
+    assert batch.pending == {"b"}
+    desk.ring(149.9)
+    assert batch.polling == 1
+    desk.ring(150.0)
+    assert isinstance((await batch.take()).error, PollTimeoutError)
+
+
 async def test_many_deadlines_at_once_are_taken_in_portions() -> None:
     """Other tasks have a turn between some hundreds of waits that time out together."""
     desk = new_desk()
