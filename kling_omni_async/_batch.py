@@ -34,11 +34,11 @@ class BatchTicket(Ticket):
 
     def __init__(self, batch: Batch, *, added: float) -> None:
         self.when = NEVER  # not by way of two base classes: there may be a million of them
-        self.entry = None
+        self.entry: Entry | None = None
         self.added = added
         self.deadline = None
         self.queries_before = 0
-        self.batch = batch
+        self.batch: Batch = batch
 
     @property
     def alive(self) -> bool:

@@ -50,14 +50,17 @@ class Ticket(Timed):
 
     __slots__ = ("added", "deadline", "entry", "queries_before")
 
+    added: float
     deadline: float | None
+    entry: Entry | None
+    queries_before: int
 
     must_query = False
     """Whether at least one query has to be completed before a time-out."""
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         self.when = NEVER
-        self.entry: Entry | None = None
+        self.entry = None
         self.added = added
         self.deadline = deadline
         self.queries_before = 0
@@ -165,13 +168,13 @@ class Entry(Timed):
 
     def __init__(self, task_id: str) -> None:
         self.when = NEVER
-        self.task_id = task_id
+        self.task_id: str = task_id
         self.started: float | None = None
         self.body: bytes | None = None
         self.status: TaskStatus | None = None
         self.fault: KlingOmniError | None = None
         self.doubt: Doubt | None = None
-        self.queries = 0
+        self.queries: int = 0
         self._tickets: Ticket | dict[Ticket, None] | None = None
 
     def __repr__(self) -> str:
