@@ -78,9 +78,9 @@ class PollPolicy:
         query_timeout: The time for one query, from connecting to the last byte, in s.
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
             without a usable image URL, it takes to believe them.
-        max_response_bytes: The longest answer that is read, in bytes after decompression.
+        max_response_bytes: The largest answer that is read, in bytes after decompression.
         max_downloads: Images on their way into a store, for the whole session.
-        max_image_bytes: The longest image that is stored, in bytes.
+        max_image_bytes: The largest image that is stored, in bytes.
         download_timeout: The time for one try to fetch an image, from connecting to the last
             byte, in s. One that brings less than 1 KiB/s over 30 s ends sooner.
     """

@@ -67,7 +67,9 @@ _Talk: TypeAlias = Annotated[Talk, Parameter(name="*", group=_OUT)]
 _Flag: TypeAlias = Annotated[bool, Parameter(show_default=False)]
 
 
-@app.command(usage="Usage: kling-omni poll [OPTIONS] IDS...", help_epilogue=_help.POLL, sort_key=1)
+@app.command(
+    usage="Usage: kling-omni poll [OPTIONS] [IDS...]", help_epilogue=_help.POLL, sort_key=1
+)
 def poll(
     *ids: _Ids,
     source: Annotated[

@@ -36,7 +36,7 @@ class Limits:
         query_timeout: The longest time for one query.
         max_rate: The most queries a second, evenly spaced; none for no limit.
         max_concurrency: The most queries under way at a time.
-        max_response_bytes: The longest answer that is read.
+        max_response_bytes: The largest answer that is read.
     """
 
     query_timeout: Annotated[str, _TIME] = shown_time(_USUAL.query_timeout)
@@ -50,12 +50,12 @@ class Pace:
     """How often and how long ids are polled; each option is a field of `PollPolicy`.
 
     Attributes:
-        interval: The pause between two queries of an id: LOW-HIGH, drawn anew each time.
+        interval: The pause between two queries of an id: two times, drawn anew each time.
         timeout: How long to poll an id before it is given up; never for no end.
         confirmations: How often "not found" must be said in a row before it is believed.
     """
 
-    interval: Annotated[str, Parameter(metavar="TIME-TIME")] = "-".join(
+    interval: Annotated[str, Parameter(metavar="LOW-HIGH")] = "-".join(
         map(shown_time, _USUAL.interval)
     )
     timeout: Annotated[str, _TIME] = shown_time(_USUAL.timeout)
@@ -67,8 +67,8 @@ class Downloads:
     """How images are fetched; each option is a field of `PollPolicy`.
 
     Attributes:
-        max_downloads: The most images on their way at a time.
-        max_image_bytes: The longest image that is stored.
+        max_downloads: The most images that are fetched at a time.
+        max_image_bytes: The largest image that is stored.
         download_timeout: The longest time for one try to fetch an image.
     """
 
