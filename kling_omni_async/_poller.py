@@ -298,11 +298,8 @@ class Poller:
 
     def _saved(self, batch: Batch, outcome: TaskOutcome, since: float, order: SaveOrder) -> None:
         elapsed = outcome.elapsed + self.now() - since
-        batch.saved(
-            order,
-            attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed),
-        )
-        self._watchlist.complete_if_done(batch)
+        ended = attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed)
+        self._watchlist.saved(batch, order, ended)
 
 
 def closed_error() -> SessionClosedError:

@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from ._ids import shown
-from ._judge import Judgement, Meaning, Reply, judge
+from ._judge import Meaning, Reply, judge
 from ._records import ImageTask, TaskStatus
 from ._waiting import Entry
 from ._wire import foreign_id, status_word
@@ -36,12 +36,12 @@ class Reports:
         else:
             self._oddities(reply)
 
-    def finished(self, entry: Entry, judgement: Judgement) -> None:
-        """Report a final word to one who waited."""
+    def ended(self, task_id: str, error: KlingOmniError | None, *, queries: int) -> None:
+        """Report how the polling of an id ended: once, however many have waited for it."""
         if logger.isEnabledFor(logging.INFO):
-            word = _brief(judgement.error) if judgement.error else "succeeded"
-            count = entry.queries
-            logger.info("task %s: %s after %d queries", shown(entry.task_id), word, count)
+            word = _brief(error) if error else "succeeded"
+            count = "1 query" if queries == 1 else f"{queries} queries"
+            logger.info("task %s: %s after %s", shown(task_id), word, count)
 
     def throttled(self, pause_s: float) -> None:
         """Report a pause of all scheduled queries."""

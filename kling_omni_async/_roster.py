@@ -13,6 +13,7 @@ from ._outcome import TaskOutcome
 from ._policy import PollPolicy
 from ._records import ImageTask
 from ._reports import Reports
+from ._saving import SaveOrder
 from ._schedule import Schedule
 from ._timers import NEVER, TimerHeap
 from ._waiting import End, Ending, Entry, Result, Ticket, about, resolve
@@ -61,6 +62,7 @@ class Roster:
         if not batch.is_new(task_id) or batch.closed:
             return  # what an input gives after the end stays pending
         if fault := id_fault(task_id):
+            self._reports.ended(task_id, fault, queries=0)
             batch.put(TaskOutcome(task_id=task_id, error=fault))
             return
         batch.polling += 1
@@ -118,6 +120,13 @@ class Roster:
             if batch.polling:
                 self.unswept.append(batch)
 
+    def saved(self, batch: Batch, order: SaveOrder, outcome: TaskOutcome) -> None:
+        """Take an outcome of a stream whose images were saved or given up."""
+        if outcome.error is not None:
+            self._reports.ended(outcome.task_id, outcome.error, queries=outcome.queries)
+        batch.saved(order, outcome)
+        self.complete_if_done(batch)
+
     def complete_if_done(self, batch: Batch) -> None:
         """End a stream that has given or holds all its outcomes."""
         if batch.is_complete and batch in self.batches:
@@ -172,6 +181,7 @@ class Roster:
         """Give a newcomer what is known: all of it if that is final, else the last answer."""
         judgement = judge(self._last_task(entry))
         if judgement.meaning is Meaning.FINAL:
+            self._reports.ended(entry.task_id, judgement.error, queries=entry.queries)
             self._finish(entry, ticket, judgement, now)
         elif judgement.meaning is Meaning.PENDING and judgement.task:
             ticket.seen(judgement.task)
@@ -197,7 +207,6 @@ class Roster:
     def _finish(self, entry: Entry, ticket: Ticket, judgement: Judgement, now: float) -> None:
         if judgement.task is None:
             judgement = Judgement(Meaning.FINAL, self._known_task(entry), judgement.error)
-        self._reports.finished(entry, judgement)
         ticket.finish(entry, judgement, now)
         self.leave(ticket)
         if isinstance(ticket, BatchTicket):

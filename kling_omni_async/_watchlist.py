@@ -138,6 +138,8 @@ class Watchlist(Roster):
         return Judgement(Meaning.FINAL, judgement.task, judgement.error)
 
     def _pass_on(self, entry: Entry, judgement: Judgement, now: float) -> None:
+        if judgement.meaning is Meaning.FINAL and entry.is_watched:
+            self._reports.ended(entry.task_id, judgement.error, queries=entry.queries)
         for ticket in entry.tickets():
             if judgement.meaning is Meaning.FINAL:
                 self._finish(entry, ticket, judgement, now)
@@ -180,7 +182,9 @@ class Watchlist(Roster):
             if now < grace_ends:
                 self._alarms.set(ticket, grace_ends)
                 return
-        self._finish(entry, ticket, self._timed_out(entry, ticket, now), now)
+        judgement = self._timed_out(entry, ticket, now)
+        self._reports.ended(entry.task_id, judgement.error, queries=entry.queries)
+        self._finish(entry, ticket, judgement, now)
 
     def _timed_out(self, entry: Entry, ticket: Ticket, now: float) -> Judgement:
         task = self._known_task(entry)

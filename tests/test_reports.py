@@ -19,7 +19,6 @@ from kling_omni_async import (
     TaskStatus,
     TransportError,
 )
-from kling_omni_async._judge import Judgement, Meaning
 from kling_omni_async._reports import MAX_REMEMBERED, Reports
 from kling_omni_async._waiting import Entry
 
@@ -81,17 +80,19 @@ def test_an_end_is_told(
     caplog: pytest.LogCaptureFixture, error: KlingOmniError | None, word: str
 ) -> None:
     """At INFO the end of an id says how it ended and after how many queries."""
-    entry = Entry("a")
-    entry.queries = 4
-    Reports().finished(entry, Judgement(Meaning.FINAL, error=error))
-    assert said(caplog, logging.INFO) == [f"task 'a': {word} after 4 queries"]
+    for queries in (4, 1):
+        Reports().ended("a", error, queries=queries)
+    assert said(caplog, logging.INFO) == [
+        f"task 'a': {word} after 4 queries",
+        f"task 'a': {word} after 1 query",
+    ]
 
 
 def test_silence_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Without INFO and DEBUG neither replies nor ends are written."""
     caplog.set_level(logging.WARNING, LOGGER)
     Reports().replied(Entry("a"), a_task(TaskStatus.PROCESSING))
-    Reports().finished(Entry("a"), Judgement(Meaning.FINAL))
+    Reports().ended("a", None, queries=1)
     assert caplog.records == []
 
 

@@ -53,7 +53,10 @@ FOR_GOOD = (
 def read_ids(path: Path) -> Iterator[str]:
     """Read the column of ids."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
+        rows = csv.DictReader(file)
+        if "task_id" not in (rows.fieldnames or ()):
+            sys.exit(f"{path} has no column task_id")
+        for row in rows:
             yield row["task_id"].strip()
 
 

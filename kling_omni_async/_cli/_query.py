@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -49,7 +50,8 @@ def query(
     session = make_session(connection, policy)
     ids = list(dict.fromkeys(task_ids))
     table = None if json or sys.stdout is None or not sys.stdout.isatty() else Answers()
-    with logged_as_notes(talk.verbose):
+    # A warning would say that the id is asked again; what came is told at the end.
+    with logged_as_notes(talk.verbose, least=logging.ERROR):
         code = run(partial(ask, session, ids, print_json if table is None else table.add))
     if table is not None:
         out(table.drawn())

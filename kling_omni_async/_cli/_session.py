@@ -17,7 +17,7 @@ from kling_omni_async._session import KlingOmniSession
 
 from ._terminal import note
 
-_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+_LOUDER: Final = (logging.INFO, logging.DEBUG)
 _logger = logging.getLogger("kling_omni_async")
 
 
@@ -79,13 +79,14 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
-def logged_as_notes(verbose: int = 0) -> Generator[None]:
+def logged_as_notes(verbose: int = 0, *, least: int = logging.WARNING) -> Generator[None]:
     """Show the library's log records as lines on stderr.
 
     Args:
-        verbose: From which level up: 0 for WARNING, 1 for INFO, more for DEBUG.
+        verbose: From which level up: 0 for `least`, 1 for INFO, more for DEBUG.
+        least: What is told in any case.
     """
-    level = _LEVELS[min(verbose, len(_LEVELS) - 1)]
+    level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
     handler, before = _Notes(level), _logger.level
     _logger.addHandler(handler)
     if verbose:
