@@ -91,8 +91,7 @@ class AiohttpTransport:
             with self._time_limit:
                 return await self._get(url, task_id)
         except Exception as error:  # noqa: BLE001 - all that is not an answer is translated
-            failure = error.with_traceback(None)  # its frames hold the key
-        return self._translate(failure, task_id)
+            return self._translate(error, task_id)  # kept in no frame: its own hold the key
 
     async def _get(self, url: URL, task_id: str) -> Answer | KlingOmniError:
         assert self._http is not None  # noqa: S101 - opened by the owner task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import ssl
 from collections.abc import AsyncGenerator
@@ -89,6 +90,24 @@ async def test_no_answer_is_a_transport_error_with_a_reason(
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert now() <= 15.1
+
+
+async def test_a_late_query_leaves_nothing_behind(comet_api: SimulatedCometAPI) -> None:
+    """What ended a late query goes with it: its frames, which hold the key, are in no cycle."""
+    comet_api.fail_next(hang=True)
+    async with open_session(comet_api) as session:
+        gc.disable()
+        try:
+            before = _time_outs_in_memory()
+            with pytest.raises(TransportError):
+                await session.query(comet_api.create_task())
+            assert _time_outs_in_memory() == before
+        finally:
+            gc.enable()
+
+
+def _time_outs_in_memory() -> int:
+    return sum(type(thing) is TimeoutError for thing in gc.get_objects())
 
 
 async def test_a_name_that_does_not_exist_is_dns(monkeypatch: pytest.MonkeyPatch) -> None:
