@@ -103,4 +103,4 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name 
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, "errors"})
+        return sorted({"errors", *__all__, *(name for name in globals() if name[:2] == "__")})
