@@ -21,10 +21,13 @@ from kling_omni_async import (
     NoImagesError,
     PollPolicy,
     PollTimeoutError,
+    RateLimitError,
+    ResponseError,
     ServerError,
     TaskFailedError,
     TaskNotFoundError,
     TaskOutcome,
+    TransportError,
 )
 from kling_omni_async._cli._exit import Ending, Exit, OutputError, UsageError, code_of, described
 from kling_omni_async._cli._session import Connection, logged_as_notes, make_session
@@ -209,6 +212,21 @@ def test_endings_are_told_in_words() -> None:
     assert described(KeyboardInterrupt()) == "interrupted"
     assert described(REFUSED) == "the key is refused: HTTP 401: invalid token; look at COMETAPI_KEY"
     assert described(UsageError("wrong")) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (AccountError("no money"), "look at the balance and the plan of your account"),
+        (RateLimitError("slow down"), "try again later, or with a lower --max-rate"),
+        (ResponseError("a web page"), "check --base-url or COMETAPI_BASE_URL"),
+        (ServerError("HTTP 502"), "try again later"),
+        (TransportError("refused"), "check the network, the proxy and COMETAPI_BASE_URL"),
+    ],
+)
+def test_trouble_is_told_with_what_can_be_done(error: KlingOmniError, hint: str) -> None:
+    """What the error says is followed by what its reader can look at."""
+    assert described(error) == f"{error}; {hint}"
 
 
 def test_log_records_become_notes(capsys: pytest.CaptureFixture[str]) -> None:

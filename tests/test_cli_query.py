@@ -78,3 +78,13 @@ def test_a_row_has_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         ["3", "no answer", "HTTP 502: down"],
         ["1", "https://i.test/1.png"],
     ]
+
+
+def test_trouble_is_one_line_with_a_hint() -> None:
+    """A look that brings nothing is told once: no warning speaks of asking again."""
+    env = {"COMETAPI_KEY": "k", "COMETAPI_BASE_URL": "http://127.0.0.1:9"}
+    code, stdout, stderr = finish(start("query", "1", env=env))
+    assert (code, stdout) == (1, "")
+    (line,) = stderr.splitlines()
+    assert line.startswith("kling-omni: 1: connect: ")
+    assert line.endswith("; check the network, the proxy and COMETAPI_BASE_URL")

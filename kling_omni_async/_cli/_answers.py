@@ -14,7 +14,7 @@ from kling_omni_async._records import ImageTask, TaskStatus
 from kling_omni_async.errors import KlingOmniError
 
 from ._colour import rendered
-from ._exit import described
+from ._exit import in_words
 from ._terminal import plain
 
 _STYLES: Final = {TaskStatus.SUCCEED: "green", TaskStatus.FAILED: "red"}
@@ -36,7 +36,7 @@ class Answers:
         """Add the row of a task, or that of why there is none."""
         name = Text(plain(task_id))
         if isinstance(reply, KlingOmniError):
-            self._table.add_row(name, Text("no answer", "yellow"), "", "", _text(described(reply)))
+            self._table.add_row(name, Text("no answer", "yellow"), "", "", _text(in_words(reply)))
             return
         self._table.add_row(
             name,

@@ -6,10 +6,16 @@ from enum import IntEnum
 from typing import Final
 
 from kling_omni_async.errors import (
+    AccountError,
     AuthenticationError,
     ConfigurationError,
     InvalidTaskIdError,
     KlingOmniError,
+    RateLimitError,
+    ResponseError,
+    ServerError,
+    TaskNotFoundError,
+    TransportError,
 )
 
 
@@ -77,13 +83,30 @@ _IN_OPTIONS: Final = (
 """What a library's user writes, and what a user of the command line does."""
 
 
+_HINTS: Final[dict[type[KlingOmniError], str]] = {
+    AccountError: "look at the balance and the plan of your account",
+    AuthenticationError: "look at COMETAPI_KEY",
+    RateLimitError: "try again later, or with a lower --max-rate",
+    ResponseError: "check --base-url or COMETAPI_BASE_URL",
+    ServerError: "try again later",
+    TaskNotFoundError: "check the id, and that COMETAPI_KEY is of the account that made the task",
+    TransportError: "check the network, the proxy and COMETAPI_BASE_URL",
+}
+
+
 def described(error: Ending) -> str:
     """Give the line that tells what ended a command, and what can be done."""
+    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
+    return "; ".join([in_words(error), *hints])
+
+
+def in_words(error: Ending) -> str:
+    """Tell what ended a command, as its user sees it."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     text = str(error)
     if isinstance(error, AuthenticationError):
-        return f"the key is refused: {text}; look at COMETAPI_KEY"
+        text = f"the key is refused: {text}"
     if isinstance(error, ConfigurationError):
         for written, option in _IN_OPTIONS:
             text = text.replace(written, option)
