@@ -27,6 +27,7 @@ from .verdict import Verdict
 pytestmark = pytest.mark.anyio
 
 PROXY = "TransportError (proxy)"
+RESET = "TransportError (reset)"
 each_scheme = pytest.mark.parametrize("nginx", ["http", "https"], indirect=True)
 
 
@@ -79,9 +80,14 @@ async def test_a_proxy(
         outcomes = await poll_batch(session)
     asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
-    assert sum(outcome.queries for outcome in outcomes) == len(asked)
+    lost = sum(outcome.queries for outcome in outcomes) - len(asked)
     assert all(("tinyproxy" in query.via) is (nginx.scheme == "http") for query in asked)
-    assert not verdict.faults
+    if nginx.scheme == "http" and verdict.faults == {RESET}:
+        # now and then tinyproxy closes a connection without having passed its query on
+        assert 0 < lost <= len(asked) / 100
+    else:
+        assert not verdict.faults
+        assert lost == 0
 
 
 @fast_on_purpose
@@ -148,7 +154,7 @@ async def test_a_proxy_that_is_killed(
     asked = await nginx.asked()
     verdict.check(outcomes, asked, await simulator.asked())
     # cut off: killed in the middle of an answer
-    assert verdict.faults <= {PROXY, "TransportError (reset)", "TransportError (cut-off)"}
+    assert verdict.faults <= {PROXY, RESET, "TransportError (cut-off)"}
 
 
 @fast_on_purpose
