@@ -82,6 +82,7 @@ class Poller:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = NEVER
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "running" if self._owner else "not started"
@@ -223,22 +224,24 @@ class Poller:
         if self._watchlist.unswept:
             self._wake.set()
         when = self._watchlist.next_event()
-        if self._timer is not None and self._timer.when() <= when:
+        if self._rings_at <= when:
             return
         self._disarm()
         if when <= self.now():
             self._wake.set()
         elif when != NEVER:
+            # uvloop's handle does not tell its time where that came meanwhile
             self._timer = self._running().call_at(when, self._ring)
+            self._rings_at = when
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer, self._rings_at = None, NEVER
         self._wake.set()
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._rings_at = None, NEVER
 
     # Workers: each carries one query at a time, and is parked when there is none.
 

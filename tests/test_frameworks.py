@@ -70,7 +70,7 @@ async def serving(app: Any) -> AsyncGenerator[str]:
 
 async def test_a_lifespan_holds_the_session(comet_api: SimulatedCometAPI) -> None:
     """A web backend's lifespan opens and closes a session that many requests share."""
-    task_id = comet_api.create_task(duration=0.5, images=2)
+    task_id = comet_api.create_task(duration=2.0, images=2)
     async with serving(make_app(comet_api)) as url, aiohttp.ClientSession() as client:
 
         async def ask() -> Any:
