@@ -229,7 +229,7 @@ class Poller:
         self._disarm()
         if when <= self.now():
             self._wake.set()
-        elif when != NEVER:
+        else:
             # uvloop's handle does not tell its time where that came meanwhile
             self._timer = self._running().call_at(when, self._ring)
             self._rings_at = when
