@@ -41,8 +41,9 @@ SPREAD = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 # What would notice a file that is missing in the wheel, or a path that only a checkout has.
 OF_THE_WHEEL = (
     *("README.md", "docs"),
-    *(f"tests/test_{name}.py" for name in ("cli_demo", "cli_process", "cli_start", "documents")),
-    *(f"tests/test_{name}.py" for name in ("frameworks", "gallery", "public_surface", "save")),
+    *(f"tests/cli/test_{name}.py" for name in ("demo", "gallery", "process", "start")),
+    *(f"tests/test_{name}.py" for name in ("documents", "frameworks", "public_surface")),
+    "tests/saving/test_save.py",
 )
 SITE = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--quiet")
 

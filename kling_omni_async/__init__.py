@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
     from ._outcome import Progress, TaskOutcome
     from ._policy import PollPolicy
-    from ._records import ImageTask, SavedImage, TaskImage, TaskStatus
     from ._session import KlingOmniSession
     from ._streams import OutcomeStream, TaskUpdates
     from ._version import __version__
@@ -77,15 +77,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ImageTask": "_records",
+    "ImageTask": "_models",
     "KlingOmniSession": "_session",
     "OutcomeStream": "_streams",
     "PollPolicy": "_policy",
     "Progress": "_outcome",
-    "SavedImage": "_records",
-    "TaskImage": "_records",
+    "SavedImage": "_models",
+    "TaskImage": "_models",
     "TaskOutcome": "_outcome",
-    "TaskStatus": "_records",
+    "TaskStatus": "_models",
     "TaskUpdates": "_streams",
     "__version__": "_version",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import sys
 
-from ._cli._once import Once, ignore_signals, interruptible
+from ._cli.once import Once, ignore_signals, interruptible
 
 _EXTRA = frozenset({"cyclopts", "rich"})
 _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
@@ -26,8 +26,8 @@ def main() -> None:
 
 
 def _guarded(stop: Once) -> int:
-    from ._cli._exit import Exit  # noqa: PLC0415 - behind the handlers
-    from ._cli._terminal import note  # noqa: PLC0415 - as above
+    from ._cli.exit import Exit  # noqa: PLC0415 - behind the handlers
+    from ._cli.terminal import note  # noqa: PLC0415 - as above
 
     try:
         code = _run()
@@ -44,7 +44,7 @@ def _guarded(stop: Once) -> int:
 
 
 def _run() -> int:
-    from ._cli._app import run  # noqa: PLC0415 - the extra may be missing
+    from ._cli.app import run  # noqa: PLC0415 - the extra may be missing
 
     return run(sys.argv[1:])
 

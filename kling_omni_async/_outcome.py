@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import attrs
 
-from ._records import ImageTask, SavedImage, TaskImage
+from ._models import ImageTask, SavedImage, TaskImage
 from ._serial import (
     error_from_dict,
     error_to_dict,

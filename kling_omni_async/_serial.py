@@ -11,7 +11,7 @@ from typing import Any
 from cattrs import Converter
 
 from . import errors
-from ._records import ImageTask, SavedImage
+from ._models import ImageTask, SavedImage
 from .errors import KlingOmniError
 
 _APART = frozenset({"task", "task_id", "message", "last_error"})

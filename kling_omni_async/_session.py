@@ -12,19 +12,19 @@ from typing import Self, cast
 
 import aiohttp
 
-from ._batch import Batch, TaskIds
+from ._api.client import AiohttpTransport, require_usable
+from ._config import REFRESH_S, Settings, make_settings
 from ._ids import require_id, shown
-from ._judge import Judgement
+from ._models import ImageTask, SavedImage, TaskStatus
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
-from ._poller import Poller, closed_error
-from ._records import ImageTask, SavedImage, TaskStatus
-from ._saver import Fetcher, LateFetcher
-from ._saving import SaveOrder, SavePlan, StoreLike, Stores
-from ._settings import REFRESH_S, Settings, make_settings
+from ._polling.poller import Poller, closed_error
+from ._polling.stream import Batch, TaskIds
+from ._polling.verdicts import Judgement
+from ._polling.waiters import WaitTicket, about, raise_ending
+from ._saving.orders import SaveOrder, SavePlan, StoreLike, Stores
+from ._saving.saver import Fetcher, LateFetcher
 from ._streams import OutcomeStream, TaskUpdates, call_soon
-from ._transport import AiohttpTransport, require_usable
-from ._waiting import WaitTicket, about, raise_ending
 from .errors import (
     ConfigurationError,
     DownloadError,
@@ -341,7 +341,7 @@ class KlingOmniSession:
 
 
 def _downloader(settings: Settings) -> Fetcher:
-    from ._downloads import Downloader  # noqa: PLC0415 - a fifth of the package, for images alone
+    from ._saving.download import Downloader  # noqa: PLC0415 - a fifth of the package, for images alone
 
     return Downloader(settings)
 

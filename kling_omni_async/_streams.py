@@ -10,11 +10,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from ._batch import Batch
+from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
-from ._poller import Poller
-from ._records import ImageTask
-from ._waiting import End, WatchTicket
+from ._polling.poller import Poller
+from ._polling.stream import Batch
+from ._polling.waiters import End, WatchTicket
 
 
 class PendingIds(AbstractSet[str]):

@@ -45,7 +45,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from ._records import ImageTask
+    from ._models import ImageTask
 
 __all__ = [
     "AccountError",

@@ -33,7 +33,7 @@ from sybil.evaluators.python import pad
 from sybil.parsers.myst import CodeBlockParser
 
 from kling_omni_async import KlingOmniSession
-from kling_omni_async._cli._app import app
+from kling_omni_async._cli.app import app
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .virtual_clock import VirtualClockLoop

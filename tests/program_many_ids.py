@@ -15,11 +15,11 @@ from random import Random
 from typing import Any
 
 from kling_omni_async import KlingOmniError, OutcomeStream, PollPolicy
-from kling_omni_async._batch import Batch
-from kling_omni_async._downloads import Downloader
-from kling_omni_async._poller import Poller
-from kling_omni_async._settings import make_settings
-from kling_omni_async._wire import Answer
+from kling_omni_async._api.answers import Answer
+from kling_omni_async._config import make_settings
+from kling_omni_async._polling.poller import Poller
+from kling_omni_async._polling.stream import Batch
+from kling_omni_async._saving.download import Downloader
 
 from .virtual_clock import VirtualClockLoop
 

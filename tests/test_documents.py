@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kling_omni_async._cli._demo import table
+from kling_omni_async._cli.demo import table
 
 from . import documents
-from .test_cli_demo import SCRIPTED
+from .cli.test_demo import SCRIPTED
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -194,7 +194,7 @@ async def test_a_defect_reaches_everyone_unwrapped(
         raise ZeroDivisionError("a defect")
 
     session = new_session(comet_api)
-    monkeypatch.setattr("kling_omni_async._poller.read_answer", broken)
+    monkeypatch.setattr("kling_omni_async._polling.poller.read_answer", broken)
     calls = [
         asyncio.ensure_future(call)
         for call in (

@@ -24,7 +24,7 @@ from kling_omni_async import (
 )
 
 from .test_errors import SAMPLES, facts
-from .test_records import IMAGE, TASK
+from .test_models import IMAGE, TASK
 
 SAVED = SavedImage(
     key="images/t-1-0.png",

@@ -66,7 +66,7 @@ def test_nothing_is_imported_before_it_is_used() -> None:
 
 def test_extras_are_not_imported_with_the_names() -> None:
     """Who uses all public names has none of the extras imported, nor what fetches images."""
-    unwanted = "{'rich', 'cyclopts', 'obstore', 'kling_omni_async._downloads'}"
+    unwanted = "{'rich', 'cyclopts', 'obstore', 'kling_omni_async._saving.download'}"
     code = f"from kling_omni_async import *; import sys; print({unwanted} & {{*sys.modules}})"
     assert printed(code) == "set()"
 

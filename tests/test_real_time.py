@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from kling_omni_async import KlingOmniSession, TaskStatus
-from kling_omni_async._transport import KEEP_ALIVE_S
+from kling_omni_async._api.client import KEEP_ALIVE_S
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import all_of, new_session, open_session

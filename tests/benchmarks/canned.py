@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from kling_omni_async import KlingOmniError, KlingOmniSession, OutcomeStream, PollPolicy
-from kling_omni_async._wire import Answer
+from kling_omni_async._api.answers import Answer
 
 from .answers import API_KEY, Answers
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 
 from kling_omni_async import ImageTask, KlingOmniSession, PollPolicy
-from kling_omni_async._wire import Answer, read_answer
+from kling_omni_async._api.answers import Answer, read_answer
 
 from .answers import API_KEY, DONE, ROUTE, task_ids
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 
 from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy
-from kling_omni_async._wire import Answer
+from kling_omni_async._api.answers import Answer
 
 from .answers import API_KEY, OPEN, task_ids
 from .processes import in_fresh_process, running_server

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from kling_omni_async import ImageTask, PollPolicy
-from kling_omni_async._wire import read_answer
+from kling_omni_async._api.answers import read_answer
 
 from .answers import OPEN, task_ids
 from .canned import CannedTransport, new_session, until

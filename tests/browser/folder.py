@@ -21,9 +21,9 @@ from kling_omni_async import (
     TaskOutcome,
     TaskStatus,
 )
-from kling_omni_async._cli._terminal import json_line
+from kling_omni_async._cli.terminal import json_line
 from kling_omni_async.simulator._png import draw
-from tests.cli_support import write_gallery
+from tests.cli.support import write_gallery
 
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'><b>no</b> & \"so\""
 LONG_ID = "VGhpcy1pcy1hLWxvbmctaWQ" * 20

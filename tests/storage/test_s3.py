@@ -19,13 +19,13 @@ from kling_omni_async import (
     StorageError,
     TaskImage,
 )
-from kling_omni_async._images import KINDS, PNG
-from kling_omni_async._object_store import RemoteStore
-from kling_omni_async._parts import Taker
-from kling_omni_async._saver import Fetcher
-from kling_omni_async._stores import Stored
+from kling_omni_async._saving.files import Taker
+from kling_omni_async._saving.formats import KINDS, PNG
+from kling_omni_async._saving.object_store import RemoteStore
+from kling_omni_async._saving.saver import Fetcher
+from kling_omni_async._saving.stores import Stored
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.image_files import big_png
+from tests.saving.image_files import big_png
 from tests.support import all_of, open_session
 
 from .bucket import KEY_ID, SECRET, Bucket

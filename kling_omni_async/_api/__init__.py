@@ -1,0 +1,1 @@
+"""The API's own words: one bounded request, and what its answer says."""

@@ -1,0 +1,248 @@
+"""What the gallery shows: a card for each task, and for image files that no journal mentions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from kling_omni_async._models import ImageTask
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._saving.formats import KINDS, WATERMARKED
+from kling_omni_async.errors import KlingOmniError, PollTimeoutError
+
+from .summary import Kind, kind_of
+
+EXTENSIONS: Final = tuple(f".{kind.ending}" for kind in KINDS)
+_SERIES = re.compile(r"(.+)-(\d{1,9})", re.DOTALL)
+_MOST_DIGITS: Final = 30  # what is far from any price would only make sums slow
+
+
+class Group(StrEnum):
+    """What the filters tell apart; the values are the page's class names."""
+
+    SUCCEEDED = "s"
+    FAILED = "f"
+    OTHER = "o"
+    UNLISTED = "u"
+
+
+@attrs.frozen(kw_only=True)
+class Picture:
+    """One image of a card.
+
+    Attributes:
+        file: The name of its file, or None if that is not in the folder.
+        watermarked: The name of the file of its watermarked copy, or None.
+        url: Where the API had it, or None if that is not known.
+    """
+
+    file: str | None = None
+    watermarked: str | None = None
+    url: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Card:
+    """One task, or image files of one stem that no journal mentions.
+
+    Attributes:
+        title: The task id, or the stem.
+        kind: How polling ended; None without a journal.
+        pictures: Its images.
+        reason: Why there is no success, or None.
+        last_fault: What the last query met before a time-out, or None.
+        status: The API's last word on a task that has not succeeded, or None.
+        external_task_id: The name that the creator gave the task, or None.
+        duration: From the task's creation to its last change, in s, or None.
+        elapsed: How long it was polled, in s, or None.
+        queries: How often it was asked for.
+        units: What it cost, or None.
+    """
+
+    title: str
+    kind: Kind | None = None
+    pictures: tuple[Picture, ...] = ()
+    reason: str | None = None
+    last_fault: str | None = None
+    status: str | None = None
+    external_task_id: str | None = None
+    duration: float | None = None
+    elapsed: float | None = None
+    queries: int = 0
+    units: Decimal | None = None
+
+    @property
+    def group(self) -> Group:
+        """The filter that it belongs to."""
+        if self.kind is None:
+            return Group.UNLISTED
+        return _GROUPS.get(self.kind, Group.OTHER)
+
+
+_GROUPS: Final = {Kind.SUCCEEDED: Group.SUCCEEDED, Kind.FAILED: Group.FAILED}
+
+
+@attrs.frozen(kw_only=True)
+class Totals:
+    """The counts at the head of the page.
+
+    Attributes:
+        groups: How many cards there are of each group.
+        images: How many images are shown.
+        size: All image files, in bytes.
+        units: What all tasks cost together.
+    """
+
+    groups: Mapping[Group, int]
+    images: int
+    size: int
+    units: Decimal
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return sum(count for group, count in self.groups.items() if group is not Group.UNLISTED)
+
+
+def count(cards: Collection[Card], files: Mapping[str, int]) -> Totals:
+    """Count what is shown.
+
+    Args:
+        cards: All cards.
+        files: The size of each image file.
+    """
+    return Totals(
+        groups=Counter(card.group for card in cards),
+        images=sum(picture.file is not None for card in cards for picture in card.pictures),
+        size=sum(files.values()),
+        units=sum((card.units for card in cards if card.units is not None), Decimal()),
+    )
+
+
+def cards_of(outcomes: Iterable[TaskOutcome], files: Collection[str]) -> list[Card]:
+    """Give the cards of tasks in the order of their last outcomes, then those of other files.
+
+    Args:
+        outcomes: Of several for one id the last counts.
+        files: The names of the image files in the folder.
+    """
+    by_id: dict[str, Card] = {}
+    for outcome in outcomes:
+        by_id.pop(outcome.task_id, None)
+        by_id[outcome.task_id] = card_of(outcome, files)
+    cards = list(by_id.values())
+    mentioned = {name for card in cards for picture in card.pictures for name in _names(picture)}
+    return cards + unlisted(name for name in files if name not in mentioned)
+
+
+def _names(picture: Picture) -> list[str]:
+    return [name for name in (picture.file, picture.watermarked) if name is not None]
+
+
+def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
+    """Give the card of an outcome; what it holds on to is small.
+
+    Args:
+        outcome: The outcome.
+        files: The names of the image files in the folder.
+    """
+    task, error = outcome.task, outcome.error
+    return Card(
+        title=outcome.task_id,
+        kind=kind_of(outcome),
+        pictures=_pictures_of(outcome, files),
+        reason=None if error is None else str(error),
+        last_fault=_last_fault(error),
+        status=None if task is None or outcome.ok else task.status.value,
+        external_task_id=None if task is None else task.external_task_id,
+        duration=None if task is None else _duration(task.created_at, task.updated_at),
+        elapsed=_time(outcome.elapsed),
+        queries=outcome.queries,
+        units=None if task is None else _units(task),
+    )
+
+
+def _last_fault(error: KlingOmniError | None) -> str | None:
+    fault = error.last_error if isinstance(error, PollTimeoutError) else None
+    return None if fault is None else str(fault)
+
+
+def _duration(created: datetime | None, updated: datetime | None) -> float | None:
+    if created is None or updated is None or (created.tzinfo is None) != (updated.tzinfo is None):
+        return None
+    return _time((updated - created).total_seconds())
+
+
+def _time(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _units(task: ImageTask) -> Decimal | None:
+    units = task.final_unit_deduction
+    if units is None or not units.is_finite() or abs(units.adjusted()) > _MOST_DIGITS:
+        return None
+    return units
+
+
+def _pictures_of(outcome: TaskOutcome, files: Collection[str]) -> tuple[Picture, ...]:
+    there = {base_name(image.key): image.url for image in outcome.saved}
+    there = {name: url for name, url in there.items() if name in files}
+    saved = set(there.values())
+    images = () if outcome.task is None else outcome.task.images
+    missing = [
+        Picture(url=each.url) for each in images if not saved & {each.url, each.watermark_url}
+    ]
+    return (*paired(there), *missing)
+
+
+def base_name(key: str) -> str:
+    """Give the last part of a path of any system, or of a key in an object store."""
+    return re.split(r"[/\\]", key)[-1]
+
+
+def paired(names: Iterable[str]) -> list[Picture]:
+    """Give a picture for each image file, a watermarked copy together with its original."""
+    names = list(names)
+    copies: dict[str, str] = {}
+    for name in names:
+        if _is_copy(name):
+            copies.setdefault(_stem(name).removesuffix(WATERMARKED), name)
+    pictures = [
+        Picture(file=name, watermarked=copies.pop(_stem(name), None))
+        for name in names
+        if not _is_copy(name)
+    ]
+    taken = {picture.watermarked for picture in pictures}
+    alone = [name for name in names if _is_copy(name) and name not in taken]
+    return [*pictures, *(Picture(file=name) for name in alone)]
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_copy(name: str) -> bool:
+    return _stem(name).endswith(WATERMARKED)
+
+
+def unlisted(names: Iterable[str]) -> list[Card]:
+    """Give a card for the images of each stem."""
+    by_stem: dict[str, list[str]] = {}
+    for (stem, _), name in sorted((_place(name), name) for name in names):
+        by_stem.setdefault(stem, []).append(name)
+    return [Card(title=stem, pictures=tuple(paired(own))) for stem, own in by_stem.items()]
+
+
+def _place(name: str) -> tuple[str, int]:
+    """Give the stem and the index of a name such as ``<stem>-<index>.png``."""
+    image = _stem(name).removesuffix(WATERMARKED)
+    match = _SERIES.fullmatch(image)
+    return (match[1], int(match[2])) if match else (image, 0)

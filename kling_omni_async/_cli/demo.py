@@ -1,0 +1,178 @@
+"""The demo: a batch with trouble on the simulator, in compressed time, checked at the end."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async.simulator import SimulatedCometAPI
+
+from .exit import Exit, UsageError
+from .gallery import NAME, write_outcomes
+from .images import Saving
+from .live import choose_view
+from .poll import PollJob
+from .session import Session, logged_as_notes
+from .signals import run
+from .sinks import Sink
+from .summary import Kind, kind_of
+from .terminal import note, out, plain
+from .view import Silent
+
+TIMES_FASTER = 25.0
+TASKS = 200
+_FAILING = 20
+_UNKNOWN = 10
+_BAD_GATEWAYS = 24
+_SLOWEST_S = 150.0
+_POLICY = PollPolicy(
+    interval=(20 / TIMES_FASTER, 30 / TIMES_FASTER),
+    timeout=60.0,
+    max_rate=500.0,
+    query_timeout=3.0,
+)
+_REASONS = (
+    "Failure to pass the risk control system",
+    "Image pixel is invalid",
+    "The prompt contains sensitive content",
+)
+
+
+@attrs.define
+class Script:
+    """What the simulator was told to do, and what therefore must come out.
+
+    Attributes:
+        task_ids: The ids to poll.
+        reasons: Why tasks fail, by id.
+        expected: Rows of the summary with their counts.
+        hanging: The id whose first query is never answered.
+    """
+
+    task_ids: list[str]
+    reasons: dict[str, str]
+    expected: dict[str, int]
+    hanging: str
+
+
+def write_script(api: SimulatedCometAPI, *, seed: int = 0) -> Script:
+    """Fill the simulator with tasks and trouble."""
+    rng = random.Random(seed)
+    good = [_good(api, rng) for _ in range(TASKS - _FAILING - _UNKNOWN)]
+    reasons = {_bad(api, rng, reason): reason for reason in _reasons()}
+    unknown = [str(rng.randrange(10**17, 10**18)) for _ in range(_UNKNOWN)]
+    hanging, *troubled = rng.sample([task_id for task_id, _ in good], 1 + _BAD_GATEWAYS)
+    api.fail_next(hanging, hang=True)
+    for task_id in troubled:
+        api.fail_next(task_id, status=502)
+    api.fail_next(unknown[0], retry_after=1)
+    task_ids = [task_id for task_id, _ in good] + list(reasons) + unknown
+    rng.shuffle(task_ids)
+    expected = {
+        "succeeded": len(good),
+        "failed, with the right reason": len(reasons),
+        "not found": len(unknown),
+        "different images saved": sum(images for _, images in good),
+        "answers 502 met on the way": len(troubled),
+        "answers 429 met on the way": 1,
+        "queries that hung": 1,
+    }
+    return Script(task_ids, reasons, expected, hanging)
+
+
+def _reasons() -> list[str]:
+    return [_REASONS[number % len(_REASONS)] for number in range(_FAILING)]
+
+
+def _good(api: SimulatedCometAPI, rng: random.Random) -> tuple[str, int]:
+    images = rng.randint(1, 4)
+    return api.create_task(duration=rng.uniform(24.0, _SLOWEST_S), images=images), images
+
+
+def _bad(api: SimulatedCometAPI, rng: random.Random, reason: str) -> str:
+    return api.create_task(duration=rng.uniform(1.7, _SLOWEST_S), fail=reason)
+
+
+def seen(api: SimulatedCometAPI, script: Script, outcomes: list[TaskOutcome]) -> dict[str, int]:
+    """Count what came out, in the rows that were expected."""
+    kinds = Counter(map(kind_of, outcomes))
+    statuses = Counter(query.status for query in api.queries)
+    right = sum(
+        kind_of(each) is Kind.FAILED and str(each.error) == script.reasons.get(each.task_id)
+        for each in outcomes
+    )
+    counts = [
+        kinds[Kind.SUCCEEDED],
+        right,
+        kinds[Kind.NOT_FOUND],
+        len({image.sha256 for each in outcomes for image in each.saved}),
+        statuses[502],
+        statuses[429],
+        sum(query.status is None for query in api.queries_of(script.hanging)),
+    ]
+    return dict(zip(script.expected, counts, strict=True))
+
+
+def table(expected: dict[str, int], counted: dict[str, int]) -> str:
+    """Give both counts side by side."""
+    rows = [f"{'':32}{'scripted':>9}{'seen':>9}"]
+    rows += [f"{row:32}{count:>9,}{counted[row]:>9,}" for row, count in expected.items()]
+    return "\n".join(rows)
+
+
+async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
+    """Poll the batch, save its images and show them on a page.
+
+    Returns:
+        The script and what was seen.
+    """
+    outcomes: list[TaskOutcome] = []
+    async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
+        script = write_script(api)
+        session = Session(api.api_key, base_url=api.base_url, policy=_POLICY)
+        saving = Saving(save=str(folder))
+        await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)
+        write_outcomes(folder, outcomes)
+        return script, seen(api, script, outcomes)
+
+
+def _folder(save: str | None) -> Path:
+    """Make the directory for the images."""
+    if save is None:
+        return Path(tempfile.mkdtemp(prefix="kling-omni-demo-"))
+    saving = Saving(save=save)
+    if saving.folder is None:
+        raise UsageError("the demo saves its images to a directory: give its path")
+    saving.prepare()
+    return saving.folder
+
+
+def demo(save: str | None = None) -> Exit:
+    """Play the demo, print its summary and where its images are.
+
+    Args:
+        save: The directory for the images; by default a new temporary one.
+
+    Raises:
+        CliError: Stdout takes nothing, or the directory cannot be used.
+        KeyboardInterrupt: A signal came.
+    """
+    folder = _folder(save)
+    note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
+    started = time.monotonic()
+    with logged_as_notes(), choose_view(quiet=False, every=1.0) as view:
+        script, counted = run(partial(play, view, folder))
+    out(table(script.expected, counted))
+    as_scripted = counted == script.expected
+    words = "everything came as scripted" if as_scripted else "not as scripted"
+    out(f"{words}, in {time.monotonic() - started:.1f} s")
+    out(plain(f"look at the images: {folder / NAME}"))
+    return Exit.OK if as_scripted else Exit.NOT_ALL

@@ -1,0 +1,226 @@
+"""The journal of ``--jsonl``: one outcome a line, fit to be read again after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from kling_omni_async._outcome import TaskOutcome
+
+from .exit import Exit, OutputError, UsageError
+from .lock import IS_LOCKED, lock
+from .summary import Kind, kind_of
+from .terminal import json_line
+
+_SYNC_EVERY_S = 1.0
+_BEGINNING = b'{"task_id":'
+_FLAGS = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+class _ForeignFormatError(Exception):
+    """A line is not the form of an outcome."""
+
+
+class Journal:
+    """A file of outcomes that one process at a time appends to.
+
+    What is no regular file (``/dev/full``, a pipe) is written to, but neither locked nor read.
+
+    Args:
+        path: The file; made if it is missing.
+        is_done: Whether an outcome that is settled leaves nothing else to do.
+        clock: Gives s, for the pace of syncs.
+
+    Raises:
+        UsageError: It is in use or of another format.
+        OutputError: It cannot be opened.
+
+    Attributes:
+        settled: How the ids ended that need not be polled again.
+        torn: How many bytes of a torn last line were dropped.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        is_done: Callable[[TaskOutcome], bool] = lambda _: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settled: dict[str, Kind] = {}
+        self.torn = 0
+        self._path = path
+        self._is_done = is_done
+        self._clock = clock
+        self._fd, self._regular = _open(path)
+        self._synced_at = clock()
+        try:
+            if self._regular:
+                self._take_over()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take_over(self) -> None:
+        try:
+            lock(self._fd)
+            self._read_back()
+        except IS_LOCKED:
+            raise UsageError(f"{self._path} is in use by another process") from None
+        except _ForeignFormatError as error:
+            raise _refusal(self._path, error) from None
+        except OSError as error:
+            raise OutputError(self._path, error, code=Exit.USAGE) from None
+
+    def _read_back(self) -> None:
+        with open(self._fd, "rb", closefd=False) as file:
+            kinds, good = _read(file, self._is_done)
+        self.torn = os.fstat(self._fd).st_size - good
+        if self.torn:
+            os.ftruncate(self._fd, good)
+        self.settled = {task_id: kind for task_id, kind in kinds.items() if kind is not None}
+
+    def write(self, outcome: TaskOutcome) -> None:
+        """Append an outcome by one write.
+
+        Raises:
+            OutputError: It could not be written whole.
+        """
+        data = f"{json_line(outcome.to_dict())}\n".encode()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            if self._clock() - self._synced_at >= _SYNC_EVERY_S:
+                self._sync()
+        except OSError as error:
+            raise OutputError(self._path, error) from None
+
+    def _sync(self) -> None:
+        if self._regular:
+            os.fsync(self._fd)
+        self._synced_at = self._clock()
+
+    def close(self) -> None:
+        """Bring everything to the disk and give the file free.
+
+        Raises:
+            OutputError: The system says that something written before is lost.
+        """
+        try:
+            self._sync()
+        except OSError as error:
+            raise OutputError(self._path, error) from None
+        finally:
+            os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _open(path: str) -> tuple[int, bool]:
+    try:
+        regular = not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH110, PTH116
+        return os.open(path, _FLAGS | (os.O_RDWR if regular else os.O_WRONLY), 0o666), regular
+    except OSError as error:
+        raise OutputError(path, error, code=Exit.USAGE) from None
+
+
+def read_outcomes(path: Path) -> Generator[TaskOutcome]:
+    """Read a journal that another process may be appending to; a torn last line is passed over.
+
+    Args:
+        path: The file; it is neither locked nor changed.
+
+    Raises:
+        UsageError: It is of another format.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            yield from (outcome for outcome, _ in _outcomes_in(file) if outcome is not None)
+        except _ForeignFormatError as error:
+            raise _refusal(str(path), error) from None
+
+
+def _refusal(path: str, error: _ForeignFormatError) -> UsageError:
+    return UsageError(f"{path} is left as it is: {error} is not an outcome of this program")
+
+
+def _read(
+    file: BinaryIO, is_done: Callable[[TaskOutcome], bool]
+) -> tuple[dict[str, Kind | None], int]:
+    """Read the kind of each id's last line, and how many bytes of whole lines there are.
+
+    An id that is to be polled again has None.
+    """
+    kinds: dict[str, Kind | None] = {}
+    good = 0
+    for outcome, end in _outcomes_in(file):
+        good = end
+        if outcome is not None:
+            kind = kind_of(outcome)
+            kinds[outcome.task_id] = kind if kind.settled and is_done(outcome) else None
+    return kinds, good
+
+
+def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
+    """Read whole lines, as far as the file goes now.
+
+    Yields:
+        The line's outcome, None for a blank line, and where the line ends.
+    """
+    size = os.fstat(file.fileno()).st_size
+    end, number, after_good = 0, 0, False
+    while line := file.readline(size - end):
+        number += 1
+        outcome = _outcome_in(line)
+        whole = line.endswith(b"\n")
+        if (line.strip() and outcome is None) or not whole:
+            if end + len(line) < size or not _is_torn(line, after_good=after_good):
+                raise _ForeignFormatError(f"line {number}")
+            return
+        end += len(line)
+        after_good = after_good or outcome is not None
+        yield outcome, end
+
+
+def _outcome_in(line: bytes) -> TaskOutcome | None:
+    """Read a line; None if it holds no outcome."""
+    try:
+        return TaskOutcome.from_dict(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_torn(line: bytes, *, after_good: bool) -> bool:
+    """Tell whether the last line is the rest of one of ours, not somebody's text.
+
+    After whole lines of ours an end without a line break can be anything: a crash of the
+    system leaves zeros, for instance.
+    """
+    if not line.endswith(b"\n") and (after_good or _outcome_in(line) is not None):
+        return True
+    start = b"".join(line[:40].split())[: len(_BEGINNING)]
+    return _BEGINNING.startswith(start) and not _is_json(line)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,172 @@
+"""The live view: a bar and a line that move while nothing happens, and are gone at the end."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from kling_omni_async._polling.snapshot import Pulse
+
+from .colour import is_screen, make_console, wants_colour
+from .exit import OutputError
+from .html import duration
+from .summary import Tally
+from .terminal import has_room, out, plain
+from .view import Lines, Silent
+
+_BEAT_S: Final = 0.25
+_WINDOW_S: Final = 30.0
+"""What the rate is the mean of: about one interval, so that it does not swing with the pauses."""
+
+_LONGEST_ID: Final = 24
+
+
+class Rate:
+    """Queries a second over the last half minute, from counts that are told now and then."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, starts: int) -> float:
+        """Take a count and give the rate.
+
+        Args:
+            now: In s.
+            starts: Queries started so far.
+        """
+        samples = self._samples
+        samples.append((now, starts))
+        while samples[0][0] < now - _WINDOW_S:
+            samples.popleft()
+        since, before = samples[0]
+        return (starts - before) / (now - since) if now > since else 0.0
+
+
+class Bar(Silent):
+    """Draws two lines: how many ids have ended how; how fast, the oldest id, the next query."""
+
+    every_s = _BEAT_S
+
+    def __init__(self) -> None:
+        self._console = make_console(None, colour=wants_colour(sys.stderr))
+        self._progress = Progress(
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+        )
+        self._bar = self._progress.add_task("nothing yet", total=None)
+        self._line = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(
+            Group(self._progress, self._line),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._rate = Rate()
+        self._tally = Tally(0)
+        self._terminal = sys.stderr
+        self._shares_terminal = _stdout_is_stderr()
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with suppress(OSError):  # the terminal is gone: nobody is left to see it
+            self._live.stop()
+
+    def show(self, tally: Tally) -> None:
+        """Take the counts, which change as the work goes on; they are drawn with each beat."""
+        self._tally = tally
+
+    def beat(self, pulse: Pulse, oldest: str) -> None:
+        """Draw, unless the terminal is held up: the polling does not wait for it."""
+        self._line.plain = told(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
+        tally = self._tally
+        self._progress.update(
+            self._bar, completed=tally.done, total=tally.total, description=tally.parts()
+        )
+        if has_room(self._terminal):
+            with suppress(OSError):  # as at the end
+                self._live.refresh()
+
+    def out(self, line: str) -> None:
+        """Write a result to stdout, above the bar if that is on the same terminal.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if not self._shares_terminal:
+            out(line)
+            return
+        try:
+            self._console.out(line, highlight=False)
+        except OSError as error:
+            raise OutputError("stdout", error) from None
+
+
+def told(pulse: Pulse, oldest: str, rate: float) -> str:
+    """Give the second line of the view.
+
+    Args:
+        pulse: How the polling goes.
+        oldest: The id that was asked for first of those without an outcome, or nothing.
+        rate: Queries a second.
+    """
+    parts = [f"{rate:.1f} queries/s", f"next query {_due(pulse)}"]
+    if oldest:
+        name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
+        since = "" if pulse.watched is None else f", {duration(int(pulse.watched))}"
+        parts.append(f"oldest {plain(name)}{since}")
+    return "  " + " · ".join(parts)
+
+
+def _due(pulse: Pulse) -> str:
+    if pulse.next_in == math.inf:
+        return "after an answer" if pulse.in_flight else "none"
+    return f"in {math.ceil(pulse.next_in)} s" if pulse.next_in else "now"
+
+
+def _stdout_is_stderr() -> bool:
+    if sys.stdout is None:
+        return False
+    return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
+
+
+def choose_view(*, quiet: bool, every: float = 10.0) -> Silent:
+    """Choose how to show progress.
+
+    Args:
+        quiet: Not at all.
+        every: The least time between two plain lines, in s.
+    """
+    if quiet or sys.stderr is None:
+        return Silent()
+    return Bar() if is_screen(sys.stderr) else Lines(every)

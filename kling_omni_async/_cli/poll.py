@@ -1,0 +1,189 @@
+"""A polling run: every id that was asked for ends in a sink or stays pending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async.errors import ConfigurationError
+
+from .colour import draw
+from .exit import Exit, UsageError
+from .failures import Failures
+from .images import Saving
+from .live import choose_view
+from .session import Connection, Session, Talk, logged_as_notes, make_session
+from .signals import heed_signals, run
+from .sinks import Sink, open_sink
+from .summary import Kind, Tally, kind_of
+from .terminal import note, plain
+from .view import Silent
+
+NOWHERE = Saving()
+
+
+class PollJob:
+    """The ids of a run: those that are left and the counts of those that are not.
+
+    Args:
+        task_ids: What is asked for; repeats count once.
+
+    Attributes:
+        tally: The counts so far.
+        failures: What failed, and why.
+    """
+
+    def __init__(self, task_ids: Iterable[str]) -> None:
+        self._left = dict.fromkeys(task_ids)
+        self._in_order = list(self._left)
+        self._first = 0
+        self.tally = Tally(len(self._left))
+        self.failures = Failures()
+
+    @property
+    def pending(self) -> list[str]:
+        """The ids without a written outcome, in the order they were given."""
+        return list(self._left)
+
+    def skip_settled(self, sink: Sink) -> None:
+        """Count what an earlier run has settled."""
+        for task_id in self._left.keys() & sink.settled.keys():
+            del self._left[task_id]
+            kind = sink.settled[task_id]
+            self.tally.counts[kind] += 1
+            self.tally.earlier += 1
+            if kind is not Kind.SUCCEEDED:
+                self.failures.add_earlier(kind, task_id)
+
+    @property
+    def oldest(self) -> str:
+        """The first id, in the order given, without a written outcome; empty if there is none.
+
+        A place is kept: a dictionary that many keys have left is slow to give its first one.
+        """
+        while self._first < len(self._in_order) and self._in_order[self._first] not in self._left:
+            self._first += 1
+        return "".join(self._in_order[self._first : self._first + 1])
+
+    async def follow(
+        self, session: Session, sink: Sink, view: Silent, saving: Saving = NOWHERE
+    ) -> None:
+        """Poll what is left, and close the session.
+
+        Args:
+            session: Polls.
+            sink: Takes each outcome as it comes.
+            view: Shows how far it is.
+            saving: Where images are saved.
+
+        Raises:
+            KlingOmniError: Nothing can be polled any more.
+            OutputError: The sink takes no more.
+        """
+        outcomes = session.poll(
+            self.pending,
+            save_to=saving.save,
+            watermarked=saving.watermarked,
+            overwrite=saving.overwrite,
+        )
+        async with session, outcomes, self._beating(session, view):
+            async for outcome in outcomes:
+                sink.write(outcome)
+                del self._left[outcome.task_id]
+                self._count(outcome)
+                view.show(self.tally)
+
+    def _count(self, outcome: TaskOutcome) -> None:
+        self.tally.add(outcome)
+        if outcome.error is not None:
+            self.failures.add(kind_of(outcome), outcome.error, outcome.task_id)
+
+    @asynccontextmanager
+    async def _beating(self, session: Session, view: Silent) -> AsyncGenerator[None]:
+        """Let the view draw now and then, in this loop: no other thread may look at the session."""
+        if view.every_s is None:
+            yield
+            return
+        beats = asyncio.create_task(self._beat(session, view, view.every_s))
+        try:
+            yield
+        finally:
+            beats.cancel()
+            await asyncio.wait([beats])
+
+    async def _beat(self, session: Session, view: Silent, every_s: float) -> None:
+        while True:
+            oldest = self.oldest
+            view.beat(session.pulse(oldest), oldest)
+            await asyncio.sleep(every_s)
+
+    def tell_end(self) -> None:
+        """Tell on stderr how many ended how, and what failed why."""
+        if self.failures:
+            draw(self.failures.table())
+        note(self.tally.line())
+
+    def still_pending(self) -> str:
+        """Give the ids that are left, one a line below a heading."""
+        return "\n".join([f"{len(self._left)} ids are still pending:", *map(plain, self._left)])
+
+
+def poll(
+    task_ids: Iterable[str],
+    *,
+    jsonl: str | None,
+    connection: Connection,
+    policy: PollPolicy,
+    saving: Saving,
+    quiet: bool,
+    talk: Talk,
+) -> Exit:
+    """Poll ids until each has ended; what ends the run early carries the rest as a note.
+
+    Args:
+        task_ids: What to poll.
+        jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
+        connection: Which API.
+        policy: How often and how long.
+        saving: Where images are saved.
+        quiet: Show neither progress nor a summary.
+        talk: How much is told besides.
+
+    Raises:
+        UsageError: The journal is in use or of another format.
+        OutputError: Outcomes cannot be written.
+        KlingOmniError: Nothing can be polled, or any more.
+        KeyboardInterrupt: A signal came.
+    """
+    job = PollJob(task_ids)
+    try:
+        heed_signals()
+        session = make_session(connection, policy)
+        saving.prepare()
+        with logged_as_notes(talk.verbose):
+            _work(job, session, jsonl, saving, quiet=quiet)
+    except (UsageError, ConfigurationError):
+        raise
+    except BaseException as error:
+        if job.pending:
+            error.add_note(job.still_pending())
+        raise
+    if not quiet:
+        job.tell_end()
+    return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
+
+
+def _work(
+    job: PollJob, session: Session, jsonl: str | None, saving: Saving, *, quiet: bool
+) -> None:
+    with (
+        choose_view(quiet=quiet) as view,
+        open_sink(jsonl, view.out, saving.is_done) as sink,
+    ):
+        job.skip_settled(sink)
+        view.show(job.tally)
+        run(partial(job.follow, session, sink, view, saving))

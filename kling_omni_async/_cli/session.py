@@ -1,0 +1,98 @@
+"""From options to a session, and the library's warnings as lines on stderr."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Annotated, Final
+
+import attrs
+from cyclopts import Parameter
+
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async._polling.snapshot import Pulse
+from kling_omni_async._session import KlingOmniSession
+
+from .terminal import note
+
+_LOUDER: Final = (logging.INFO, logging.DEBUG)
+_logger = logging.getLogger("kling_omni_async")
+
+
+@attrs.frozen(kw_only=True)
+class Connection:
+    """Which API is asked.
+
+    Attributes:
+        base_url: Another base URL than that of COMETAPI_BASE_URL.
+        allow_http: Accept a base URL with http:// that is not of this machine.
+    """
+
+    base_url: Annotated[str | None, Parameter(metavar="URL")] = None
+    allow_http: Annotated[bool, Parameter(show_default=False)] = False
+
+
+@attrs.frozen(kw_only=True)
+class Talk:
+    """How much is told on stderr.
+
+    Attributes:
+        verbose: Tell each change of a task on stderr; twice (-vv): each query too.
+    """
+
+    verbose: Annotated[int, Parameter(alias="-v", count=True, show_default=False)] = 0
+
+
+class Session(KlingOmniSession):
+    """A session that a live view can look into."""
+
+    def pulse(self, task_id: str) -> Pulse:
+        """Tell how the polling goes, at any number of ids at the same small cost.
+
+        Args:
+            task_id: The id whose wait is told.
+        """
+        return self._poller.pulse(task_id)
+
+
+def make_session(connection: Connection, policy: PollPolicy | None = None) -> Session:
+    """Make a session with the key of the environment; its warnings become notes.
+
+    Raises:
+        ConfigurationError: The key or the base URL cannot be used.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        session = Session(
+            base_url=connection.base_url, policy=policy, allow_http=connection.allow_http
+        )
+    for warning in caught:
+        note(f"warning: {warning.message}")
+    return session
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextmanager
+def logged_as_notes(verbose: int = 0, *, least: int = logging.WARNING) -> Generator[None]:
+    """Show the library's log records as lines on stderr.
+
+    Args:
+        verbose: From which level up: 0 for `least`, 1 for INFO, more for DEBUG.
+        least: What is told in any case.
+    """
+    level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
+    handler, before = _Notes(level), _logger.level
+    _logger.addHandler(handler)
+    if verbose:
+        _logger.setLevel(level)
+    try:
+        yield
+    finally:
+        _logger.setLevel(before)
+        _logger.removeHandler(handler)

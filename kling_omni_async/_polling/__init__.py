@@ -1,0 +1,1 @@
+"""Asks for tasks until each is done; knows nothing of images."""

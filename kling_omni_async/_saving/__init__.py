@@ -1,0 +1,1 @@
+"""Brings images whole into the user's own storage; knows nothing of polling."""

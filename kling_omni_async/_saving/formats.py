@@ -1,0 +1,134 @@
+"""Image files: known by their first bytes, whole by their last, named after their task."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+import attrs
+
+from kling_omni_async._models import TaskImage
+
+HEAD_BYTES: Final = 64
+"""How many first bytes tell the kind of an image."""
+
+TAIL_BYTES: Final = 65_536
+"""How many last bytes tell whether an image is whole; some hosts add data behind its end."""
+
+WATERMARKED: Final = "-watermarked"
+"""What stands behind the number in the name of a watermarked copy."""
+
+_GIF_TAIL_BYTES = 1024  # its end is two bytes, which in much more would stand by chance
+_LONGEST_PLAIN_ID = 120
+_LONGEST_READABLE = 60
+_PLAIN_ID = re.compile(r"[a-z0-9_][a-z0-9_-]*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+@attrs.frozen
+class ImageKind:
+    """A format that is accepted.
+
+    Attributes:
+        ending: Of file names, without the dot.
+        content_type: As in HTTP.
+    """
+
+    ending: str
+    content_type: str
+
+
+PNG: Final = ImageKind("png", "image/png")
+JPEG: Final = ImageKind("jpg", "image/jpeg")
+WEBP: Final = ImageKind("webp", "image/webp")
+GIF: Final = ImageKind("gif", "image/gif")
+AVIF: Final = ImageKind("avif", "image/avif")
+
+KINDS: Final = (PNG, JPEG, WEBP, GIF, AVIF)
+"""All formats, the likeliest first: every published answer of the API has PNG files."""
+
+_BY_TYPE: Final = {kind.content_type: kind for kind in KINDS} | {
+    "image/jpg": JPEG,
+    "image/pjpeg": JPEG,
+    "image/x-png": PNG,
+}
+_BY_ENDING: Final = {kind.ending: kind for kind in KINDS} | {"jpeg": JPEG}
+
+
+def kind_of(head: bytes) -> ImageKind | None:
+    """Tell the format of a file from its first bytes; None if it is no image."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PNG
+    if head.startswith(b"\xff\xd8\xff"):
+        return JPEG
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return GIF
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WEBP
+    return AVIF if _brands(head) & {b"avif", b"avis"} else None
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """Give the brands of an ISO base media file (ISO/IEC 14496-12, 4.3)."""
+    if head[4:8] != b"ftyp":
+        return set()
+    box = head[: int.from_bytes(head[:4])]
+    return {box[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
+
+
+def is_whole(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether an image has its end; a lying Content-Length can cut it off unnoticed.
+
+    Args:
+        head: The first `HEAD_BYTES` of the file.
+        tail: The last `TAIL_BYTES` of the file.
+        size: Of the file, in bytes.
+    """
+    kind = kind_of(head)
+    if kind is PNG:
+        return b"IEND\xaeB`\x82" in tail
+    if kind is JPEG:  # previews inside it have ends of their own
+        begun = tail.count(b"\xff\xd8\xff") - (len(tail) == size)
+        return tail.count(b"\xff\xd9") > begun
+    if kind is GIF:
+        return b"\0;" in tail[-_GIF_TAIL_BYTES:]
+    if kind is WEBP:
+        return int.from_bytes(head[4:8], "little") + 8 <= size
+    return kind is AVIF  # its boxes may stand in any order: no mark tells its end
+
+
+def naming_kind(content_type: str | None, head: bytes, url: str) -> ImageKind | None:
+    """Choose the ending of a file: from its Content-Type, else its first bytes, else its URL."""
+    declared = (content_type or "").partition(";")[0].strip().lower()
+    path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
+    ending = PurePosixPath(path).suffix[1:].lower()
+    return _BY_TYPE.get(declared) or kind_of(head) or _BY_ENDING.get(ending)
+
+
+def image_stem(task_id: str, number: int, *, watermarked: bool) -> str:
+    """Name an image without its ending: ``<task_id>-<number>``.
+
+    An id that some file system could take for another one (by its case, its length, a path in
+    it) has its digest in the name. Watermarked copies have names of their own, so that both can
+    be kept in one place.
+    """
+    return f"{_file_id(task_id)}-{number}{WATERMARKED if watermarked else ''}"
+
+
+def _file_id(task_id: str) -> str:
+    if len(task_id) <= _LONGEST_PLAIN_ID and _PLAIN_ID.fullmatch(task_id):
+        return task_id
+    digest = hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    readable = _UNSAFE.sub("_", task_id[:_LONGEST_READABLE]).strip("_-")
+    return f"{readable or 'id'}_.{digest}"  # no plain id has a dot
+
+
+def image_numbers(images: Sequence[TaskImage]) -> list[int]:
+    """Give the number of each image: its index, or its place where indices don't tell."""
+    indices = [image.index for image in images if image.index is not None]
+    if len(set(indices)) == len(images):
+        return indices
+    return list(range(len(images)))

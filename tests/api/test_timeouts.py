@@ -1,0 +1,113 @@
+"""One timer ends whatever takes too long, and no cancellation but its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from kling_omni_async._api.timeouts import SharedTimeout
+from tests.support import now_waiting
+
+pytestmark = pytest.mark.anyio
+
+LIMIT_S = 15.0
+
+
+async def work(limit: SharedTimeout, *, for_s: float, after_s: float = 0.0) -> float:
+    """Begin after a while, work for some time, and give the time at which it ended, in s."""
+    await asyncio.sleep(after_s)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        with limit:
+            await asyncio.sleep(for_s)
+    except TimeoutError:
+        return began - loop.time()
+    return loop.time() - began
+
+
+async def test_each_has_its_own_time() -> None:
+    """What ends in time is left alone, also beside others that do not; each gets the full time."""
+    limit = SharedTimeout(LIMIT_S)
+    took = await asyncio.gather(
+        work(limit, for_s=3.0),
+        work(limit, for_s=99.0),
+        work(limit, for_s=14.9, after_s=1.0),
+        work(limit, for_s=99.0, after_s=1.0),
+        work(limit, for_s=99.0, after_s=7.5),
+    )
+    assert took == pytest.approx([3.0, -LIMIT_S, 14.9, -LIMIT_S, -LIMIT_S])
+
+
+async def test_can_be_used_again() -> None:
+    """A task that was too late once has its full time again, and its cancellation is forgotten."""
+    limit = SharedTimeout(LIMIT_S)
+    assert await work(limit, for_s=99.0) == pytest.approx(-LIMIT_S)
+    assert await work(limit, for_s=14.0) == pytest.approx(14.0)
+    task = asyncio.current_task()
+    assert task
+    assert not task.cancelling()
+
+
+async def test_leaves_no_timer_behind() -> None:
+    """When nothing is under way, nothing will wake the loop."""
+    limit = SharedTimeout(LIMIT_S)
+    await asyncio.gather(work(limit, for_s=3.0), work(limit, for_s=5.0))
+    assert limit._timer is None
+    await asyncio.gather(work(limit, for_s=99.0), work(limit, for_s=99.0))
+    assert limit._timer is None
+    assert not limit._overdue
+
+
+async def test_an_outsiders_cancellation_stays_one() -> None:
+    """A task that somebody else cancels is cancelled, not late."""
+    limit = SharedTimeout(LIMIT_S)
+    task = asyncio.create_task(work(limit, for_s=99.0))
+    await now_waiting()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert limit._timer is None
+
+
+@pytest.mark.parametrize("outsider_s", [LIMIT_S, LIMIT_S - 1e-9])
+async def test_an_outsider_wins_at_the_deadline(outsider_s: float) -> None:
+    """A task that is cancelled by somebody and late in one pass of the loop is cancelled."""
+    limit = SharedTimeout(LIMIT_S)
+    task = asyncio.create_task(work(limit, for_s=99.0))
+    await now_waiting()
+    loop = asyncio.get_running_loop()
+    loop.call_later(outsider_s, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_scope_around_it_stays_the_scopes() -> None:
+    """A scope of anyio that ends first leaves no time-out, and the other way round."""
+    limit = SharedTimeout(LIMIT_S)
+    with anyio.move_on_after(10.0) as scope:
+        await work(limit, for_s=99.0)
+    assert scope.cancelled_caught
+    with anyio.move_on_after(20.0) as scope:
+        assert await work(limit, for_s=99.0) == pytest.approx(-LIMIT_S)
+    assert not scope.cancelled_caught
+
+
+async def test_another_error_at_the_deadline_comes_out() -> None:
+    """What the work itself raised when it was cancelled is not hidden."""
+    limit = SharedTimeout(LIMIT_S)
+
+    async def fail_late() -> None:
+        with limit:
+            try:
+                await asyncio.sleep(99.0)
+            finally:
+                _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await fail_late()
+    task = asyncio.current_task()
+    assert task
+    assert not task.cancelling()

@@ -1,0 +1,268 @@
+"""Single values of the wire: what is no text, number, date or URL reads as None."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from kling_omni_async import TaskImage
+from kling_omni_async._api.values import images, instant, request_id, request_id_in, text, units
+from kling_omni_async._ids import shown
+
+NO_TEXT: list[Any] = [None, 0, 1.5, True, False, [], {}, ["a"]]
+
+
+@pytest.mark.parametrize("value", ["a", " a ", "任务", "\u200b"])
+def test_text(value: str) -> None:
+    """Text is given byte for byte."""
+    assert text(value) == value
+
+
+@pytest.mark.parametrize("value", [*NO_TEXT, "", " ", "\n\t", "\u3000"])
+def test_no_text(value: object) -> None:
+    """What is blank or no text reads as None."""
+    assert text(value) is None
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    """Text can always be written as UTF-8."""
+    assert text("a\ud800b") == "a?b"
+
+
+MS = 1782450245512
+THEN = datetime(2026, 6, 26, 5, 4, 5, 512000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (MS, THEN),
+        (float(MS), THEN),
+        (str(MS), THEN),
+        (f" {MS} ", THEN),
+        (1782450245, THEN.replace(microsecond=0)),
+        (1782450245.5, THEN.replace(microsecond=500000)),
+        ("1782450245", THEN.replace(microsecond=0)),
+        (1, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
+        (99_999_999_999, datetime(5138, 11, 16, 9, 46, 39, tzinfo=UTC)),
+        (100_000_000_000, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+    ],
+)
+def test_instant(value: object, expected: datetime) -> None:
+    """A time is ms since the epoch, below 1e11 seconds, also as digits; it is aware and UTC."""
+    found = instant(value)
+    assert found == expected
+    assert found is not None
+    assert found.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [*[v for v in NO_TEXT if v != 1.5], "", "soon", "1e12", "-5", -MS, 10**15, 10**400, 1e308,
+     "9" * 20, "9" * 21, "1782450245512 ms", "١٧٨٢٤٥٠٢٤٥", "2026-06-26T05:04:05Z"],
+)  # fmt: skip
+def test_no_instant(value: object) -> None:
+    """0, negative, absurd and wordy times read as None."""
+    assert instant(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("8", "8"),
+        ("0.5", "0.5"),
+        ("0", "0"),
+        (" 8 ", "8"),
+        ("-1.50", "-1.50"),
+        ("+3", "3"),
+        (".5", "0.5"),
+        ("5.", "5"),
+        ("1e3", "1E+3"),
+        (8, "8"),
+        (0, "0"),
+        (0.1, "0.1"),
+        (1e22, "1E+22"),
+        (2**128 - 1, str(2**128 - 1)),
+        ("9" * 40, "9" * 40),
+    ],
+    ids=shown,
+)
+def test_units(value: object, expected: str) -> None:
+    """A price is an exact decimal, as text or as a number."""
+    found = units(value)
+    assert found == Decimal(expected)
+    assert str(found) == str(Decimal(expected))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", " ", True, False, [], {}, "NaN", "Infinity", "-inf", "sNaN", "free", "8 units",
+     "1,5", "1_000", "0x10", "٨", "1e9999", "9" * 41, 2**128, 10**5000, "-", "."],
+    ids=shown,
+)  # fmt: skip
+def test_no_units(value: object) -> None:
+    """What is no finite number of a sane length reads as None."""
+    assert units(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("5d3e6f0c-1b2a-4c3d-8e9f-0a1b2c3d4e5f", "5d3e6f0c-1b2a-4c3d-8e9f-0a1b2c3d4e5f"),
+        ("878106242831892487", "878106242831892487"),
+        (878106242831892487, "878106242831892487"),
+        ("b63503f4", "b63503f4"),
+        (2**128 - 1, str(2**128 - 1)),
+        *((value, None) for value in [*NO_TEXT[2:], "", " ", 2**128, 10**5000]),
+    ],
+    ids=shown,
+)
+def test_request_id(value: object, expected: str | None) -> None:
+    """A body's request id is text, or a whole number that is meant as text."""
+    assert request_id({"request_id": value}) == expected
+
+
+def test_no_request_id() -> None:
+    """A body need not have one."""
+    assert request_id({}) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Invalid token (request id: 2026EhrY8AZW)", "2026EhrY8AZW"),
+        ("无效的令牌 (request id: a1)", "a1"),
+        ("x (Request ID: a1).", "a1"),
+        ("x (request id:a1) ", "a1"),
+        ("x" * 5000 + " (request id: a1)", "a1"),
+        ("(request id: a1) (request id: b2)", "b2"),
+        ("(request id: a1)" + "." * 184, "a1"),
+        ("(request id: a1)" + "." * 185, None),
+        ("(request id: a1) was refused", None),
+        ("(request id: )", None),
+        ("(request id: a b)", None),
+        ("(request id: " + "x" * 129 + ")", None),
+        ("", None),
+    ],
+    ids=shown,
+)
+def test_request_id_at_the_end_of_a_message(message: str, expected: str | None) -> None:
+    """Gateways write their request id behind the message; the last 200 characters are looked at."""
+    assert request_id_in(message) == expected
+
+
+A, B, C = (f"https://a.example/{name}.png" for name in "abc")
+
+
+def urls(result: Any) -> list[str]:
+    """Give the URLs of the images that are found in a result."""
+    return [image.url for image in images(result)]
+
+
+def test_full_image() -> None:
+    """An image has its URL, its index and its watermarked copy."""
+    item = {"url": A, "index": 2, "watermark_url": B}
+    assert images({"images": [item]}) == (TaskImage(url=A, index=2, watermark_url=B),)
+
+
+def test_bare_image() -> None:
+    """An item may hold only a URL, or be one."""
+    assert images({"images": [{"url": A}, B]}) == (TaskImage(url=A), TaskImage(url=B))
+
+
+@pytest.mark.parametrize("index", [None, "0", 0.0, True, -1, 2**31, [0]])
+def test_odd_index(index: object) -> None:
+    """An index that is no small whole number reads as None."""
+    assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A),)
+
+
+@pytest.mark.parametrize("index", [0, 1, 62, 2**31 - 1])
+def test_index(index: int) -> None:
+    """An index is a whole number from 0 on that fits into 32 bits."""
+    assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A, index=index),)
+
+
+def test_index_gives_the_order() -> None:
+    """Images with an index each come in its order."""
+    items = [{"url": A, "index": 2}, {"url": B, "index": 0}, {"url": C, "index": 1}]
+    assert urls({"images": items}) == [B, C, A]
+
+
+@pytest.mark.parametrize("indices", [(2, 0, None), (2, 0, 0), (None, None, 0)])
+def test_array_gives_the_order(indices: tuple[int | None, ...]) -> None:
+    """With an index missing or repeated the array's own order is kept."""
+    items = [{"url": url, "index": index} for url, index in zip((A, B, C), indices, strict=True)]
+    assert urls({"images": items}) == [A, B, C]
+
+
+def test_unusable_item_does_not_spoil_the_order() -> None:
+    """An item that is left out has no say in whether the indices are whole."""
+    items = [{"url": B, "index": 1}, {"index": 1}, {"url": A, "index": 0}]
+    assert urls({"images": items}) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("plain", "series", "expected"),
+    [
+        ([], [A, B], [A, B]),
+        ([A, B], [], [A, B]),
+        (None, [A, B], [A, B]),
+        ([A], [B, C], [A, B, C]),
+        ([A, B], [B, A, C], [A, B, C]),
+        ([A, A], None, [A]),
+    ],
+)
+def test_both_arrays(plain: object, series: object, expected: list[str]) -> None:
+    """Both arrays are read, and repeats of a URL are dropped."""
+    assert urls({"images": plain, "series_images": series}) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a.example/x.png?Expires=1&Signature=a%2Fb+c~#part",
+        "http://127.0.0.1:8000/1.png",
+        "HTTPS://A.EXAMPLE/1.PNG",
+        "https://例え.jp/図.png",
+        "https://a.example",
+        "https://u:p@a.example/",
+    ],
+)
+def test_usable_url(url: str) -> None:
+    """An absolute web URL is given byte for byte."""
+    assert urls({"images": [{"url": url}]}) == [url]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [None, "", " ", 5, True, [], {}, "x.png", "/x.png", "//a.example/x.png", "ftp://a.example/x",
+     "data:image/png;base64,AA==", "javascript:alert(1)", "https://", "https:///x", "https://?x",
+     "https:/a.example", " https://a.example/", "https://a.example/ ", "https://a.example/a b",
+     "https://a.example/\n", "https://a.example/\x00", "https://a.example/\ud800"],
+)  # fmt: skip
+def test_unusable_url(url: object) -> None:
+    """Everything else is no image, and no watermark either."""
+    assert images({"images": [{"url": url, "index": 0}]}) == ()
+    assert images({"images": [{"url": A, "watermark_url": url}]}) == (TaskImage(url=A),)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, {}, [], "x", 5, {"images": None}, {"images": {}}, {"images": "x"}, {"images": []},
+     {"images": [None, 5, [], {}, ["x"], "x", {"index": 0}]}],
+)  # fmt: skip
+def test_no_images(result: object) -> None:
+    """A result without one usable URL has no images."""
+    assert images(result) == ()
+
+
+@pytest.mark.parametrize("tail", [" ", "/ ", "?\n"])
+def test_a_long_host_takes_no_time(tail: str) -> None:
+    """A hostile URL of a whole answer's length is refused in time linear in its length."""
+    began = time.process_time()
+    assert urls({"images": ["https://" + "a" * 1_000_000 + tail]}) == []
+    assert time.process_time() - began < 1.0

@@ -1,0 +1,83 @@
+"""The demo: as scripted, in time, and honest when it is not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from kling_omni_async._cli import demo
+from kling_omni_async._cli.demo import Script, play, table
+from kling_omni_async._cli.exit import Exit, OutputError, UsageError
+from kling_omni_async._cli.view import Silent
+
+from .support import finish, start
+
+SCRIPTED = {
+    "succeeded": 170,
+    "failed, with the right reason": 20,
+    "not found": 10,
+    "different images saved": 411,
+    "answers 502 met on the way": 24,
+    "answers 429 met on the way": 1,
+    "queries that hung": 1,
+}
+
+
+@pytest.mark.heavy
+def test_the_demo_runs_without_a_key(tmp_path: Path) -> None:
+    """As a program it shows progress, prints matching counts and ends well in under 20 s.
+
+    Its images and their page are where its last line says, in a temporary directory.
+    """
+    started = time.monotonic()
+    code, stdout, stderr = finish(start("demo", env={"TMPDIR": str(tmp_path)}))
+    assert time.monotonic() - started < 20
+    assert code == 0
+    *lines, words, last = stdout.splitlines()
+    counts = [line.rsplit(maxsplit=2) for line in lines[1:]]
+    assert counts == [[row, f"{n:,}", f"{n:,}"] for row, n in SCRIPTED.items()]
+    assert words.startswith("everything came as scripted, in ")
+    page = Path(last.partition("look at the images: ")[2])
+    assert page.parent.parent == tmp_path
+    assert page.read_text("utf-8").count("<img ") == 411
+    assert len(list(page.parent.glob("*.png"))) == 411
+    assert stderr.count(" of 200 done: ") >= 3
+
+
+@pytest.mark.anyio
+async def test_everything_comes_as_scripted(tmp_path: Path) -> None:
+    """Whatever the clock, 200 ids end in the counts that the script foretells."""
+    script, counted = await play(Silent(), tmp_path)
+    assert script.expected == SCRIPTED
+    assert counted == SCRIPTED
+
+
+def test_the_demo_tells_when_something_is_amiss(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A count that differs is shown beside the scripted one, and the exit code is 1."""
+
+    async def play(_: Silent, __: Path) -> tuple[Script, dict[str, int]]:
+        return Script([], {}, {"succeeded": 170}, ""), {"succeeded": 169}
+
+    monkeypatch.setattr(demo, "play", play)
+    assert demo.demo(str(tmp_path)) == Exit.NOT_ALL
+    assert "not as scripted, in " in capfd.readouterr().out
+
+
+def test_the_demo_saves_to_a_directory_only(tmp_path: Path) -> None:
+    """A URL is refused, and so is a directory that cannot be made; nothing is played."""
+    with pytest.raises(UsageError, match="give its path"):
+        demo.demo("s3://bucket")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Not a directory"):
+        demo.demo(str(tmp_path / "file" / "below"))
+
+
+def test_the_table_has_aligned_columns() -> None:
+    """Both counts stand right-aligned under their heads."""
+    lines = table({"images": 1411}, {"images": 7}).splitlines()
+    assert [line.split() for line in lines] == [["scripted", "seen"], ["images", "1,411", "7"]]
+    assert len(set(map(len, lines))) == 1

@@ -1,0 +1,176 @@
+"""The options: every field of the policy has one, and the help teaches them all."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from kling_omni_async import PollPolicy
+from kling_omni_async._cli import help as pages_of
+from kling_omni_async._cli.app import app, run
+from kling_omni_async._cli.exit import Exit, UsageError
+from kling_omni_async._cli.pace import Downloads, Limits, Pace, policy_of
+
+FIELDS = {field.name for field in attrs.fields(PollPolicy)}
+NOT_FOR_ONE_LOOK = {
+    "interval": "it looks once",
+    "timeout": "--query-timeout ends it",
+    "confirmations": "it shows what is said, believed or not",
+    "max_downloads": "it saves nothing",
+    "max_image_bytes": "it saves nothing",
+    "download_timeout": "it saves nothing",
+}
+COMMANDS = ("poll", "query", "gallery", "demo", "simulate")
+OTHERS: dict[str, tuple[str, object]] = {
+    "interval": ("21s-1m", (21.0, 60.0)),
+    "timeout": ("1h30m", 5400.0),
+    "max_concurrency": ("7", 7),
+    "max_rate": ("2.5", 2.5),
+    "query_timeout": ("500ms", 0.5),
+    "confirmations": ("3", 3),
+    "max_response_bytes": ("2MiB", 2_097_152),
+    "max_downloads": ("4", 4),
+    "max_image_bytes": ("5MB", 5_000_000),
+    "download_timeout": ("2m", 120.0),
+}
+
+
+def options_of(command: str) -> set[str]:
+    """Give the names of a command's options as fields are written."""
+    arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
+    names = (name for argument in arguments for name in argument.names)
+    return {name.removeprefix("--").replace("-", "_") for name in names if name[:2] == "--"}
+
+
+def help_of(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Give what a command says of itself."""
+    assert run([*command, "--help"]) == Exit.OK
+    return capsys.readouterr().out
+
+
+def test_every_field_of_the_policy_is_an_option() -> None:
+    """A new field cannot be forgotten: `poll` has all of them, `query` those of one look."""
+    assert options_of("poll") & FIELDS == FIELDS
+    assert options_of("query") & FIELDS == FIELDS - NOT_FOR_ONE_LOOK.keys()
+
+
+def test_no_option_given_is_the_usual_policy() -> None:
+    """The defaults that help shows, read back, are those of the library."""
+    assert policy_of(Pace(), Limits(), Downloads()) == PollPolicy()
+    assert policy_of(Limits()) == PollPolicy()
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_each_option_reaches_its_field(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind an option is what the library polls with, and nothing else changes."""
+    seen: list[PollPolicy] = []
+
+    def poll(_: list[str], *, policy: PollPolicy, **__: Any) -> Exit:
+        seen.append(policy)
+        return Exit.OK
+
+    monkeypatch.setattr("kling_omni_async._cli.app.poll_ids", poll)
+    text, value = OTHERS[field]
+    assert run(["poll", "1", f"--{field.replace('_', '-')}", text]) == Exit.OK
+    changed: Any = {field: value}
+    assert seen == [PollPolicy(**changed)]
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+@pytest.mark.parametrize("text", ["soon", "-5", "", "nan", "1e999"])
+def test_a_bad_value_is_told_with_its_option(field: str, text: str) -> None:
+    """The error names the option, repeats the value and says what to write."""
+    kind = next(kind for kind in (Pace, Limits, Downloads) if field in attrs.fields_dict(kind))
+    given: Any = {field: text}
+    with pytest.raises(UsageError) as caught:
+        policy_of(kind(**given))
+    option = f"--{field.replace('_', '-')} cannot be {text!r}: write "
+    assert str(caught.value).startswith(option)
+    assert len(str(caught.value)) > len(option)
+
+
+def test_what_only_the_policy_knows_is_told_alike() -> None:
+    """A text that can be read but that no policy takes is the same error."""
+    for given in (Pace(interval="30s-20s"), Limits(max_concurrency="0"), Limits(query_timeout="0")):
+        with pytest.raises(UsageError, match=r"cannot be .* write "):
+            policy_of(given)
+
+
+def test_no_limit_can_be_written() -> None:
+    """Where the policy takes None the words never and none are it."""
+    policy = policy_of(Pace(timeout="never"), Limits(max_rate="none"))
+    assert (policy.timeout, policy.max_rate) == (None, None)
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_is_readable_at_80_columns(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line is longer, examples come with what they do, and the exit codes are told."""
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(*command, capsys=capsys)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Examples:" in text
+    assert "\n  # " in text
+    assert "\n  kling-omni " in text
+    assert "Exit codes: " in text
+    assert "…" not in text.replace("poll …", "")  # nothing is cut off
+    assert "\x1b" not in text  # no terminal, no colour
+
+
+@pytest.mark.parametrize("command", ["poll", "query"])
+def test_help_shows_every_option_with_its_default(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options stand with what to write behind them, and with values as they are written."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = help_of(command, capsys=capsys)
+    assert all(f"--{name.replace('_', '-')}" in text for name in options_of(command))
+    for shown in ("--query-timeout TIME", "[default: 15s]", "[default: 1MiB]", "--max-rate NUMBER"):
+        assert shown in text
+
+
+def examples() -> list[list[str]]:
+    """Give the arguments of every example that help shows."""
+    pages = [
+        getattr(pages_of, name) for name in ("APP", "POLL", "QUERY", "GALLERY", "DEMO", "SIMULATE")
+    ]
+    lines = (line.strip() for page in pages for line in page.splitlines())
+    parts = (part.strip() for line in lines for part in line.split("|"))
+    calls = dict.fromkeys(part for part in parts if part.startswith("kling-omni "))
+    return [shlex.split(call)[1:] for call in calls]
+
+
+@pytest.mark.parametrize("arguments", examples(), ids=" ".join)
+def test_every_example_can_be_called(arguments: list[str]) -> None:
+    """What help tells to write are commands and options that there are."""
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    assert command.__name__ == arguments[0]
+    assert bound.arguments or arguments == ["demo"]
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
+
+def test_the_page_lists_the_options_of_polling() -> None:
+    """Each field stands there with its default and whether `query` has it."""
+    rows = re.findall(r"\| `--([a-z-]+) [A-Z-]+` \| `(.*?)` \| (yes)? ?\|", PAGE)
+    listed = {name.replace("-", "_"): (default, bool(yes)) for name, default, yes in rows}
+    usual = {**attrs.asdict(Pace()), **attrs.asdict(Limits()), **attrs.asdict(Downloads())}
+    assert listed == {
+        name: (default, name not in NOT_FOR_ONE_LOOK) for name, default in usual.items()
+    }
+
+
+def test_the_page_shows_real_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its lines are what the program prints."""
+    assert run(["poll", "1", "--timeout", "soon"]) == Exit.USAGE
+    assert run(["poll", "1", "--tiemout", "5"]) == Exit.USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line in PAGE.splitlines() for line in lines)

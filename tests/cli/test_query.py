@@ -1,0 +1,90 @@
+"""`query`: a table on a terminal, JSON lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from kling_omni_async import ImageTask, ServerError, TaskImage, TaskStatus
+from kling_omni_async._cli.answers import Answers
+
+from .support import bare, finish, neighbour, start, terminal_of
+
+UNKNOWN = "123456789012345678"
+MOMENT = datetime(2026, 11, 22, 13, 14, 15, tzinfo=UTC)
+
+
+def test_a_terminal_gets_a_table() -> None:
+    """A row for each id in the order given, also for one without an answer, then whole URLs."""
+    with neighbour() as api:
+        good = api.create(duration=0.0, images=2)[0]
+        bad = api.create(duration=0.0, fail="[red]no\x1b[2J")[0]
+        code, text = terminal_of("query", good, bad, UNKNOWN, env=api.env)
+        task = json.loads(finish(start("query", good, env=api.env))[1])
+    assert code == 1
+    lines = [line.rstrip() for line in bare(text).splitlines()]
+    assert lines[0].split() == ["task", "status", "images", "updated", "message"]
+    rows = [line for line in lines if re.match(rf"{good}|{bad}|{UNKNOWN}", line)]
+    assert [row.split()[0] for row in rows[:3]] == [good, bad, UNKNOWN]
+    assert rows[0].split()[1:3] == ["succeed", "2"]
+    assert "failed" in rows[1]
+    assert "no answer" in rows[2]
+    assert rows[3:] == [f"{good}  {image['url']}" for image in task["images"]]
+    assert "\x1b[2J" not in text
+    assert "kling-omni:" not in text
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    """At 80 columns no row is wider, whatever the API says; ids are whole."""
+    with neighbour() as api:
+        ids = api.create(2, duration=0.0, fail="word " * 60)
+        _, text = terminal_of("query", *ids, env=api.env)
+    lines = bare(text).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(line.startswith(task_id) for line in lines) for task_id in ids)
+    assert bare(text).count("word") == 120
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_json_lines_are_one_task_each(*, on_terminal: bool) -> None:
+    """In a pipe, or with --json on a terminal, each line is one object, without colours."""
+    with neighbour() as api:
+        ids = api.create(2, duration=0.0)
+        if on_terminal:
+            code, text = terminal_of("query", *ids, "--json", env=api.env)
+        else:
+            code, text, _ = finish(start("query", *ids, env=api.env))
+    assert code == 0
+    assert [json.loads(line)["task_id"] for line in text.splitlines()] == ids
+
+
+def test_a_row_has_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time of day as the user's clock shows it, and the error's own line where there is none."""
+    monkeypatch.setenv("COLUMNS", "200")
+    answers = Answers()
+    image = TaskImage(url="https://i.test/1.png")
+    status = TaskStatus.SUCCEED
+    answers.add("1", ImageTask(task_id="1", status=status, images=(image,), updated_at=MOMENT))
+    answers.add("2", ImageTask(task_id="2", status=TaskStatus.PROCESSING))
+    answers.add("3", ServerError("down", http_status=502))
+    rows = [line.split("  ") for line in answers.drawn().splitlines()[2:]]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert cells == [
+        ["1", "succeed", "1", f"{MOMENT.astimezone():%d %b %H:%M:%S}"],
+        ["2", "processing"],
+        ["3", "no answer", "HTTP 502: down"],
+        ["1", "https://i.test/1.png"],
+    ]
+
+
+def test_trouble_is_one_line_with_a_hint() -> None:
+    """A look that brings nothing is told once: no warning speaks of asking again."""
+    env = {"COMETAPI_KEY": "k", "COMETAPI_BASE_URL": "http://127.0.0.1:9"}
+    code, stdout, stderr = finish(start("query", "1", env=env))
+    assert (code, stdout) == (1, "")
+    (line,) = stderr.splitlines()
+    assert line.startswith("kling-omni: 1: connect: ")
+    assert line.endswith("; check the network, the proxy and COMETAPI_BASE_URL")

@@ -1,0 +1,110 @@
+"""The simulated API as a program."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kling_omni_async import KlingOmniSession, PollPolicy
+from kling_omni_async._cli.app import run
+from kling_omni_async._cli.exit import Exit
+from kling_omni_async._cli.simulate import told
+from kling_omni_async.simulator import SimulatedCometAPI
+
+from .support import FAST, finish, ids_in, running, start
+
+Captured = pytest.CaptureFixture[str]
+
+
+def exports(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Read the two shell lines as a shell would."""
+    assert process.stdout is not None
+    words = [shlex.split(process.stdout.readline()) for _ in range(2)]
+    assert [word[0] for word in words] == ["export", "export"]
+    return dict(word[1].split("=", 1) for word in words)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_two_programs_work_together(number: int, tmp_path: Path) -> None:
+    """One serves, the other polls each of its ids once, and the first tells the pauses."""
+    ids, journal = tmp_path / "ids.txt", tmp_path / "out.jsonl"
+    serve = ("simulate", "20", "--ids", str(ids), "--failing", "2", "--time-scale", "100")
+    with running(*serve) as server:
+        poll = ("poll", "--from", str(ids), "--jsonl", str(journal), *FAST)
+        code, _, _ = finish(start(*poll, env=exports(server)))
+        server.send_signal(number)
+        server_code, stdout, stderr = finish(server)
+    assert (code, server_code, stdout) == (1, 130, "")
+    assert sorted(ids_in(journal)) == sorted(ids.read_text().split())
+    assert len(ids_in(journal)) == 20
+    assert " queries of 20 ids, " in stderr.splitlines()[1]
+    assert stderr.splitlines()[2:] == ["kling-omni: interrupted"]
+
+
+def test_ids_follow_on_stdout_without_a_file() -> None:
+    """Base URL and key come first as shell lines, then one id a line."""
+    with running("simulate", "3") as server:
+        env = exports(server)
+        assert server.stdout is not None
+        task_ids = [server.stdout.readline().strip() for _ in range(3)]
+        asked = finish(start("query", *task_ids, env=env))
+        server.terminate()
+        assert finish(server)[1] == ""
+    assert (asked[0], asked[1].count("\n")) == (0, 3)
+
+
+@pytest.mark.anyio
+async def test_the_summary_measures_pauses() -> None:
+    """Queries are counted with the ids they asked for, pauses once there are two of an id."""
+    async with SimulatedCometAPI() as api:
+        assert told(api) == "0 queries of 0 ids, none of an id that was asked for before"
+        task_id = api.create_task(duration=45.0)
+        policy = PollPolicy(interval=(20, 20))
+        async with KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy) as session:
+            await session.wait(task_id)
+        assert told(api) == "4 queries of 1 ids, from 20.00 to 20.00 s between two of the same id"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--failing", "201"], "--failing must be from 0 to 200, not 201"),
+        (["--failing", "-1"], "--failing"),
+        (["-5"], "-5"),
+        (["--time-scale", "0"], "time_scale"),
+        (["--seed", "-1"], "seed"),
+        (["--port", "-1"], "port"),
+        (["--port", "70000"], "cannot listen on port 70000"),
+    ],
+)
+def test_refuses_settings_that_make_no_sense(
+    arguments: list[str], words: str, capfd: Captured
+) -> None:
+    """A bad number is one line on stderr and exit code 2."""
+    assert run(["simulate", *arguments]) == Exit.USAGE
+    stdout, stderr = capfd.readouterr()
+    assert words in stderr
+    assert (stdout, stderr.count("\n")) == ("", 1)
+
+
+def test_refuses_a_port_that_is_taken(capfd: Captured) -> None:
+    """A port in use is named."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["simulate", "--port", str(port)]) == Exit.USAGE
+    assert f"cannot listen on port {port}: " in capfd.readouterr().err
+
+
+def test_says_that_the_ids_cannot_be_written(tmp_path: Path, capfd: Captured) -> None:
+    """A file of ids that cannot be made ends it with one line more than the summary."""
+    path = tmp_path / "none" / "ids.txt"
+    assert run(["simulate", "2", "--ids", str(path)]) == Exit.NOT_ALL
+    stderr = capfd.readouterr().err
+    assert f"kling-omni: cannot write to {path}: No such file or directory\n" in stderr

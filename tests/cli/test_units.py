@@ -1,0 +1,167 @@
+"""Times and sizes as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kling_omni_async._cli.arguments import parted, with_intervals_joined
+from kling_omni_async._cli.units import (
+    count,
+    interval,
+    number,
+    or_none,
+    seconds,
+    shown_size,
+    shown_time,
+    size,
+)
+
+READERS = (seconds, size, interval, number, count)
+whole = st.integers(0, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("20s", 20.0),
+        ("30m", 1800.0),
+        ("1h30m", 5400.0),
+        ("1d", 86_400.0),
+        ("500ms", 0.5),
+        ("1m500ms", 60.5),
+        ("1.5h", 5400.0),
+        (".5s", 0.5),
+        ("20", 20.0),
+        ("0.05", 0.05),
+        ("1e6", 1e6),
+    ],
+)
+def test_a_time_is_read(text: str, value: float) -> None:
+    """Units from days to ms, fractions, and plain numbers of s."""
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("500kB", 500_000),
+        ("1MiB", 1_048_576),
+        ("100 MB", 100_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("2KiB", 2048),
+        ("0.3B", 0),
+    ],
+)
+def test_a_size_is_read(text: str, value: int) -> None:
+    """Decimal and binary units, and plain numbers of bytes."""
+    assert size(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "s", "-1", "-1s", "20x", "1s1h", "1h1h", "nan", "inf", "1e999", "٣s", "1 h", "9" * 41],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    """Neither signs nor another order of units, nor anything that is not finite."""
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        seconds(text)
+
+
+@pytest.mark.parametrize("text", ["", "MB", "1mb", "1M", "-1B", "1e3", "9" * 41])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """A unit says whether it counts bytes, and is written as it is everywhere."""
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        size(text)
+
+
+@given(st.integers(0, 10**12))
+def test_a_shown_time_is_read_back(milliseconds: int) -> None:
+    """Whatever time is shown, to the ms, is the time that is read."""
+    value = milliseconds / 1000
+    assert seconds(shown_time(value)) == value
+
+
+@given(st.integers(1, 10**15))
+def test_a_shown_size_is_read_back(value: int) -> None:
+    """Whatever size is shown is the size that is read."""
+    assert size(shown_size(value)) == value
+
+
+@given(whole, whole, whole, whole, whole)
+def test_units_add_up(days: int, hours: int, minutes: int, secs: int, ms: int) -> None:
+    """All units together are their sum, exact to the last bit of a float."""
+    text = f"{days}d{hours}h{minutes}m{secs}s{ms}ms"
+    total_ms = (((days * 24 + hours) * 60 + minutes) * 60 + secs) * 1000 + ms
+    assert seconds(text) == total_ms / 1000
+
+
+@given(st.text() | st.from_regex(r"[0-9.]{0,9}[a-zA-Z]{0,3}[0-9.]{0,3}[a-z]{0,2}", fullmatch=True))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text makes a negative or endless number, or another error."""
+    for read in READERS:
+        try:
+            value = read(text)
+        except ValueError:
+            continue
+        parts = value if isinstance(value, tuple) else (value,)
+        assert all(part >= 0 and math.isfinite(part) for part in parts)
+
+
+def test_an_interval_is_two_times() -> None:
+    """Both may have units of their own."""
+    assert interval("500ms-1m") == (0.5, 60.0)
+    with pytest.raises(ValueError, match="20"):
+        interval("20")
+
+
+@pytest.mark.parametrize("text", ["none", "never"])
+def test_nothing_can_be_written(text: str) -> None:
+    """Two words stand for no limit; all else goes to the reader."""
+    assert or_none(seconds)(text) is None
+    assert or_none(seconds)("5") == 5.0
+
+
+def test_counts_are_whole() -> None:
+    """A fraction or a sign is no count."""
+    assert count("12") == 12
+    for text in ("1.5", "-1", "", "²"):
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            count(text)
+
+
+def test_times_are_shown_short() -> None:
+    """Units that are zero are left out; no limit is a word."""
+    assert [shown_time(value) for value in (5400.0, 0.25, 0.0, None)] == [
+        "1h30m",
+        "250ms",
+        "0s",
+        "never",
+    ]
+    assert [shown_size(value) for value in (1_048_576, 1000, 1001)] == ["1MiB", "1kB", "1001B"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "joined"),
+    [
+        (["--interval", "20", "30", "a"], ["--interval", "20-30", "a"]),
+        (["--interval", "20-30", "a"], ["--interval", "20-30", "a"]),
+        (["--interval=20-30", "a"], ["--interval=20-30", "a"]),
+        (["--interval", "20", "--quiet"], ["--interval", "20", "--quiet"]),
+        (["a", "--interval", "20"], ["a", "--interval", "20"]),
+    ],
+)
+def test_an_interval_may_be_two_words(arguments: list[str], joined: list[str]) -> None:
+    """Two words behind the option are one interval; a range or an option ends it."""
+    assert with_intervals_joined(arguments) == joined
+
+
+def test_two_hyphens_end_the_options() -> None:
+    """From there on every word is an id, also one that looks like an option."""
+    assert parted(["a", "--", "--debug", "--"]) == (["a"], ["--", "--debug", "--"])
+    assert parted(["a"]) == (["a"], [])

@@ -1,0 +1,246 @@
+"""Progress: a bar on a terminal, lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kling_omni_async._cli.exit import OutputError
+from kling_omni_async._cli.live import Bar, Rate, choose_view, told
+from kling_omni_async._cli.poll import PollJob
+from kling_omni_async._cli.summary import Kind, Tally
+from kling_omni_async._cli.view import Lines, Silent
+from kling_omni_async._polling.snapshot import Pulse
+
+from .support import FAST, bare, neighbour, terminal_of
+
+NEVER_S = 3600.0
+
+
+def half_done() -> Tally:
+    """Give counts with one of two ids done."""
+    tally = Tally(2)
+    tally.counts[Kind.SUCCEEDED] = 1
+    return tally
+
+
+def test_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line is written at once and then when the last one is old enough."""
+    now = 0.0
+    with Lines(10.0, clock=lambda: now) as view:
+        for now in (0.0, 9.9, 10.0, 19.0, 25.0):  # noqa: B007 - read by the clock
+            view.show(half_done())
+    assert capsys.readouterr().err == "kling-omni: 1 of 2 done: 1 succeeded\n" * 3
+
+
+def test_the_summary_is_not_doubled(capsys: pytest.CaptureFixture[str]) -> None:
+    """When all is done no line of progress comes: the summary says the same."""
+    with Lines(0.0) as view:
+        view.show(Tally(0))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "quiet", "kind"),
+    [
+        (True, "xterm", False, Bar),
+        (True, "dumb", False, Lines),
+        (False, "xterm", False, Lines),
+        (True, "xterm", True, Silent),
+    ],
+)
+def test_the_view_fits_stderr(
+    *,
+    terminal: bool,
+    term: str,
+    quiet: bool,
+    kind: type[Silent],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A bar needs a terminal that can move its cursor and a user who wants one."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert type(choose_view(quiet=quiet)) is kind
+
+
+def test_without_stderr_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stderr is no reason to fail."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert type(choose_view(quiet=False)) is Silent
+
+
+def test_quiet_still_writes_results(capfd: pytest.CaptureFixture[str]) -> None:
+    """The silent view shows no counts but every result."""
+    with Silent() as view:
+        view.show(half_done())
+        view.out("result")
+    assert capfd.readouterr() == ("result\n", "")
+
+
+def test_results_stay_on_stdout_beside_a_bar(capfd: pytest.CaptureFixture[str]) -> None:
+    """If stdout is no part of the bar's terminal, results go there and nowhere else."""
+    with Bar() as view:
+        view.show(half_done())
+        view.out("result")
+    stdout, stderr = capfd.readouterr()
+    assert stdout == "result\n"
+    assert "result" not in stderr
+
+
+def test_a_bar_without_stdout_shows_counts(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A closed stdout does not stop the bar: a journal may be all that is wanted."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with Bar() as view:
+        view.show(half_done())
+
+
+def pulse_at(now: float = 0.0, **values: Any) -> Pulse:
+    """Give a pulse of a session that has nothing to do."""
+    usual = {"starts": 0, "in_flight": 0, "next_in": math.inf, "watched": None}
+    return Pulse(now=now, **{**usual, **values})
+
+
+@pytest.mark.parametrize(
+    ("pulse", "oldest", "line"),
+    [
+        (pulse_at(), "", "  2.5 queries/s · next query none"),
+        (pulse_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
+        (pulse_at(next_in=0.0), "7", "  2.5 queries/s · next query now · oldest 7"),
+        (
+            pulse_at(next_in=2.2, watched=754.6),
+            "7",
+            "  2.5 queries/s · next query in 3 s · oldest 7, 12 min 34 s",
+        ),
+        (
+            pulse_at(watched=1.9),
+            "\x1b" + "9" * 30,
+            f"  2.5 queries/s · next query none · oldest \\x1b{'9' * 22}…, 1 s",
+        ),
+    ],
+)
+def test_the_second_line(pulse: Pulse, oldest: str, line: str) -> None:
+    """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
+    assert told(pulse, oldest, 2.5) == line
+
+
+def test_the_rate_is_that_of_the_last_half_minute() -> None:
+    """It begins at once, forgets what is long ago, and has no more samples than that needs."""
+    rate = Rate()
+    assert rate.add(100.0, 7) == 0.0
+    assert rate.add(101.0, 17) == 10.0
+    rates = [rate.add(float(second), 17 + second) for second in range(102, 1000)]
+    assert rates[-1] == 1.0
+    assert len(rate._samples) == 31
+
+
+def test_the_oldest_id_is_found_in_one_pass() -> None:
+    """It is the first of those that are left; what was passed once is not looked at again."""
+    job = PollJob([*map(str, range(1000)), "7"])
+    assert job.oldest == "0"
+    for number in range(999):
+        del job._left[str(number)]
+        if number % 100 == 50:
+            assert job.oldest == str(number + 1)
+    assert (job.oldest, job._first) == ("999", 999)
+    job._left.clear()
+    assert job.oldest == ""
+
+
+def test_a_terminal_that_is_held_up_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After Ctrl-S nothing is drawn: the polling goes on behind it."""
+    with Bar() as view:
+        monkeypatch.setattr("kling_omni_async._cli.live.has_room", lambda _: False)
+        before = capfd.readouterr().err
+        view.beat(pulse_at(next_in=5.0), "7")
+        assert capfd.readouterr().err == ""
+        monkeypatch.undo()
+        view.beat(pulse_at(next_in=5.0), "7")
+        assert "next query in 5 s" in capfd.readouterr().err
+    assert before
+
+
+class GoneTerminal(io.StringIO):
+    """A terminal whose window was closed."""
+
+    gone = False
+
+    def write(self, text: str, /) -> int:
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_has_gone_ends_results_only(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Drawing on a closed window does nothing; a result that cannot be written there is told."""
+    terminal = GoneTerminal()
+    monkeypatch.setattr(sys.stderr, "write", terminal.write)
+    with Bar() as view:
+        view._shares_terminal = True
+        terminal.gone = True
+        view.beat(pulse_at(next_in=5.0), "7")
+        with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
+            view.out("result")
+
+
+def test_a_terminal_gets_a_bar_and_whole_results() -> None:
+    """On one terminal the results stand above a bar that moves and vanishes."""
+    with neighbour() as api:
+        done = api.create(3, duration=0.0)
+        failed = api.create(1, duration=0.3, fail="[bold]no[/bold]\x1b[2J")
+        code, text = terminal_of("poll", *done, *failed, *FAST, env=api.env)
+    assert code == 1
+    assert "━" in text
+    assert "\x1b[?25l" in text  # the cursor is hidden
+    assert "\x1b[?25h" in text  # and shown again
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", text)
+    assert all(re.search(rf"{task_id}\s+succeed\s+http", words) for task_id in done)
+    assert re.search(rf"{failed[0]}\s+failed\s+\[bold\]no\[/bold\]\\x1b\[2J\r\n", words)
+    assert "\x1b[2J" not in text
+    assert text.endswith("4 of 4 done: 3 succeeded, 1 failed\r\n")
+
+
+def test_the_live_lines_tell_rate_next_query_and_oldest_id() -> None:
+    """While an id is not finished, a terminal shows what the polling does, and for how long."""
+    with neighbour() as api:
+        slow = api.create(duration=2.0)[0]
+        code, text = terminal_of("poll", slow, "--interval", "0.3s-0.4s", env=api.env)
+    assert code == 0
+    assert "queries/s · next query in 1 s · oldest " in bare(text)
+    assert re.search(rf"oldest {slow}, [1-9]\d* s", bare(text))
+
+
+def test_log_lines_come_whole_above_the_bar() -> None:
+    """With --verbose each change is a line of its own, not torn by the bar that moves."""
+    with neighbour() as api:
+        slow = api.create(3, duration=0.8)
+        code, text = terminal_of("poll", *slow, "-v", *FAST, env=api.env, columns=200)
+    assert code == 0
+    lines = [line.strip() for line in re.split(r"\r\n|\r", bare(text))]
+    told = [line for line in lines if "info: " in line]
+    assert all(line.startswith("kling-omni: info: ") for line in told)
+    assert all(sum(task_id in line for line in told) >= 2 for task_id in slow)
+
+
+def test_results_in_a_file_leave_the_bar_alone(tmp_path: Path) -> None:
+    """With stdout in a file the terminal shows the bar, and the file holds the results."""
+    with neighbour() as api, (tmp_path / "out.txt").open("wb") as file:
+        done = api.create(2, duration=0.0)
+        code, text = terminal_of("poll", *done, *FAST, env=api.env, stdout=file.fileno())
+    assert code == 0
+    assert "succeed\t" not in text
+    lines = (tmp_path / "out.txt").read_text().splitlines()
+    assert sorted(line.split("\t")[0] for line in lines) == sorted(done)

@@ -1,0 +1,258 @@
+"""Which hosts are asked for images, and by which way: DNS, proxies, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import socket
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kling_omni_async import DownloadError, PollPolicy
+from kling_omni_async._config import make_settings
+from kling_omni_async._saving.download import (
+    Downloader,
+    RefusedAddressError,
+    before_stall,
+    guarded_socket,
+)
+from kling_omni_async.errors import ConfigurationError
+
+pytestmark = pytest.mark.anyio
+
+IMAGE = "https://images.example/1.png?signature=secret"
+
+Hear = Callable[[bytes], bytes]
+
+
+@pytest.fixture
+async def downloader() -> AsyncGenerator[Downloader]:
+    """Give what fetches images for a session with the real API."""
+    settings = make_settings("sk-secret", None, PollPolicy(), allow_http=False)
+    made = Downloader(settings)
+    yield made
+    await made.aclose()
+
+
+async def ignore(_: bytes) -> None:
+    """Take a piece of an image."""
+
+
+async def fault_of(downloader: Downloader, url: str) -> DownloadError:
+    """Fetch what cannot be had."""
+    with pytest.raises(DownloadError) as caught:
+        await downloader.fetch(url, ignore)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return caught.value
+
+
+@asynccontextmanager
+async def server(answer: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
+    """Answer each request with the same bytes; gives the port, and what was heard."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(65_536))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1], heard
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    """Let every name have these addresses and ports."""
+
+    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
+        return [
+            (
+                socket.AF_INET6 if ":" in host else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (host, port, 0, 0) if ":" in host else (host, port),
+            )
+            for host, port in addresses
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("127.0.0.1",),
+        ("10.1.2.3",),
+        ("169.254.169.254",),
+        ("::1",),
+        ("fd00:ec2::254",),
+        ("::ffff:10.0.0.1",),
+        ("10.1.2.3", "192.168.0.1", "::1"),
+    ],
+    ids=str,
+)
+async def test_a_name_of_a_private_address(
+    addresses: tuple[str, ...], downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is refused after DNS, on the socket: a harmless name does not help."""
+    async with server(b"") as (port, heard):
+        resolve_to(monkeypatch, *((address, port) for address in addresses))
+        error = await fault_of(downloader, IMAGE)
+    assert (error.reason, error.transient) == ("address", False)
+    assert str(error) == "its host is in a private network"
+    assert heard == []
+
+
+def test_the_guard_of_sockets() -> None:
+    """It makes sockets for public addresses, and for no others."""
+    with guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("8.8.8.8", 443))) as made:
+        assert made.family == socket.AF_INET
+    for address in ("127.0.0.1", "", "nonsense"):
+        with pytest.raises(RefusedAddressError):
+            guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443)))
+
+
+async def test_no_such_host(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that DNS does not know may be known later."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    error = await fault_of(downloader, IMAGE)
+    assert (error.reason, error.transient) == ("dns", True)
+    assert "signature" not in str(error)
+
+
+async def test_a_proxy_is_asked(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment's proxy is asked for the host, which DNS here need not know."""
+    async with server(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (port, heard):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:pw@127.0.0.1:{port}")
+        error = await fault_of(downloader, IMAGE)
+        assert (await fault_of(downloader, IMAGE)).reason == "proxy"
+    assert (error.reason, error.transient) == ("proxy", True)
+    assert len(heard) == 2
+    for request in heard:
+        assert request.startswith(b"CONNECT images.example:443 HTTP/1.1\r\n")
+        assert b"sk-secret" not in request
+    assert "pw" not in str(error)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "[::1]", "127.1", "localhost", "a.localhost."])
+async def test_a_proxy_is_not_asked_for_private_hosts(
+    host: str, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A literal address, or a name of this machine, is refused before a proxy hears of it."""
+    async with server(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (port, heard):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        error = await fault_of(downloader, f"https://{host}/1.png")
+    assert error.reason == "address"
+    assert heard == []
+
+
+async def test_no_proxy(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that the environment exempts is asked directly, and so is guarded."""
+    async with server(b"HTTP/1.1 403 Forbidden\r\n\r\n") as (port, heard):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "images.example")
+        resolve_to(monkeypatch, ("127.0.0.1", port))
+        error = await fault_of(downloader, IMAGE)
+    assert error.reason == "address"
+    assert heard == []
+
+
+async def test_a_proxy_that_is_none(
+    downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that names no proxy is an error of the set-up."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY"):
+        await downloader.fetch(IMAGE, ignore)
+
+
+async def test_a_proxy_that_wants_a_password() -> None:
+    """407 is the proxy's word, also where it stands for the host's own answer."""
+    answer = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    async with server(answer) as (port, _):
+        base = f"http://127.0.0.1:{port}"
+        own = Downloader(make_settings("k", base, PollPolicy(), allow_http=False))
+        error = await fault_of(own, f"{base}/1.png")
+        await own.aclose()
+    assert (error.reason, error.http_status, error.transient) == ("proxy", 407, True)
+
+
+async def test_a_compressed_body_is_unpacked() -> None:
+    """A host that packs images although nobody asked for that does no harm."""
+    packed = bytes.fromhex("1f8b08000000000002ff4b4c4a06 00c241243503000000".replace(" ", ""))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Type: image/png\r\n"
+    answer = head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+    pieces: list[bytes] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(piece)
+
+    async with server(answer) as (port, heard):
+        base = f"http://127.0.0.1:{port}"
+        own = Downloader(make_settings("k", base, PollPolicy(), allow_http=False))
+        assert await own.fetch(f"{base}/1.png", take) == "image/png"
+        await own.aclose()
+    assert b"".join(pieces) == b"abc"
+    assert b"Accept-Encoding: identity\r\n" in heard[0]
+
+
+@asynccontextmanager
+async def own_host(answer: bytes, **policy: Any) -> AsyncGenerator[tuple[Downloader, str]]:
+    """Serve one answer as an API on this machine would; gives a downloader, and the URL."""
+    async with server(answer) as (port, _):
+        base = f"http://127.0.0.1:{port}"
+        made = Downloader(make_settings("k", base, PollPolicy(**policy), allow_http=False))
+        yield made, f"{base}/1.png"
+        await made.aclose()
+
+
+async def test_a_body_without_an_announced_length() -> None:
+    """The limit on bytes holds while they come, where no length says how many there will be."""
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + bytes(50_000)
+    async with own_host(answer, max_image_bytes=49_999) as (downloader, url):
+        error = await fault_of(downloader, url)
+    assert error.reason == "too-long"
+    async with own_host(answer, max_image_bytes=50_000) as (downloader, url):
+        await downloader.fetch(url, ignore)
+
+
+async def test_a_bomb_is_not_unpacked() -> None:
+    """The limit is on the bytes behind the decompression; what is over it is not read on."""
+    packed = gzip.compress(bytes(50_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    pieces: list[int] = []
+
+    async def take(piece: bytes) -> None:
+        pieces.append(len(piece))
+
+    async with own_host(head % len(packed) + packed, max_image_bytes=1_000_000) as (own, url):
+        with pytest.raises(DownloadError) as caught:
+            await own.fetch(url, take)
+    assert caught.value.reason == "too-long"
+    assert sum(pieces) <= 1_000_000
+
+
+async def test_a_time_out_that_is_not_ours() -> None:
+    """A connection that the system gives up is no stall."""
+
+    async def give_up() -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        await before_stall(give_up())
+
+
+async def test_its_repr(downloader: Downloader) -> None:
+    """It tells its state and no secret."""
+    assert repr(downloader) == "<Downloader 0 clients>"

@@ -1,0 +1,337 @@
+"""Images are known by their bytes, and their names are safe wherever files or objects are kept."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from random import Random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kling_omni_async import TaskImage
+from kling_omni_async._ids import MAX_ID_LENGTH
+from kling_omni_async._saving.files import Part
+from kling_omni_async._saving.formats import (
+    AVIF,
+    GIF,
+    HEAD_BYTES,
+    JPEG,
+    KINDS,
+    PNG,
+    TAIL_BYTES,
+    WEBP,
+    ImageKind,
+    image_numbers,
+    image_stem,
+    is_whole,
+    kind_of,
+    naming_kind,
+)
+
+from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, big_png, ftyp, jpeg, png
+
+REAL = {"png": png(), "jpeg": jpeg(), "camera": jpeg(preview=True), "gif": PIXEL_GIF}
+REAL["webp"] = PIXEL_WEBP
+
+
+def judged(file: bytes) -> bool:
+    """Judge whether a whole file is whole."""
+    return is_whole(file[:HEAD_BYTES], file[-TAIL_BYTES:], len(file))
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        (png(), PNG),
+        (jpeg(), JPEG),
+        (jpeg(preview=True), JPEG),
+        (PIXEL_WEBP, WEBP),
+        (PIXEL_GIF, GIF),
+        (b"GIF87a" + PIXEL_GIF[6:], GIF),
+        (avif(), AVIF),
+        (ftyp(b"avis"), AVIF),
+        (ftyp(b"mif1", b"miaf", b"avif"), AVIF),
+        (ftyp(b"msf1", b"avis"), AVIF),
+    ],
+)
+def test_knows_each_kind_by_its_first_bytes(file: bytes, kind: ImageKind) -> None:
+    """The first bytes alone tell the kind, also where AVIF is only a compatible brand."""
+    assert kind_of(file[:HEAD_BYTES]) is kind
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"",
+        b"<!doctype html><html></html>",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\xef\xbb\xbf" + png(),
+        b"\r\n" + png(),
+        b'{"error": "gone"}',
+        b"RIFF\x1a\0\0\0WAVEfmt ",
+        b"BM" + bytes(60),
+        ftyp(b"mp42", b"isom", b"mp42"),
+        ftyp(b"heic", b"mif1", b"heic"),
+        ftyp(b"mif1") + b"avif",  # behind the box
+        b"\0\0\0\1ftyp" + b"mif1" + bytes(12) + b"avif",
+        b"\0\0\0\x18ftypmif1avif" + b"miafmiaf",  # where the version stands
+        b"\0\0\0\x18ftypmif1\0\0\0\0" + b"\0avif\0\0\0",  # across two brands
+        b"\0\0\0\x18abcdavif" + bytes(12),
+    ],
+)
+def test_knows_what_is_no_image(file: bytes) -> None:
+    """Web pages, drawings, other media and boxes that only mention AVIF are none of the kinds."""
+    assert kind_of(file[:HEAD_BYTES]) is None
+    assert not judged(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "length"),
+    [(png(), 8), (jpeg(), 3), (PIXEL_GIF, 6), (PIXEL_WEBP, 12), (ftyp(b"avif"), 12)],
+)
+def test_needs_a_whole_signature(file: bytes, length: int) -> None:
+    """No shorter head is taken for the kind that it begins like."""
+    assert [kind_of(file[:cut]) for cut in range(length)] == [None] * length
+    assert kind_of(file[:length]) is not None
+
+
+@pytest.mark.parametrize("file", REAL.values(), ids=REAL)
+def test_a_cut_is_noticed_at_every_place(file: bytes) -> None:
+    """A file that ends too soon is not whole, wherever it was cut, though a preview is in it."""
+    assert judged(file)
+    assert [cut for cut in range(len(file)) if judged(file[:cut])] == []
+
+
+@pytest.mark.parametrize("behind", [b"\0", b"\n", b"<!-- host -->" * 70])
+@pytest.mark.parametrize("file", REAL.values(), ids=REAL)
+def test_data_behind_the_end_is_tolerated(file: bytes, behind: bytes) -> None:
+    """What some hosts add behind an image does not make it a cut one."""
+    assert judged(file + behind)
+
+
+def test_tells_large_files_by_their_tail() -> None:
+    """A PNG that is longer than its tail is judged as surely."""
+    file = big_png(3 * TAIL_BYTES)
+    assert judged(file)
+    assert judged(file + bytes(TAIL_BYTES - 12))
+    assert not judged(file[:-1])
+    assert not judged(file[: TAIL_BYTES + 1])
+
+
+def test_a_cut_in_large_gifs_is_noticed() -> None:
+    """The two bytes of a GIF's end stand in its pixels by chance too: they hardly count there."""
+    pixels = Random(1).randbytes(3 * TAIL_BYTES)
+    cuts = range(TAIL_BYTES, len(pixels), 1000)
+    missed = [cut for cut in cuts if judged(PIXEL_GIF[:-2] + pixels[:cut])]
+    assert len(missed) < 0.05 * len(cuts)
+
+
+def test_a_preview_is_no_end_in_large_files() -> None:
+    """A JPEG cut behind its preview is not whole, also where its beginning is not in the tail."""
+    camera = jpeg(preview=True)
+    comment = b"\xff\xfe\xff\xff" + bytes(65_533)
+    file = camera[:2] + comment + camera[2:]
+    assert len(file) > TAIL_BYTES
+    assert judged(file)
+    assert not any(judged(file[:-cut]) for cut in range(1, 200))
+
+
+def test_a_webp_is_as_long_as_it_says() -> None:
+    """A WebP that promises more than came is a cut one, whatever its last bytes are."""
+    assert not judged(PIXEL_WEBP[:4] + b"\xff\xff\xff\xff" + PIXEL_WEBP[8:])
+
+
+def test_an_avif_is_taken_as_it_is() -> None:
+    """No mark tells the end of an AVIF file, so its beginning must do."""
+    assert judged(avif())
+    assert judged(avif()[:-8])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "kind"),
+    [
+        ("image/png", PNG),
+        ("image/jpeg", JPEG),
+        ("image/jpg", JPEG),
+        ("image/pjpeg", JPEG),
+        ("image/x-png", PNG),
+        ("image/webp", WEBP),
+        ("image/gif", GIF),
+        ("image/avif", AVIF),
+        ("Image/WebP", WEBP),
+        (" image/jpeg ; charset=binary", JPEG),
+        ("image/jpeg;q=1;x=image/png", JPEG),
+    ],
+)
+def test_the_declared_type_names(content_type: str, kind: ImageKind) -> None:
+    """The Content-Type goes first, whatever its case and parameters."""
+    head, url = (PIXEL_GIF, "https://a/b.avif") if kind is PNG else (png(), "https://a/b.png")
+    assert naming_kind(content_type, head, url) is kind
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", ";", "application/octet-stream", "text/plain", "image/*", "image/svg+xml", "png"],
+)
+def test_the_first_bytes_name_next(content_type: str | None) -> None:
+    """A Content-Type that names no kind leaves it to the first bytes, not to the URL."""
+    assert naming_kind(content_type, PIXEL_GIF, "https://a/b.png") is GIF
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://a/b.png", PNG),
+        ("https://a/b.JPEG?sig=x.gif", JPEG),
+        ("https://a/b.jpg#x.gif", JPEG),
+        ("https://a/b.webp", WEBP),
+        ("https://a/.png/b.avif", AVIF),
+        ("https://a/b.png.html", None),
+        ("https://a.png", None),
+        ("https://a/b.png/", PNG),
+        ("https://a/b", None),
+        ("", None),
+    ],
+)
+def test_the_url_names_last(url: str, kind: ImageKind | None) -> None:
+    """Only the ending of a URL's path counts, and only where nothing else tells."""
+    assert naming_kind(None, b"<html>", url) is kind
+
+
+IDS = st.one_of(
+    st.text(min_size=1, max_size=MAX_ID_LENGTH),
+    st.text(alphabet="aA01-_.% ~:/\\\u00e9\u00c9\u0301\u212a", min_size=1, max_size=12),
+    st.sampled_from(
+        ["con", "NUL", "com1", "COM\u00b9", "aux.png", "..", ".", "-rf", "$mft", "lpt1 ", "a."]
+    ),
+    st.from_regex(r"[0-9]{18}", fullmatch=True),
+)
+NUMBERS = st.integers(min_value=0, max_value=2**31 - 1)
+DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9]|conin\$|conout\$)", re.IGNORECASE)
+SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*[A-Za-z0-9]", re.ASCII)
+
+
+@given(task_id=IDS, number=NUMBERS, watermarked=st.booleans(), ending=st.sampled_from(KINDS))
+@example(task_id="x" * MAX_ID_LENGTH, number=2**31 - 1, watermarked=True, ending=JPEG)
+@example(task_id="x" * 120, number=2**31 - 1, watermarked=True, ending=JPEG)
+@example(task_id="\ud800", number=0, watermarked=False, ending=PNG)
+def test_names_are_safe_anywhere(
+    task_id: str, number: int, ending: ImageKind, *, watermarked: bool
+) -> None:
+    """Any id gives one segment that Linux, macOS and Windows take, of letters that all keep."""
+    name = f"{image_stem(task_id, number, watermarked=watermarked)}.{ending.ending}"
+    assert SAFE.fullmatch(name)
+    assert not DEVICES.fullmatch(name.partition(".")[0])
+    assert PurePosixPath(name).name == PureWindowsPath(name).name == name
+    assert len(name) <= 255
+
+
+@given(task_id=IDS, number=NUMBERS, watermarked=st.booleans())
+@example(task_id="x" * MAX_ID_LENGTH, number=2**31 - 1, watermarked=True)
+@example(task_id="x" * 120, number=2**31 - 1, watermarked=True)
+def test_temporary_names_are_safe_too(
+    task_id: str, number: int, tmp_path_factory: pytest.TempPathFactory, *, watermarked: bool
+) -> None:
+    """The hidden name that an image has at first is one that can be made, and no longer."""
+    stem = image_stem(task_id, number, watermarked=watermarked)
+    part = Part(Path(tmp_path_factory.getbasetemp()), stem)
+    part.discard()
+    assert part.path.name.startswith(f".{stem}.")
+    assert len(part.path.name) <= 255
+
+
+@given(one=IDS, other=IDS, number=NUMBERS, another=NUMBERS, marks=st.tuples(*[st.booleans()] * 2))
+@example(one="1-0", other="1", number=1, another=0, marks=(False, False))
+@example(one="1-0-watermarked", other="1", number=0, another=0, marks=(False, True))
+@example(one="a", other="A", number=0, another=0, marks=(False, False))
+@example(one="\u00e9", other="e\u0301", number=0, another=0, marks=(False, False))
+@example(one="\u212a", other="k", number=0, another=0, marks=(False, False))
+@example(one="a/b", other="a_b", number=0, another=0, marks=(False, False))
+def test_no_two_images_share_a_name(
+    one: str, other: str, number: int, another: int, marks: tuple[bool, bool]
+) -> None:
+    """Names of different images differ, also to systems that fold case or normalise letters."""
+    name = image_stem(one, number, watermarked=marks[0])
+    second = image_stem(other, another, watermarked=marks[1])
+    assert (folded(name) == folded(second)) == (
+        (one, number, marks[0]) == (other, another, marks[1])
+    )
+
+
+def folded(name: str) -> str:
+    """Give what a system that sees the least differences makes of a name."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+STEM = re.compile(r"(?P<id>.+)-(?P<number>[0-9]+)(?P<mark>-watermarked)?")
+
+
+@given(
+    task_id=st.from_regex(r"[a-z0-9_][a-z0-9_-]{0,119}", fullmatch=True),
+    number=NUMBERS,
+    watermarked=st.booleans(),
+)
+@example(task_id="1-0", number=1, watermarked=False)
+@example(task_id="1-0-watermarked", number=1, watermarked=True)
+@example(task_id="1-", number=1, watermarked=True)
+def test_a_name_can_be_read_back(task_id: str, number: int, *, watermarked: bool) -> None:
+    """A plain id stands in the name as it is: the last number is the image's, so no two meet."""
+    read = STEM.fullmatch(image_stem(task_id, number, watermarked=watermarked))
+    assert read
+    assert read["id"] == task_id
+    assert int(read["number"]) == number
+    assert bool(read["mark"]) is watermarked
+
+
+@given(task_id=st.from_regex(r"[0-9]{18}", fullmatch=True), number=NUMBERS)
+def test_usual_ids_stand_in_the_name(task_id: str, number: int) -> None:
+    """The API's own ids give the name that the documentation tells, and their marked copies."""
+    assert image_stem(task_id, number, watermarked=False) == f"{task_id}-{number}"
+    assert image_stem(task_id, number, watermarked=True) == f"{task_id}-{number}-watermarked"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "beginning"),
+    [
+        ("Task_1", "Task_1_."),
+        ("a/b", "a_b_."),
+        ("../../etc", "etc_."),
+        ("-rf", "rf_."),
+        ("\u4efb\u52a1", "id_."),
+        ("x" * 121, "x" * 60 + "_."),
+    ],
+)
+def test_odd_ids_stay_readable(task_id: str, beginning: str) -> None:
+    """Of an id that is no safe name what is safe stands before its digest."""
+    stem = image_stem(task_id, 3, watermarked=False)
+    assert re.fullmatch(re.escape(beginning) + r"[0-9a-f]{32}-3", stem)
+
+
+def test_names_are_the_same_in_each_version() -> None:
+    """A name never changes, or what an earlier release saved would be saved again."""
+    digest = "559aead08264d5795d3909718cdd05ab"
+    assert image_stem("A", 0, watermarked=False) == f"A_.{digest}-0"
+
+
+@pytest.mark.parametrize(
+    ("indices", "numbers"),
+    [
+        ([], []),
+        ([0], [0]),
+        ([None], [0]),
+        ([4, 2], [4, 2]),
+        ([1, 1], [0, 1]),
+        ([None, 0], [0, 1]),
+        ([5, None], [0, 1]),
+        ([None, None, None], [0, 1, 2]),
+    ],
+)
+def test_numbers_are_indices_where_these_tell(
+    indices: list[int | None], numbers: list[int]
+) -> None:
+    """Each image has its index as its number; where one misses or is twice, its place."""
+    images = [TaskImage(url=f"https://a/{n}", index=index) for n, index in enumerate(indices)]
+    assert image_numbers(images) == numbers

@@ -1,0 +1,433 @@
+"""Images in an object store, against obstore's own stores in memory and on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from kling_omni_async import ConfigurationError, StorageError
+from kling_omni_async._saving.files import STALE_S
+from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
+from kling_omni_async._saving.object_store import RemoteStore, _exit_after_obstore, open_url
+from kling_omni_async._saving.stores import Stored
+from tests.support import now_waiting
+
+from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, big_png, jpeg, png
+
+pytestmark = pytest.mark.anyio
+
+FILES = dict(zip(KINDS, (png(), jpeg(), PIXEL_WEBP, PIXEL_GIF, avif()), strict=True))
+SIGNED = "https://user:pass@host/1-0.png?X-Amz-Signature=5ec2e7"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Take asyncio's own clock: obstore works in threads that no virtual clock knows."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the place for temporary files."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def cloud() -> MemoryStore:
+    """Give a store that keeps attributes, as clouds do."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> LocalStore:
+    """Give a store that keeps no attributes."""
+    return LocalStore(tmp_path / "disk", mkdir=True)
+
+
+class Spy:
+    """A store of the caller's own, which notes what it was asked."""
+
+    def __init__(self, store: MemoryStore | LocalStore) -> None:
+        self._store = store
+        self.calls: list[str] = []
+        self.options: dict[str, Any] = {}
+
+    async def get_async(self, path: str, *, options: Any = None) -> object:
+        self.calls.append(f"{'head' if options else 'get'} {path}")
+        return await self._store.get_async(path, options=options)
+
+    async def put_async(self, path: str, file: Path, **options: Any) -> object:
+        self.calls.append(f"put {path}")
+        self.options = options
+        return await self._store.put_async(path, file, **options)
+
+
+class Broken:
+    """A store that fails each time.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def get_async(self, path: str, *, options: Any = None) -> object:
+        raise self._error
+
+    async def put_async(self, path: str, file: Path, **options: Any) -> object:
+        raise self._error
+
+
+async def put(
+    store: RemoteStore, file: bytes, *, kind: ImageKind = PNG, overwrite: bool = False
+) -> Stored:
+    """Bring an image into a store as the saver does."""
+    await store.open()
+    part = await store.begin("1-0")
+    try:
+        part.write(file)
+        return await store.keep(part, part.content(), "1-0", kind, overwrite=overwrite)
+    finally:
+        part.discard()
+
+
+async def read(store: MemoryStore | LocalStore, key: str) -> bytes:
+    """Read an object."""
+    return bytes(await (await store.get_async(key)).bytes_async())
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Give what is in a folder."""
+    return list(folder.iterdir())
+
+
+def digest_of(file: bytes) -> str:
+    """Give a digest as the records have it."""
+    return hashlib.sha256(file).hexdigest()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.ending)
+async def test_an_image_gets_its_key(cloud: MemoryStore, spool: Path, kind: ImageKind) -> None:
+    """A kept image has its type and digest, is found as it was kept, and leaves no local file."""
+    store, file = RemoteStore(cloud), FILES[kind]
+    stored = await put(store, file, kind=kind)
+    key = f"1-0.{kind.ending}"
+    assert stored == Stored(key, len(file), digest_of(file), kind.content_type)
+    assert await read(cloud, key) == file
+    result = await cloud.get_async(key, options={"head": True})
+    assert result.attributes == {"Content-Type": kind.content_type, "klingsha256": digest_of(file)}
+    assert await store.find("1-0") == stored
+    assert await store.find("1-1") is None
+    assert files_in(spool) == []
+
+
+async def test_a_store_without_attributes_will_do(disk: LocalStore, tmp_path: Path) -> None:
+    """Where no attributes are kept the image is read to know it, and its path is its key."""
+    store = RemoteStore(disk)
+    stored = await put(store, png())
+    assert stored.key == str(tmp_path / "disk" / "1-0.png")
+    assert await read(disk, "1-0.png") == png()
+    assert await store.find("1-0") == stored
+    assert await store.find("1-1") is None
+
+
+@pytest.mark.parametrize("size", [5 * 1_048_576 - 3000, 12 * 1_048_576], ids=["one", "pieces"])
+async def test_large_images_arrive_whole(cloud: MemoryStore, disk: LocalStore, size: int) -> None:
+    """An image that goes up in one piece or in several is the same, with and without attributes."""
+    file = big_png(size)
+    for target in (cloud, disk):
+        store = RemoteStore(target)
+        stored = await put(store, file)
+        assert await read(target, "1-0.png") == file
+        assert stored.sha256 == digest_of(file)
+        assert await store.find("1-0") == stored
+
+
+async def test_an_upload_holds_little(cloud: MemoryStore) -> None:
+    """Of an image on its way up no more than two pieces are held, each the least that S3 takes."""
+    spy = Spy(cloud)
+    await put(RemoteStore(spy), png())
+    assert spy.options["chunk_size"] == 5 * 2**20
+    assert spy.options["max_concurrency"] == 2
+
+
+async def test_a_digest_that_is_told_is_not_reckoned(cloud: MemoryStore) -> None:
+    """Finding an image of ours takes one question for each ending and moves no byte of it."""
+    spy = Spy(cloud)
+    store = RemoteStore(spy)
+    await put(store, png())
+    spy.calls.clear()
+    assert await store.find("1-0")
+    assert sorted(spy.calls) == sorted(f"head 1-0.{kind.ending}" for kind in KINDS)
+
+
+async def test_images_of_others_are_read(cloud: MemoryStore) -> None:
+    """An image that somebody else put there is used when it is whole."""
+    await cloud.put_async("1-0.jpg", jpeg())
+    found = await RemoteStore(cloud).find("1-0")
+    assert found == Stored("1-0.jpg", len(jpeg()), digest_of(jpeg()), "image/jpeg")
+
+
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", png()[:-1]])
+async def test_what_is_not_an_image_is_not_found(
+    cloud: MemoryStore, disk: LocalStore, content: bytes
+) -> None:
+    """Something else under the key is told, and not used."""
+    for target in (cloud, disk):
+        await target.put_async("1-0.png", content)
+        with pytest.raises(StorageError) as caught:
+            await RemoteStore(target).find("1-0")
+        assert caught.value.reason == "exists"
+        assert "1-0.png is there and is not this image" in str(caught.value)
+
+
+async def test_overwrite_replaces_it(cloud: MemoryStore) -> None:
+    """With `overwrite` whatever has the key is replaced."""
+    await cloud.put_async("1-0.png", b"<!doctype html>")
+    store = RemoteStore(cloud)
+    stored = await put(store, png(), overwrite=True)
+    assert await store.find("1-0") == stored
+    assert await read(cloud, "1-0.png") == png()
+
+
+async def test_the_first_kind_that_is_there_is_found(cloud: MemoryStore) -> None:
+    """An image is found under any ending, and the likelier one goes first."""
+    store = RemoteStore(cloud)
+    await put(store, jpeg(), kind=JPEG)
+    stored = await put(store, png())
+    assert await store.find("1-0") == stored
+
+
+async def test_a_part_is_for_nobody_else(spool: Path) -> None:
+    """What waits for its upload in a folder that all share may be read by its owner only."""
+    part = await RemoteStore(MemoryStore()).begin("1-0")
+    assert part.path.parent == spool
+    assert stat.S_IMODE(part.path.stat().st_mode) == 0o600
+    part.discard()
+
+
+async def test_is_opened_once(spool: Path) -> None:
+    """Opening removes stale parts from the local disk; opening again does nothing."""
+    store = RemoteStore(MemoryStore())
+    stale = spool / ".1-0.01234567.kling-part"
+    for left in ([], [stale]):
+        stale.write_bytes(b"")
+        then = time.time() - 2 * STALE_S
+        os.utime(stale, (then, then))
+        await store.open()
+        assert files_in(spool) == left
+
+
+async def test_no_place_for_parts_is_told(spool: Path) -> None:
+    """Without a folder for temporary files nothing is begun, and that is told in our words."""
+    store = RemoteStore(MemoryStore())
+    os.rmdir(spool)  # noqa: PTH106 - blocks no longer than Path's own
+    for work in (store.open(), store.begin("1-0")):
+        with pytest.raises(StorageError) as caught:
+            await work
+        assert caught.value.reason == "store"
+        assert str(spool) in str(caught.value)
+
+
+ERRORS: list[tuple[Exception, str]] = [
+    (Exception(f"PUT {SIGNED} failed\n\nDebug source: secret"), "PUT https://host/1-0.png failed"),
+    (Exception(f'at "{SIGNED}" and {SIGNED}'), 'at "https://host/1-0.png and https://host/1-0.png'),
+    (Exception("x" * 1000), "x" * 400),
+    (Exception(f"PUT: <?xml version='1'?>\n<Error><Code>Denied</Code>{SIGNED}"), "PUT: Denied"),
+    (Exception("PUT: 403: <Error><Signature>5ec2e7</Signature></Error>"), "PUT: 403"),
+    (Exception(), "Exception"),
+    (PermissionError(13, "denied"), "[Errno 13] denied"),
+    (NotImplementedError("attributes"), "attributes"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), ERRORS)
+async def test_errors_are_told_without_secrets(error: Exception, text: str) -> None:
+    """Whatever a store raises is a `StorageError` with its first line, of URLs host and path."""
+    store = RemoteStore(Broken(error))
+    for work in (store.find("1-0"), put(store, png())):
+        with pytest.raises(StorageError) as caught:
+            await work
+        assert caught.value.reason == "store"
+        assert str(caught.value).partition(": ")[2] == text
+        assert str(caught.value).startswith("cannot store 1-0.")
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
+async def test_a_failed_search_leaves_nothing_running() -> None:
+    """When `find` raises, the questions for all other endings have been answered too."""
+    answered: list[str] = []
+
+    class Uneven(Broken):
+        async def get_async(self, path: str, *, options: Any = None) -> object:
+            if not path.endswith(PNG.ending):
+                await now_waiting(5)
+            answered.append(path)
+            return await super().get_async(path, options=options)
+
+    with pytest.raises(StorageError, match=r"1-0\.png: no$"):
+        await RemoteStore(Uneven(Exception("no"))).find("1-0")
+    assert len(answered) == len(KINDS)
+
+
+async def test_a_cancelled_upload_is_no_storage_error() -> None:
+    """Cancelling comes through as it is."""
+
+    class Slow(Broken):
+        async def put_async(self, path: str, file: Path, **options: Any) -> object:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await put(RemoteStore(Slow(Exception())), png())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key"), [(None, "1-0.png"), ("", "1-0.png"), ("a/b", "a/b/1-0.png"), (7, "1-0.png")]
+)
+async def test_the_prefix_of_a_store_is_told(cloud: MemoryStore, prefix: object, key: str) -> None:
+    """The key that is told is the whole one; the store itself puts its prefix before."""
+    spy = Spy(cloud)
+    spy.prefix = prefix  # type: ignore[attr-defined]  # what some stores have
+    stored = await put(RemoteStore(spy), png())
+    found = await RemoteStore(spy).find("1-0")
+    assert stored.key == key
+    assert found == stored
+    assert spy.calls[0] == "put 1-0.png"
+
+
+async def test_errors_tell_the_whole_key() -> None:
+    """The prefix is in the text of an error too."""
+    broken = Broken(Exception("no"))
+    broken.prefix = "a/b"  # type: ignore[attr-defined]  # what some stores have
+    with pytest.raises(StorageError, match=r"^cannot store a/b/1-0\.png: no$"):
+        await put(RemoteStore(broken), png())
+
+
+def test_is_shown_without_secrets() -> None:
+    """The repr tells the kind of a store and its prefix, nothing of its URL or keys."""
+    store = S3Store("bucket", prefix="a/b", secret_access_key="s3cr3t", access_key_id="id")
+    assert repr(RemoteStore(store)) == "<RemoteStore S3Store a/b/>"
+    shown = repr(open_url("https://user:pass@host/x?sig=s3cr3t"))
+    assert shown == "<RemoteStore HTTPStore >"
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [("s3://bucket", ""), ("s3://bucket/", ""), ("s3://bucket/a/b/", "a/b/"), ("memory:///", "")],
+)
+def test_opens_urls(url: str, prefix: str) -> None:
+    """The path of a URL is the prefix of its keys."""
+    assert open_url(url)._prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo://user:s3cr3t@host/x?sig=s3cr3t",
+        "s3://",
+        "s3://[x?sig=s3cr3t",
+        "abfs://x?sig=s3cr3t",
+        "az://user:s3cr3t@/x",
+        "://",
+    ],
+)
+def test_refuses_urls(url: str) -> None:
+    """A URL that obstore cannot open is told in one line, without what may be secret in it."""
+    with pytest.raises(
+        ConfigurationError, match=r"^the store cannot be opened by its URL: ."
+    ) as told:
+        open_url(url)
+    assert "\n" not in str(told.value)
+    assert "s3cr3t" not in str(told.value)
+    assert told.value.__suppress_context__
+
+
+def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without obstore a URL is refused with the command that brings it."""
+    for name in ("obstore", "obstore.store"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigurationError) as caught:
+        open_url("s3://bucket")
+    assert "pip install 'kling-omni-async[storage]'" in str(caught.value)
+
+
+class Lacking:
+    """A finder that knows of no module.
+
+    Args:
+        missing: The name that it says is missing.
+    """
+
+    def __init__(self, missing: str | None) -> None:
+        self._missing = missing
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        raise ModuleNotFoundError(f"no {name}", name=self._missing)
+
+
+@pytest.mark.parametrize("missing", ["typing_extensions", None])
+def test_a_broken_obstore_is_no_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None
+) -> None:
+    """An obstore that is there and lacks something itself raises what Python raises."""
+    monkeypatch.delitem(sys.modules, "obstore.store")
+    monkeypatch.setattr(sys, "meta_path", [Lacking(missing)])
+    with pytest.raises(ModuleNotFoundError):
+        open_url("s3://bucket")
+
+
+@pytest.mark.parametrize("store", ["cloud", "disk"])
+async def test_an_overwritten_image_leaves_no_other(
+    store: str, request: pytest.FixtureRequest
+) -> None:
+    """If the new image has another ending, the old one goes: a later look finds the new one."""
+    remote = RemoteStore(request.getfixturevalue(store))
+    for file, kind in ((jpeg(), JPEG), (png(), PNG)):
+        part = await remote.begin("1-0")
+        part.write(file)
+        kept = await remote.keep(part, part.content(), "1-0", kind, overwrite=kind is PNG)
+        part.discard()
+    assert await remote.find("1-0") == kept
+    names = [each["path"] for each in request.getfixturevalue(store).list().collect()]
+    assert names == ["1-0.png"]
+
+
+async def test_a_store_that_cannot_remove(cloud: MemoryStore) -> None:
+    """A class of the caller's own without `delete_async` keeps what it has."""
+    remote = RemoteStore(Spy(cloud))
+    part = await remote.begin("1-0")
+    part.write(png())
+    kept = await remote.keep(part, part.content(), "1-0", PNG, overwrite=True)
+    part.discard()
+    assert await remote.find("1-0") == kept
+
+
+def test_the_end_of_python_waits_for_obstore(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that used an object store rests once before it ends, however many there were."""
+    registered: list[tuple[object, ...]] = []
+    monkeypatch.setattr(atexit, "register", lambda *call: registered.append(call))
+    _exit_after_obstore.cache_clear()
+    for _ in range(3):
+        RemoteStore(MemoryStore())
+    assert registered == [(time.sleep, 0.05)]

@@ -1,0 +1,258 @@
+"""The simulator starts and stops cleanly, whatever is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from kling_omni_async.simulator import SimulatedCometAPI
+from kling_omni_async.simulator._answers import Answer
+from kling_omni_async.simulator._connections import Connections
+from kling_omni_async.simulator._delivery import Sent, deliver
+from kling_omni_async.simulator._faults import Fault
+
+from .client import ask, client, fetch, status_word, url_of
+
+pytestmark = pytest.mark.anyio
+
+
+@contextlib.asynccontextmanager
+async def nothing_left() -> AsyncGenerator[None]:
+    """Check that no task outlives the block."""
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() == before
+
+
+async def test_is_a_local_server_on_a_free_port() -> None:
+    """By default it listens on loopback only, on a port of its own."""
+    async with SimulatedCometAPI() as one, SimulatedCometAPI() as other:
+        assert one.base_url.startswith("http://127.0.0.1:")
+        assert one.base_url != other.base_url
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # a thread looks names up, in real time
+@pytest.mark.parametrize(
+    ("host", "called"),
+    [
+        ("localhost", "http://localhost:"),
+        ("0.0.0.0", "http://127.0.0.1:"),  # noqa: S104 - what a container listens on
+        ("::1", "http://[::1]:"),
+    ],
+)
+async def test_other_hosts(host: str, called: str) -> None:
+    """Another host can be chosen, and ``base_url`` is an address that works."""
+    async with SimulatedCometAPI(host=host) as api:
+        assert api.base_url.startswith(called)
+        assert (await ask(api, "x"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"hang": True},
+        {"delay": 60.0},
+        {"bytes_per_second": 1},
+        {"body": b"x" * 50_000_000},
+        {"body": b"x" * 50_000_000, "cut_after": 49_000_000},
+    ],
+    ids=["hang", "delay", "slow", "unread", "unread and cut"],
+)
+async def test_closes_at_once_under_a_query(fault: dict[str, Any]) -> None:
+    """A query in flight, answered or not, read or not, holds nothing up and leaves no task."""
+    loop = asyncio.get_running_loop()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(nothing_left())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        api = await stack.enter_async_context(SimulatedCometAPI())
+        api.fail_next(**fault)
+        asked = asyncio.ensure_future(session.get(url_of(api, "x")))
+        await api.wait_for_queries()
+        started = loop.time()
+        await api.aclose()
+        assert loop.time() == started
+        await asyncio.wait([asked])
+        if asked.exception() is None:
+            asked.result().close()
+
+
+@pytest.mark.parametrize("fault", [{"delay": 60.0}, {"size": 1_000_000_000}])
+async def test_closes_at_once_under_a_download(fault: dict[str, Any]) -> None:
+    """An image in flight, even a big one that is not read, holds nothing up and leaves no task."""
+    async with nothing_left(), contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(SimulatedCometAPI())
+        session = await stack.enter_async_context(client(api))
+        api.fail_next_image(**fault)
+        asked = asyncio.ensure_future(session.get(f"{api.base_url}/assets/x-0.png"))
+        await api.wait_for_image_requests()
+        assert api.image_requests[0].finished is None
+        await api.aclose()
+        (request,) = api.image_requests
+        assert request.finished == request.started
+        await asyncio.wait([asked])
+        if asked.exception() is None:
+            asked.result().close()
+
+
+async def test_closes_at_once_with_idle_connections() -> None:
+    """Connections that are kept alive, used or not, hold nothing up and leave no task."""
+    async with nothing_left(), contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(SimulatedCometAPI())
+        session = await stack.enter_async_context(client(api))
+        await fetch(session, url_of(api, "x"))
+        port = int(api.base_url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        await ask(api, "x")  # the server has seen the silent connection by now
+        await api.aclose()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_clients_that_leave_end_their_query() -> None:
+    """A slow answer stops when its client has gone, and no task is left."""
+    async with SimulatedCometAPI() as api, nothing_left():
+        api.fail_next(bytes_per_second=1)
+        async with client(api) as session, session.get(url_of(api, "x")) as response:
+            response.close()
+        await asyncio.sleep(1.0)
+        assert api.in_flight == 0
+        assert api.queries[0].finished == api.queries[0].started
+
+
+async def test_starts_and_stops_in_different_tasks() -> None:
+    """Hooks of a web framework may run in different tasks."""
+    api = SimulatedCometAPI()
+    await asyncio.create_task(api.start())
+    assert (await ask(api, "x"))[0] == 400
+    await asyncio.create_task(api.aclose())
+    await api.aclose()
+
+
+async def test_cannot_start_twice() -> None:
+    """Starting what runs is a mistake."""
+    async with SimulatedCometAPI() as api:
+        with pytest.raises(RuntimeError, match="runs already"):
+            await api.start()
+        assert (await ask(api, "x"))[0] == 400
+
+
+def _url(api: SimulatedCometAPI) -> object:
+    return api.base_url
+
+
+def _finish(api: SimulatedCometAPI) -> None:
+    api.finish("x")
+
+
+async def test_can_start_again() -> None:
+    """After a restart, port, tasks and clock are the same."""
+    api = SimulatedCometAPI()
+    async with api:
+        url, task_id = api.base_url, api.create_task(duration=40.0)
+    async with client(api) as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await fetch(session, url_of(api, task_id))
+    await asyncio.sleep(20.0)
+    async with api:
+        assert api.base_url == url
+        assert await status_word(api, task_id) == "processing"
+        await asyncio.sleep(20.0)
+        assert await status_word(api, task_id) == "succeed"
+
+
+async def test_taken_port_is_reported() -> None:
+    """A port in use raises, leaves nothing behind, and another try can follow."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        api = SimulatedCometAPI(port=port)
+        async with nothing_left():
+            with pytest.raises(OSError, match="in use"):
+                await api.start()
+    async with api:
+        assert api.base_url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [_url, SimulatedCometAPI.create_task, _finish],
+)
+async def test_needs_a_start(use: Callable[[SimulatedCometAPI], object]) -> None:
+    """What needs the loop's clock says so before the start."""
+    with pytest.raises(RuntimeError, match="async with SimulatedCometAPI"):
+        use(SimulatedCometAPI())
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"raw": b"x"}])
+async def test_client_that_has_gone_already_is_no_error(fault: dict[str, Any]) -> None:
+    """Without a connection there is nothing to reset or to write to."""
+    gone = make_mocked_request("GET", "/")
+    gone.protocol.transport = None
+    await deliver(gone, Answer(), Fault(**fault), Sent())
+    connections = Connections()
+    connections.note(gone)
+    assert len(connections.abort()) == 1
+
+
+PLUGIN_USERS = {
+    "anyio": "pytestmark = pytest.mark.anyio\n",
+    "pytest-asyncio": "pytestmark = pytest.mark.asyncio\n",
+    "pytest-asyncio in auto mode": "",
+}
+
+PLUGIN_TEST = """
+async def test_asks_the_simulator(comet_api):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(comet_api.base_url) as response:
+            assert response.status == 200
+    assert "127.0.0.1" in repr(comet_api)
+    assert comet_api.api_key == "chosen"
+
+@pytest.fixture
+def comet_api_options():
+    return {"api_key": "chosen"}
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+
+
+@pytest.mark.parametrize("user", PLUGIN_USERS)
+def test_fixture_works_under_any_plugin(user: str, tmp_path: Path) -> None:
+    """``comet_api`` runs in the loop of the test, whichever plugin provides it."""
+    plugin = 'pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]\n'
+    (tmp_path / "conftest.py").write_text(plugin)
+    code = "import aiohttp\nimport pytest\n" + PLUGIN_USERS[user] + PLUGIN_TEST
+    (tmp_path / "test_it.py").write_text(code)
+    mode = "auto" if "auto" in user else "strict"
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-o", f"asyncio_mode={mode}"]
+    done = subprocess.run(
+        [
+            *command,
+            "-o",
+            "asyncio_default_fixture_loop_scope=function",
+            "--rootdir",
+            tmp_path,
+            tmp_path,
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+async def test_fixture_is_at_hand(comet_api: SimulatedCometAPI) -> None:
+    """The suite's own tests can ask for ``comet_api``."""
+    assert await status_word(comet_api, comet_api.create_task()) == "submitted"
