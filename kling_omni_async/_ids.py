@@ -29,7 +29,7 @@ def _fault_of(task_id: str) -> str | None:
     return None
 
 
-def shown(task_id: object, *, limit: int = 60) -> str:
+def quoted(task_id: object, *, limit: int = 60) -> str:
     """Give the repr of an id, cut to a length that fits a message."""
     if not isinstance(task_id, str):
         return _repr(task_id)[:limit]
@@ -56,9 +56,9 @@ def require_str(task_id: object) -> str:
 
 def _hint(task_id: object) -> str:
     if isinstance(task_id, int):
-        return f"write str({shown(task_id)}) if that is the id"
+        return f"write str({quoted(task_id)}) if that is the id"
     if isinstance(task_id, bytes):
-        return f"write {shown(task_id)}.decode() if that is the id"
+        return f"write {quoted(task_id)}.decode() if that is the id"
     return "give the task_id of the create answer"
 
 
@@ -70,7 +70,7 @@ def id_fault(task_id: str) -> InvalidTaskIdError | None:
         return None
     if (fault := _fault_of(task_id)) is None:
         return None
-    return InvalidTaskIdError(f"task id {shown(task_id)} {fault}", task_id=task_id)
+    return InvalidTaskIdError(f"task id {quoted(task_id)} {fault}", task_id=task_id)
 
 
 def require_id(task_id: object) -> str:

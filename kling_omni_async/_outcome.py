@@ -16,7 +16,7 @@ from ._serial import (
     task_from_dict,
     task_to_dict,
 )
-from .errors import KlingOmniError, fresh
+from .errors import KlingOmniError, copy_error
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +57,7 @@ class TaskOutcome:
             KlingOmniError: A copy of `error`, if there is one.
         """
         if self.error is not None:
-            raise fresh(self.error)
+            raise copy_error(self.error)
         if self.task is None:
             raise ValueError(f"an outcome with neither task nor error: {self.task_id!r}")
         return self.task

@@ -14,7 +14,7 @@ import aiohttp
 
 from ._api.client import AiohttpTransport, require_usable
 from ._config import REFRESH_S, Settings, make_settings
-from ._ids import require_id, shown
+from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage, TaskStatus
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
@@ -32,7 +32,7 @@ from .errors import (
     NoImagesError,
     TaskFailedError,
     WrongLoopError,
-    fresh,
+    copy_error,
 )
 
 
@@ -281,7 +281,7 @@ class KlingOmniSession:
         if not isinstance(reply, SaveOrder):
             raise_ending(about(reply, order.task.task_id))
         if reply.error is not None:
-            raise fresh(reply.error)
+            raise copy_error(reply.error)
         return reply.saved
 
     async def aclose(self) -> None:
@@ -350,7 +350,7 @@ def _succeeded(result: Judgement | BaseException) -> ImageTask:
     if not isinstance(result, Judgement):
         raise_ending(result)
     if result.error is not None:
-        raise fresh(result.error)
+        raise copy_error(result.error)
     assert result.task is not None  # noqa: S101 - a judgement without error has one
     return result.task
 
@@ -368,7 +368,8 @@ def _with_images(given: object) -> ImageTask:
         raise TaskFailedError(task.status_message or "", task_id=task.task_id, task=task)
     if task.status is not TaskStatus.SUCCEED:
         raise ConfigurationError(
-            f"task {shown(task.task_id)} is {task.status}: wait for it before its images are saved",
+            f"task {quoted(task.task_id)} is {task.status}: wait for it before its images "
+            "are saved",
             task_id=task.task_id,
         )
     if not task.images:
@@ -388,7 +389,7 @@ def _require_many(task_ids: object) -> TaskIds:
     if isinstance(task_ids, bytes | bytearray):
         raise InvalidTaskIdError("poll takes many ids; decode the bytes: poll([task_id.decode()])")
     if isinstance(task_ids, str):
-        text = shown(task_ids)
+        text = quoted(task_ids)
         raise InvalidTaskIdError(f"poll takes many ids; for a single one write poll([{text}])")
     if isinstance(task_ids, Iterable | AsyncIterable):
         return cast("TaskIds", task_ids)

@@ -319,9 +319,32 @@ def _phrase(http_status: int) -> str:
         return "no message"
 
 
-_ErrorT = TypeVar("_ErrorT", bound=KlingOmniError)
+E = TypeVar("E", bound=BaseException)
 
 
-def fresh(error: _ErrorT) -> _ErrorT:
-    """Give a copy to raise, so that many who wait share no traceback."""
-    return copy.copy(error)
+def copy_error(error: E) -> E:
+    """Return a copy to raise, so that many who wait share no traceback.
+
+    An exception of a user's own class may not be copied by its own rules; then it is returned
+    itself, with the traceback that it had, so that it does not grow with each raise.
+    """
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001 - whatever the class does when it is copied
+        return error
+    if type(copied) is not type(error):
+        return error
+    copied.__cause__ = error.__cause__
+    if isinstance(error, KlingOmniError):
+        return copied  # our frames tell a user nothing, and hold the key
+    copied.__context__ = error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)
+
+
+def for_task(error: E, task_id: str) -> E:
+    """Return a copy of an error that is about a whole session, for one who waited for an id."""
+    copied = copy_error(error)
+    if isinstance(copied, KlingOmniError):
+        copied.task_id = task_id
+    return copied

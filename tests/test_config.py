@@ -12,7 +12,7 @@ from yarl import URL
 
 from kling_omni_async import ConfigurationError, PollPolicy
 from kling_omni_async._config import Settings, is_loopback, make_settings
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 
 KEY = "sk-Aa0-._~+/="
 ENV_KEY = "COMETAPI_KEY"
@@ -65,7 +65,7 @@ BAD_KEYS = ["Bearer sk-Secret", "'sk-Secret'", '"sk-Secret"', "sk-Secret\x00", "
             "sk-\nSecret", "sk-Secret\u200b", "sk-Secret\x7f", "\udcffSecret"]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", BAD_KEYS, ids=shown)
+@pytest.mark.parametrize("value", BAD_KEYS, ids=quoted)
 def test_bad_key(value: str) -> None:
     """What can be no key is refused with advice, and is not shown."""
     with pytest.raises(ConfigurationError) as caught:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from kling_omni_async import ImageTask, TaskStatus, errors
-from kling_omni_async.errors import ApiError, KlingOmniError, fresh
+from kling_omni_async.errors import ApiError, KlingOmniError, copy_error
 
 TASK = ImageTask(task_id="t-1", status=TaskStatus.PROCESSING, raw={"task_status": "processing"})
 
@@ -94,7 +94,7 @@ def test_survives_pickling(name: str, protocol: int) -> None:
 
 
 @EVERY_CLASS
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, fresh])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, copy_error])
 def test_survives_copying(name: str, duplicate: Callable[[KlingOmniError], KlingOmniError]) -> None:
     """A copy is another object that says the same."""
     error = SAMPLES[name]
@@ -103,13 +103,13 @@ def test_survives_copying(name: str, duplicate: Callable[[KlingOmniError], Kling
     assert facts(double) == facts(error)
 
 
-def test_fresh_shares_no_traceback() -> None:
+def test_a_copy_shares_no_traceback() -> None:
     """The copy that is raised starts without the frames of the one that was kept."""
     kept = errors.ServerError("text", http_status=500)
     with pytest.raises(errors.ServerError):
         raise kept
     assert kept.__traceback__ is not None
-    assert fresh(kept).__traceback__ is None
+    assert copy_error(kept).__traceback__ is None
 
 
 @EVERY_CLASS

@@ -15,9 +15,9 @@ from kling_omni_async._ids import (
     MAX_ID_LENGTH,
     id_fault,
     path_segment,
+    quoted,
     require_id,
     require_str,
-    shown,
 )
 
 
@@ -89,7 +89,7 @@ def test_bad_id(task_id: str, advice: str) -> None:
     error = id_fault(task_id)
     assert error is not None
     assert error.task_id == task_id
-    assert str(error).startswith(f"task id {shown(task_id)} ")
+    assert str(error).startswith(f"task id {quoted(task_id)} ")
     assert str(error).endswith(advice)
     with pytest.raises(InvalidTaskIdError) as caught:
         require_id(task_id)
@@ -107,7 +107,7 @@ def test_bad_id(task_id: str, advice: str) -> None:
         (["878"], "not list: give the task_id of the create answer"),
         (Unshowable(), "not Unshowable: give the task_id of the create answer"),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_no_text(value: Any, text: str) -> None:
     """What is no text is refused with its type and, where it may hold the id, what to write."""
@@ -135,7 +135,7 @@ def test_text_passes_unchecked() -> None:
 )
 def test_shown(value: object, text: str) -> None:
     """An id in a message is short, printable ASCII in quotes."""
-    assert shown(value) == text
+    assert quoted(value) == text
 
 
 @settings(max_examples=300, deadline=None)

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from kling_omni_async import ConfigurationError, PollPolicy
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 from kling_omni_async._policy import _number, require_timeout
 
 TOO_LONG_TO_WRITE = 10**5000
@@ -109,7 +109,7 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
             ]
         ),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_bad_values(field: str, value: Any, rule: str) -> None:
     """A bad value is refused with the field's name and what to write instead."""
@@ -169,7 +169,7 @@ def test_time_limit_of_a_verb(given: float | None, expected: float | None) -> No
     assert require_timeout(given) == expected
 
 
-@pytest.mark.parametrize("given", NUMBERS, ids=shown)
+@pytest.mark.parametrize("given", NUMBERS, ids=quoted)
 def test_bad_time_limit_of_a_verb(given: Any) -> None:
     """Any other time limit is refused with a rule to follow."""
     with pytest.raises(

@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from kling_omni_async._api.answers import foreign_id, status_word
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async.errors import ApiError, KlingOmniError, ResponseError, TransportError
 
@@ -42,7 +42,7 @@ class Reports:
         if logger.isEnabledFor(logging.INFO):
             word = _brief(error) if error else "succeeded"
             count = "1 query" if queries == 1 else f"{queries} queries"
-            logger.info("task %s: %s after %s", shown(task_id), word, count)
+            logger.info("task %s: %s after %s", quoted(task_id), word, count)
 
     def throttled(self, pause_s: float) -> None:
         """Report a pause of all scheduled queries."""
@@ -58,7 +58,7 @@ class Reports:
             )
 
     def _tell(self, entry: Entry, reply: Reply) -> None:
-        name = shown(entry.task_id)
+        name = quoted(entry.task_id)
         logger.debug("query %d of %s: %s", entry.queries, name, _brief(reply))
         if isinstance(reply, ImageTask) and reply.status is not entry.status:
             before = f" (was {entry.status})" if entry.status else ""
@@ -75,7 +75,7 @@ class Reports:
             self._once("word", word, "unknown task status %s: taken as not finished", word)
         if other := foreign_id(task):
             text = "asked for task %s, the answer names %s; the id that was asked for is kept"
-            self._once("id", "", text, shown(task.task_id), shown(other))
+            self._once("id", "", text, quoted(task.task_id), quoted(other))
 
     def _once(self, kind: str, key: str, text: str, *args: object) -> None:
         said = self._said.setdefault(kind, set())

@@ -8,7 +8,7 @@ from typing import Final, NoReturn, TypeVar
 import attrs
 
 from kling_omni_async._models import ImageTask, TaskStatus
-from kling_omni_async.errors import KlingOmniError, TaskFailedError, fresh
+from kling_omni_async.errors import KlingOmniError, TaskFailedError, copy_error
 
 from .timers import NEVER, Timed
 from .verdicts import Judgement
@@ -247,11 +247,11 @@ def resolve(result: Result[V], value: V | Ending) -> None:
 def about(reason: Ending, task_id: str) -> Ending:
     """Give the reason why all waiting ended to one who waited for a certain id."""
     if isinstance(reason, KlingOmniError):
-        reason = fresh(reason)
+        reason = copy_error(reason)
         reason.task_id = task_id
     return reason
 
 
 def raise_ending(reason: Ending) -> NoReturn:
     """Raise why all waiting ended: one of ours as a copy, a defect as it is."""
-    raise fresh(reason) if isinstance(reason, KlingOmniError) else reason
+    raise copy_error(reason) if isinstance(reason, KlingOmniError) else reason

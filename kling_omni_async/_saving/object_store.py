@@ -17,7 +17,7 @@ from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import Content, Part, Summary, sweep
 from .formats import KINDS, ImageKind, is_whole
-from .stores import Stored, not_ours, told_as_ours
+from .stores import Stored, not_ours, translate_os_errors
 from .threads import in_thread
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class RemoteStore:
             StorageError: There is no place for temporary files.
         """
         if not self._ready:
-            with told_as_ours(str(self._spool)):
+            with translate_os_errors(str(self._spool)):
                 await in_thread(sweep, self._spool)
             self._ready = True
 
@@ -81,7 +81,7 @@ class RemoteStore:
 
     async def _look(self, stem: str, kind: ImageKind) -> Stored | None:
         name = f"{stem}.{kind.ending}"
-        with _told_as_ours(self._prefix + name):
+        with _translate_store_errors(self._prefix + name):
             try:
                 result = await self._store.get_async(name, options={"head": True})
             except FileNotFoundError:
@@ -108,7 +108,7 @@ class RemoteStore:
         Raises:
             StorageError: It cannot be made.
         """
-        with told_as_ours(str(self._spool)):
+        with translate_os_errors(str(self._spool)):
             return await in_thread(lambda: Part(self._spool, stem, mode=0o600), undo=Part.discard)
 
     async def keep(
@@ -121,7 +121,7 @@ class RemoteStore:
         """
         name = f"{stem}.{kind.ending}"
         attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
-        with _told_as_ours(self._prefix + name):
+        with _translate_store_errors(self._prefix + name):
             try:
                 await self._put(name, part.path, attributes)
             except NotImplementedError:  # a store that keeps no attributes
@@ -160,7 +160,7 @@ def _exit_after_obstore() -> None:
 
 
 @contextmanager
-def _told_as_ours(key: str) -> Generator[None]:
+def _translate_store_errors(key: str) -> Generator[None]:
     """Tell an error of obstore in our words."""
     try:
         yield

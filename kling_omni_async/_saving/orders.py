@@ -161,7 +161,7 @@ class SaveJob:
     @property
     def shown_url(self) -> str:
         """The URL without what may be secret; a record made by hand may hold anything."""
-        return bare(str(self.url))
+        return redact_url(str(self.url))
 
     def stored(self, stored: Stored) -> SavedImage:
         """Give the record of the image once it is in the store."""
@@ -256,7 +256,7 @@ class SaveOrder:
                 job.retry.cancel()
 
 
-def bare(url: str) -> str:
+def redact_url(url: str) -> str:
     """Give a URL without its query and user info, which may be secrets."""
     address = url.partition("#")[0].partition("?")[0]
     scheme, mark, rest = address.partition("://")

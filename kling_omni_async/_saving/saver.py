@@ -15,20 +15,20 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, SavedImage
 from kling_omni_async.errors import (
     AssetExpiredError,
     DownloadError,
     KlingOmniError,
     StorageError,
-    fresh,
+    copy_error,
 )
 
 from .files import Content, Part, Taker
 from .formats import ImageKind, is_whole, kind_of, naming_kind
 from .orders import SaveJob, SaveOrder
-from .stores import Stored, told_as_ours
+from .stores import Stored, translate_os_errors
 from .threads import MOST_THREADS, in_thread, own_threads
 
 BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
@@ -190,7 +190,7 @@ class Saver:
         logger.info(
             "image %s of task %s: %s; once more in %.1f s",
             job.shown_url,
-            shown(job.task_id),
+            quoted(job.task_id),
             result,
             pause_s,
         )
@@ -216,7 +216,7 @@ class Saver:
         try:
             return job.stored(await self._bring(job))
         except KlingOmniError as error:
-            return job.failed(fresh(error))
+            return job.failed(copy_error(error))
         except Exception as error:
             kind = type(error).__name__
             logger.warning("%s, unforeseen, with an image of task %r", kind, job.task_id)
@@ -243,7 +243,7 @@ class Saver:
 
     async def _download(self, url: str, part: Part) -> tuple[Content, ImageKind]:
         async def take(piece: bytes) -> None:
-            with told_as_ours(str(part.path.parent)):
+            with translate_os_errors(str(part.path.parent)):
                 await in_thread(part.write, piece)
 
         content_type = await self._fetcher.fetch(url, take)

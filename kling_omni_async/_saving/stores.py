@@ -83,7 +83,7 @@ class LocalStore:
             await in_thread(self._get_ready)
 
     def _get_ready(self) -> None:
-        with told_as_ours(str(self.folder)):
+        with translate_os_errors(str(self.folder)):
             _make(self.folder)
             sweep(self.folder)
         self._ready = True
@@ -109,7 +109,7 @@ class LocalStore:
         Raises:
             StorageError: It cannot be made.
         """
-        with told_as_ours(str(self.folder)):
+        with translate_os_errors(str(self.folder)):
             return await in_thread(self._begin, stem, undo=Part.discard)
 
     def _begin(self, stem: str) -> Part:
@@ -137,7 +137,7 @@ class LocalStore:
         """Remove the image that was replaced, if it had another ending."""
         for other in KINDS:
             if other is not kind:
-                with told_as_ours(str(self.folder)):
+                with translate_os_errors(str(self.folder)):
                     self._path(stem, other).unlink(missing_ok=True)
 
     def _path(self, stem: str, kind: ImageKind) -> Path:
@@ -153,7 +153,7 @@ def _make(folder: Path) -> None:
 
 
 def _stored(path: Path, kind: ImageKind) -> Stored:
-    with told_as_ours(str(path)):
+    with translate_os_errors(str(path)):
         content = content_of(path) if path.is_file() else None
     if content is None or not is_whole(content.head, content.tail, content.size):
         raise not_ours(str(path))
@@ -161,7 +161,7 @@ def _stored(path: Path, kind: ImageKind) -> Stored:
 
 
 def _keep(part: Part, content: Content, path: Path, overwrite: bool) -> None:  # noqa: FBT001 - threads take no keywords
-    with told_as_ours(str(path)):
+    with translate_os_errors(str(path)):
         part.seal()
         try:
             _rename(part.path, path, overwrite=overwrite)
@@ -209,7 +209,7 @@ def not_ours(key: str) -> StorageError:
 
 
 @contextmanager
-def told_as_ours(target: str) -> Generator[None]:
+def translate_os_errors(target: str) -> Generator[None]:
     """Tell an error of the file system in our words."""
     try:
         yield

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kling_omni_async._api.json import NOT_JSON
 from kling_omni_async._api.refusals import is_error_body, refusal, retry_after_s
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 from kling_omni_async.errors import ApiError
 
 NOW_S = 1_777_777_777.0
@@ -57,7 +57,7 @@ def test_retry_after(value: str, expected: float) -> None:
      "Thu, 01 Jan 1970 00:00:00 GMT", "Sun, 99 May 2026 03:10:07 GMT", "May", "0 0 0 0 0",
      "Sun, 03 May 99999999999999999999 03:10:07 GMT", "Sun, 03 May 2026 03:10:07 +9999",
      "Sun, 03 May 2026 03:10:07 +" + "9" * 30, "\x00", "\ud800"],
-    ids=shown,
+    ids=quoted,
 )  # fmt: skip
 def test_no_retry_after(value: str | None) -> None:
     """Nothing, zero, negative, past, and what is neither a number nor a date mean nothing."""
@@ -147,7 +147,7 @@ def test_a_body_that_says_no(body: dict[str, Any], *, says_no: bool) -> None:
         ({"code": 10**5000}, None),
         ({"code": "\ud800"}, "?"),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_code(body: object, code: int | str | None) -> None:
     """The code is the body's own, else that of its ``error``; 0, "" and booleans are none."""
@@ -169,7 +169,7 @@ def test_code(body: object, code: int | str | None) -> None:
         ("text", ""),
         pytest.param(NOT_JSON, "", id="no JSON"),  # its repr is another one in each process
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_message(body: object, message: str) -> None:
     """The error has the API's own words, wherever the family puts them."""

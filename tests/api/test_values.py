@@ -11,7 +11,7 @@ import pytest
 
 from kling_omni_async import TaskImage
 from kling_omni_async._api.values import images, instant, request_id, request_id_in, text, units
-from kling_omni_async._ids import shown
+from kling_omni_async._ids import quoted
 
 NO_TEXT: list[Any] = [None, 0, 1.5, True, False, [], {}, ["a"]]
 
@@ -89,7 +89,7 @@ def test_no_instant(value: object) -> None:
         (2**128 - 1, str(2**128 - 1)),
         ("9" * 40, "9" * 40),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_units(value: object, expected: str) -> None:
     """A price is an exact decimal, as text or as a number."""
@@ -102,7 +102,7 @@ def test_units(value: object, expected: str) -> None:
     "value",
     [None, "", " ", True, False, [], {}, "NaN", "Infinity", "-inf", "sNaN", "free", "8 units",
      "1,5", "1_000", "0x10", "٨", "1e9999", "9" * 41, 2**128, 10**5000, "-", "."],
-    ids=shown,
+    ids=quoted,
 )  # fmt: skip
 def test_no_units(value: object) -> None:
     """What is no finite number of a sane length reads as None."""
@@ -119,7 +119,7 @@ def test_no_units(value: object) -> None:
         (2**128 - 1, str(2**128 - 1)),
         *((value, None) for value in [*NO_TEXT[2:], "", " ", 2**128, 10**5000]),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_request_id(value: object, expected: str | None) -> None:
     """A body's request id is text, or a whole number that is meant as text."""
@@ -148,7 +148,7 @@ def test_no_request_id() -> None:
         ("(request id: " + "x" * 129 + ")", None),
         ("", None),
     ],
-    ids=shown,
+    ids=quoted,
 )
 def test_request_id_at_the_end_of_a_message(message: str, expected: str | None) -> None:
     """Gateways write their request id behind the message; the last 200 characters are looked at."""

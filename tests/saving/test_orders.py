@@ -27,7 +27,7 @@ from kling_omni_async import (
     TaskStatus,
 )
 from kling_omni_async._saving.object_store import RemoteStore
-from kling_omni_async._saving.orders import SaveOrder, SavePlan, Stores, bare
+from kling_omni_async._saving.orders import SaveOrder, SavePlan, Stores, redact_url
 from kling_omni_async._saving.stores import LocalStore, Stored
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import all_of, open_session
@@ -191,7 +191,7 @@ def test_leaves_to_the_store_what_cannot_be_seen(
 )
 def test_urls_are_shown_bare(url: str, expected: str) -> None:
     """Of a URL everything stays but the query, the fragment and the user info."""
-    assert bare(url) == expected
+    assert redact_url(url) == expected
 
 
 @given(
@@ -199,8 +199,8 @@ def test_urls_are_shown_bare(url: str, expected: str) -> None:
 )
 def test_no_secret_is_left_in_a_bare_url(url: str) -> None:
     """Capitals stand only where secrets are in these URLs, and none is left."""
-    assert bare(url) == bare(url).lower()
-    assert bare(url).startswith("https://host")
+    assert redact_url(url) == redact_url(url).lower()
+    assert redact_url(url).startswith("https://host")
 
 
 def task_of(*images: TaskImage) -> ImageTask:
@@ -265,7 +265,7 @@ def test_an_order_tells_what_became_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [DownloadError("x"), StorageError("x"), SessionClosedError("x")])
 def test_an_error_says_what_it_is_about(tmp_path: Path, error: KlingOmniError) -> None:
-    """Every error gets the id of its task, and that of a download the image's bare URL."""
+    """Every error gets the id of its task, and that of a download the image's redact_url URL."""
     job = order_for(tmp_path).jobs[0]
     assert job.failed(error) is error
     assert error.task_id == TASK_ID

@@ -1,0 +1,134 @@
+"""How results reach those who wait: a future for one, an outlet for a stream, and their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, NoReturn, TypeVar
+
+import attrs
+
+from ._ids import quoted
+from ._outcome import TaskOutcome
+from .errors import KlingOmniError, copy_error, for_task
+
+Ending = BaseException
+"""Why all waiting ended: one of our errors, or a defect that nobody foresaw."""
+
+TAKES_PER_PASS: Final = 64
+"""How many outcomes a consumer gets in a row before other tasks have a turn."""
+
+V = TypeVar("V")
+Result = asyncio.Future[V | Ending]
+"""Never holds an exception but as its value, so none is "never retrieved"."""
+
+logger: Final = logging.getLogger("kling_omni_async.poller")
+
+
+@attrs.frozen
+class End:
+    """The last thing that the consumers of a stream get, at this step and at every further one.
+
+    Attributes:
+        reason: What is raised, or None for a plain end.
+    """
+
+    reason: Ending | None = None
+
+    def throw(self) -> NoReturn:
+        """Raise the reason, or `StopAsyncIteration` for a plain end."""
+        if self.reason is None:
+            raise StopAsyncIteration
+        raise_copy(self.reason)
+
+
+class Outlet:
+    """Where the outcomes of one stream go, and where its consumers take them from.
+
+    Polling puts outcomes in and ends it; what happens to an outcome before a consumer gets it,
+    such as the saving of its images, is the business of a subclass.
+    """
+
+    def __init__(self) -> None:
+        # Not an anyio stream: that one loses an item when a consumer's time-out fires in the
+        # same pass of the loop as the delivery.
+        self._queue: asyncio.Queue[TaskOutcome | End] = asyncio.Queue()
+        self._end: End | None = None
+        self._cut: End | None = None
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        state = "cut" if self._cut else "ended" if self._end else "open"
+        return f"<{type(self).__name__} {state}, {self._queue.qsize()} to take>"
+
+    def put(self, outcome: TaskOutcome) -> None:
+        """Take an outcome of polling."""
+        self.deliver(outcome)
+
+    def deliver(self, outcome: TaskOutcome) -> None:
+        """Offer an outcome to the consumers."""
+        if self._cut is None:
+            self._queue.put_nowait(outcome)
+
+    def end(self, end: End) -> None:
+        """End the stream behind what was put; the first end counts."""
+        if self._end is None:
+            self._end = end
+            self._queue.put_nowait(end)
+
+    def cut(self, end: End) -> None:
+        """End the stream at once, what nobody has taken is not handed out; the first cut counts.
+
+        Consumers get the end that the stream had already, if it had one.
+        """
+        if self._cut is None:
+            self._cut = self._end = self._end or end
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._queue.put_nowait(self._cut)  # wakes who waits
+
+    async def take(self) -> TaskOutcome:
+        """Wait for the next outcome; cancelled, it loses none.
+
+        Raises:
+            StopAsyncIteration: There is none any more.
+            BaseException: Why there is none any more.
+        """
+        self._taken += 1
+        if self._taken % TAKES_PER_PASS == 0:
+            await asyncio.sleep(0)
+        item = await self._queue.get()
+        if isinstance(item, End):
+            self._queue.put_nowait(item)  # for the next step, of this consumer or another
+            item.throw()
+        return item
+
+
+def resolve(result: Result[V], value: V | Ending) -> None:
+    """Hand a value to one who waits, unless he has left."""
+    if not result.done():
+        result.set_result(value)
+
+
+def raise_copy(reason: Ending, task_id: str | None = None) -> NoReturn:
+    """Raise why all waiting ended, as a copy, so that many who wait share no traceback.
+
+    Args:
+        reason: One of our errors, an input's own, or a defect.
+        task_id: Whose waiting ended, for an error of ours that is about the whole session.
+    """
+    raise copy_error(reason) if task_id is None else for_task(reason, task_id)
+
+
+def log_end(task_id: str, error: KlingOmniError | None, *, queries: int) -> None:
+    """Report how an id ended: once, however many have waited for it."""
+    if logger.isEnabledFor(logging.INFO):
+        word = f"{type(error).__name__}: {one_line(error)}" if error else "succeeded"
+        count = "1 query" if queries == 1 else f"{queries} queries"
+        logger.info("task %s: %s after %s", quoted(task_id), word, count)
+
+
+def one_line(error: KlingOmniError) -> str:
+    """Return an error's text without line breaks: the API's words must not forge log lines."""
+    text = str(error)
+    return text if text.isprintable() else repr(text)[1:-1]
