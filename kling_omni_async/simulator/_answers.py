@@ -1,15 +1,15 @@
-"""The bodies of the API's answers, as its documentation and published answers show them."""
+"""The answers of the API and of its images, as documentation and published answers show them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TypeAlias
 
 from attrs import field, frozen
 
-from ._assets import Place, signature
-from ._content import Content
+from ._images import Content, Place, draw, draw_sized, signature
 from ._tasks import SimulatedTask, Status
 
 Json: TypeAlias = dict[str, object]
@@ -17,8 +17,8 @@ Json: TypeAlias = dict[str, object]
 JSON_TYPE = "application/json"
 HTML_TYPE = "text/html"
 
-NOT_FOUND = "task_not_exist"
-
+_NOT_FOUND = "task_not_exist"
+_DENIED = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
 _OUTER_WORDS: dict[Status, str] = {
     "submitted": "SUBMITTED",
     "processing": "IN_PROGRESS",
@@ -56,12 +56,12 @@ class View:
     seed: int
 
     def milliseconds(self, moment: float) -> int:
-        """Turn simulated seconds into milliseconds since the epoch."""
+        """Return simulated seconds as milliseconds since the epoch."""
         return self.epoch_ms + round(1000 * moment)
 
 
 def json_answer(body: Mapping[str, object], *, status: int = 200, request_id: str = "") -> Answer:
-    """Pack a JSON body."""
+    """Answer with a JSON body."""
     headers = {"X-Oneapi-Request-Id": request_id} if request_id else {}
     content = json.dumps(body, ensure_ascii=False).encode()
     return Answer(status=status, body=content, content_type=JSON_TYPE, headers=headers)
@@ -75,7 +75,7 @@ def page() -> Answer:
 
 def not_found() -> Answer:
     """Answer ``task_not_exist`` (CometAPI docs, for a sibling route)."""
-    return json_answer({"code": NOT_FOUND, "message": NOT_FOUND, "data": None}, status=400)
+    return json_answer({"code": _NOT_FOUND, "message": _NOT_FOUND, "data": None}, status=400)
 
 
 def invalid_token(request_id: str) -> Answer:
@@ -178,3 +178,29 @@ def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:
         "progress": {"submitted": "0%", "processing": "30%"}.get(status, "100%"),
         "data": envelope,
     }
+
+
+def picture(place: Place, size: int | None, *, seed: int) -> Answer:
+    """Answer with the picture of a place, whether a task has made it or not.
+
+    Args:
+        place: The image.
+        size: Bytes of the file; None for the usual one.
+        seed: The simulator's seed; another one gives other pictures.
+    """
+    name = f"{seed}/{place.task_id}/{place.index}"
+    marked = place.watermarked
+    body = draw(name, marked=marked) if size is None else draw_sized(name, size, marked=marked)
+    return Answer(body=body, content_type="image/png")
+
+
+def moved(location: str) -> Answer:
+    """Send the client elsewhere."""
+    return Answer(status=302, headers={"Location": location})
+
+
+def gone(status: int) -> Answer:
+    """Refuse an image as an object store does: in XML where access is denied."""
+    if status == HTTPStatus.FORBIDDEN:
+        return Answer(status=status, body=_DENIED, content_type="application/xml")
+    return Answer(status=status)

@@ -12,16 +12,16 @@ from attrs import frozen
 from . import _answers as answers
 from ._answers import Answer, View
 from ._create import BadOrderError, read_order
-from ._tasks import SimulatedTask, TaskBook
+from ._images import Place, Target, signature
+from ._settings import Settings
+from ._tasks import USUAL_UNITS, SimulatedTask, TaskBook
 
 COLLECTION = "/kling/v1/images/omni-image"
-USUAL_UNITS = "8"
-"""What a task costs in CometAPI's docs."""
 
 
 @frozen(kw_only=True)
 class Call:
-    """A request, as far as its answer depends on it."""
+    """A request to the API, as far as its answer depends on it."""
 
     method: str
     path: str
@@ -38,14 +38,12 @@ class Call:
 
 
 class Gateway:
-    """The API behind its URLs: tasks in, answers out."""
+    """The API and its images behind their URLs: tasks in, answers out."""
 
-    def __init__(self, *, seed: int, epoch_ms: int, wrapped: bool) -> None:
-        self.tasks = TaskBook(seed=seed)
-        self._random = random.Random(f"requests {seed}")
-        self._seed = seed
-        self._epoch_ms = epoch_ms
-        self._wrapped = wrapped
+    def __init__(self, settings: Settings) -> None:
+        self.tasks = TaskBook(seed=settings.seed)
+        self._settings = settings
+        self._random = random.Random(f"requests {settings.seed}")
 
     def answer(self, call: Call, body: bytes, *, now: float) -> Answer:
         """Answer one request to the API."""
@@ -56,6 +54,23 @@ class Gateway:
             return answers.invalid_token(self._token(now))
         view = self._view(call, now)
         return self._create(body, view) if creates else self._query(call.task_id, view)
+
+    def image(self, target: Target | None, *, now: float) -> Answer:
+        """Answer one request for an image.
+
+        Args:
+            target: What the request names; None for no image.
+            now: The time, in simulated seconds.
+        """
+        task = None if target is None else self._maker(target.place)
+        if target is None or task is None:
+            return answers.gone(404)
+        if target.hops:
+            return answers.moved(target.via(target.hops - 1))
+        refusal = self._refusal(target, task, now)
+        if refusal is not None:
+            return answers.gone(refusal)
+        return answers.picture(target.place, task.image_bytes, seed=self._settings.seed)
 
     def _query(self, task_id: str | None, view: View) -> Answer:
         task = self.tasks.get(task_id)
@@ -73,25 +88,42 @@ class Gateway:
             images=order.images,
             series=order.series,
             watermarked=order.watermarked,
-            wrapped=self._wrapped,
+            wrapped=self._settings.wrapped,
             external_task_id=order.external_task_id,
             units=USUAL_UNITS,
         )
         self.tasks.add(task)
         return answers.created(task, view)
 
+    def _maker(self, place: Place) -> SimulatedTask | None:
+        """Return the task that has such an image, made already or not."""
+        task = self.tasks.get(place.task_id)
+        if task is None or place.index >= task.images:
+            return None
+        return task if task.watermarked or not place.watermarked else None
+
+    def _refusal(self, target: Target, task: SimulatedTask, now: float) -> int | None:
+        """Return the status under which an image is not given; None where it is."""
+        if task.expiry is not None:
+            return task.expiry.status
+        if task.status(now) != "succeed":
+            return 404
+        if task.signed and target.query != signature(target.place, self._settings.seed):
+            return 403
+        return None
+
     def _view(self, call: Call, now: float) -> View:
         drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
         return View(
             now=now,
-            epoch_ms=self._epoch_ms,
+            epoch_ms=self._settings.epoch_ms,
             origin=call.origin,
             request_id=str(drawn),
-            seed=self._seed,
+            seed=self._settings.seed,
         )
 
     def _token(self, now: float) -> str:
         """Make a request id as the gateway's own errors carry it: time, then random (seen)."""
-        moment = datetime.fromtimestamp(self._epoch_ms / 1000 + now, UTC)
+        moment = datetime.fromtimestamp(self._settings.epoch_ms / 1000 + now, UTC)
         digits, letters = self._random.randrange(10**9), self._random.getrandbits(64)
         return f"{moment:%Y%m%d%H%M%S}{digits:09}{letters:016x}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-from attrs import evolve, frozen
-
-from ._image_log import ImageRequest
+from attrs import evolve, field, frozen
 
 
 @frozen(kw_only=True)
@@ -38,6 +36,36 @@ class Query:
     status: int | None = None
 
 
+# More than ten attributes: a record for the tests of others, who sort and count by any of them.
+@frozen(kw_only=True)
+class ImageRequest:
+    """One request for an image.
+
+    Attributes:
+        task_id: The task that the path names, known or not; None if it names no image.
+        index: The image's place among those of the task, from 0; None as above.
+        watermarked: Whether the copy with the watermark was asked for.
+        path: Path and query string, still percent-encoded, as they came.
+        headers: The headers of the request, whatever the case of their names.
+        connection: Which TCP connection it came on, counted from 1.
+        started: When it arrived, in seconds of the event loop's clock.
+        finished: When it was answered or had ended otherwise; None while it is in flight.
+        status: The HTTP status answered; None while in flight, or if no answer was sent.
+        body_bytes: How many bytes of body were sent by its end.
+    """
+
+    task_id: str | None
+    index: int | None
+    watermarked: bool
+    path: str
+    headers: Mapping[str, str] = field(hash=False, repr=False)
+    connection: int
+    started: float
+    finished: float | None = None
+    status: int | None = None
+    body_bytes: int = 0
+
+
 R = TypeVar("R", Query, ImageRequest)
 
 
@@ -59,6 +87,7 @@ class RequestLog(Generic[R]):
         self.begun += 1
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
+        # whoever waits keeps the event that was set; the next arrival has a new one
         self._arrival.set()
         self._arrival = asyncio.Event()
         return self.begun
@@ -68,7 +97,8 @@ class RequestLog(Generic[R]):
         self.in_flight -= 1
         self._by_task = None
         index = number - 1 - self.begun + len(self._requests)
-        if index >= 0:  # else it has left the log
+        # below zero: it has left the bounded log while it was in flight
+        if index >= 0:
             self._requests[index] = evolve(self._requests[index], **changes)
 
     def all(self) -> tuple[R, ...]:
@@ -92,7 +122,7 @@ class RequestLog(Generic[R]):
             await self._arrival.wait()
 
     def _grouped(self) -> dict[str | None, list[R]]:
-        """Sort by id, once for all calls between two changes."""
+        """Return the log by id, sorted once for all calls between two changes."""
         if self._by_task is None:
             self._by_task = {}
             for request in self._requests:

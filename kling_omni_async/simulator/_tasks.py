@@ -8,10 +8,13 @@ from typing import Literal, TypeAlias
 from attrs import evolve, field, frozen
 from attrs.validators import instance_of, optional
 
-from ._checks import http_status, not_negative, whole
-from ._png import LEAST_BYTES
+from ._images import LEAST_BYTES
+from ._settings import http_status, not_negative, whole
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
+
+USUAL_UNITS = "8"
+"""What a task costs in CometAPI's docs."""
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
@@ -25,6 +28,7 @@ class Expiry:
     status: int = field(validator=http_status)
 
 
+# More than ten attributes, as it is the arguments of ``create_task``, checked.
 @frozen(kw_only=True)
 class SimulatedTask:
     """What the simulator knows of one task; times are seconds of the simulated clock."""
@@ -54,13 +58,13 @@ class SimulatedTask:
         return self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
 
     def status(self, now: float) -> Status:
-        """Tell the word of the wire for the time ``now``."""
+        """Return the word of the wire for the time ``now``."""
         if now >= self.finished:
             return "succeed" if self.reason is None else "failed"
         return "submitted" if now < self.started else "processing"
 
     def updated(self, now: float) -> float:
-        """Tell when the status of ``now`` was reached."""
+        """Return when the status of ``now`` was reached."""
         reached = {"submitted": self.created, "processing": self.started}
         return reached.get(self.status(now), self.finished)
 
@@ -80,11 +84,11 @@ class TaskBook:
         return len(self._tasks)
 
     def get(self, task_id: str | None) -> SimulatedTask | None:
-        """Look a task up."""
+        """Return a task; None where there is none."""
         return None if task_id is None else self._tasks.get(task_id)
 
     def add(self, task: SimulatedTask) -> None:
-        """Take a task in.
+        """Add a task.
 
         Raises:
             ValueError: The id is empty or taken.
@@ -95,6 +99,7 @@ class TaskBook:
 
     def new_id(self) -> str:
         """Draw an id of 18 decimal digits, above 2^53 (seen in published answers)."""
+        # a test may have chosen this very id before
         while True:
             task_id = str(self._random.randrange(10**17, 10**18))
             if task_id not in self._tasks:

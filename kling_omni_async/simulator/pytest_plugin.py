@@ -27,13 +27,13 @@ __all__ = ["comet_api", "comet_api_options"]
 
 @pytest.fixture
 def comet_api_options() -> dict[str, Any]:
-    """Give the arguments of :class:`SimulatedCometAPI`; override it to choose others."""
+    """Return the arguments of :class:`SimulatedCometAPI`; override it to choose others."""
     return {}
 
 
 @pytest.fixture
 def comet_api(request: pytest.FixtureRequest) -> SimulatedCometAPI:
-    """Give a simulator that runs in the event loop of the test and is closed after it."""
+    """Return a simulator that runs in the event loop of the test and is closed after it."""
     of_anyio = "anyio_backend" in request.fixturenames
     simulator: SimulatedCometAPI = request.getfixturevalue(
         "_comet_api_of_anyio" if of_anyio else "_comet_api_of_pytest_asyncio"

@@ -22,7 +22,7 @@ from kling_omni_async import (
     TaskStatus,
 )
 from kling_omni_async._cli.terminal import json_line
-from kling_omni_async.simulator._png import draw
+from kling_omni_async.simulator._images import draw
 from tests.cli.support import write_gallery
 
 HOSTILE = "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'><b>no</b> & \"so\""

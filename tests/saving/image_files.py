@@ -7,7 +7,7 @@ import zlib
 from functools import cache
 from random import Random
 
-from kling_omni_async.simulator._png import draw
+from kling_omni_async.simulator._images import draw
 
 PIXEL_GIF = (
     b"GIF89a\1\0\1\0\x80\0\0\xff\xff\xff\0\0\0"  # one pixel, two colours

@@ -290,7 +290,7 @@ async def test_faults_come_before_the_key() -> None:
         ({"status": 502, "on": "old"}, ValueError, "on"),
         ({"hang": True, "reset": True}, ValueError, "hang, reset"),
         ({"reset": True, "status": 502}, ValueError, "reset, status"),
-        ({"not_found": True, "body": ""}, ValueError, "not_found and body"),
+        ({"not_found": True, "body": ""}, ValueError, "together: body, not_found"),
     ],
 )
 async def test_bad_faults_are_named(

@@ -17,9 +17,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from kling_omni_async.simulator import SimulatedCometAPI
 from kling_omni_async.simulator._answers import Answer
-from kling_omni_async.simulator._connections import Connections
-from kling_omni_async.simulator._delivery import Sent, deliver
 from kling_omni_async.simulator._faults import Fault
+from kling_omni_async.simulator._server import Connections, Sent, deliver
 
 from .client import ask, client, fetch, status_word, url_of
 

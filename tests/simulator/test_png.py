@@ -8,8 +8,15 @@ import zlib
 
 import pytest
 
-from kling_omni_async.simulator._content import Content, Runs, first
-from kling_omni_async.simulator._png import LEAST_BYTES, SIDE, draw, draw_sized
+from kling_omni_async.simulator._images import (
+    LEAST_BYTES,
+    SIDE,
+    Content,
+    Runs,
+    draw,
+    draw_sized,
+    first,
+)
 
 
 def chunks(png: bytes) -> dict[bytes, bytes]:
