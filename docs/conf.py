@@ -69,7 +69,7 @@ _OTHERS = "|".join([*dir(builtins), *sys.stdlib_module_names, "aiohttp", "anyio"
 nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})(\..*)?")]
 nitpick_ignore = [
     # Said in words where it is taken: anything with the two methods of a store of obstore.
-    ("py:class", "kling_omni_async._saving.ObjectStore"),
+    ("py:class", "kling_omni_async._saving.stores.ObjectStore"),
 ]
 
 

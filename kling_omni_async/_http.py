@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from typing import Final
 
@@ -28,6 +29,13 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (aiohttp.ClientResponseError, "protocol"),
 )
 """Foreign errors by our word for them; the first that fits counts."""
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def out_of_descriptors(error: BaseException) -> bool:
+    """Return whether this process, or the machine, had no file descriptor left."""
+    return isinstance(error, OSError) and error.errno in _EXHAUSTED
 
 
 def reason_of(error: Exception) -> str:

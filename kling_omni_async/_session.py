@@ -22,8 +22,8 @@ from ._polling.poller import Poller, closed_error
 from ._polling.stream import Batch, TaskIds
 from ._polling.verdicts import Judgement
 from ._polling.waiters import WaitTicket, about, raise_ending
-from ._saving.orders import SaveOrder, SavePlan, StoreLike, Stores
-from ._saving.saver import Fetcher, LateFetcher
+from ._saving.saver import Fetcher, LateFetcher, SaveOrder
+from ._saving.stores import SavePlan, StoreLike, Stores
 from ._streams import OutcomeStream, TaskUpdates, call_soon
 from .errors import (
     ConfigurationError,

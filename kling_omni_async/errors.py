@@ -273,6 +273,7 @@ class DownloadError(KlingOmniError):
             not be fetched: ``address`` (in a private network), ``url`` (not https), ``redirects``
             (too many), ``no-watermark`` (the task has no such copy). Of `AssetExpiredError`:
             ``expired``. Of `StorageError`: ``exists`` (something else has its name), ``store``.
+            ``descriptors``: this process, or the machine, has no file descriptor left.
             ``unforeseen`` is a defect of ours; the log names it.
     """
 
@@ -295,7 +296,10 @@ class DownloadError(KlingOmniError):
 
 
 _PASSING: Final = frozenset(
-    {"connect", "cut-off", "dns", "network", "protocol", "proxy", "reset", "stalled", "timeout"}
+    {
+        *("connect", "cut-off", "descriptors", "dns", "network"),
+        *("protocol", "proxy", "reset", "stalled", "timeout"),
+    }
 )
 
 

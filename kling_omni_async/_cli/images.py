@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._saving.formats import image_numbers, image_stem
-from kling_omni_async._saving.orders import folder_of
+from kling_omni_async._saving.stores import folder_of
 
 from .cards import base_name
 from .exit import Exit, OutputError

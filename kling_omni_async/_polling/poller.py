@@ -19,8 +19,8 @@ from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._saving.orders import SaveOrder, SavePlan
-from kling_omni_async._saving.saver import Fetcher, Saver
+from kling_omni_async._saving.saver import Fetcher, SaveOrder, Saver
+from kling_omni_async._saving.stores import SavePlan
 from kling_omni_async.errors import KlingOmniError, SessionClosedError
 
 from .inputs import Reader

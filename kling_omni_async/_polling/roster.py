@@ -11,7 +11,7 @@ from kling_omni_async._ids import id_fault
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._saving.orders import SaveOrder
+from kling_omni_async._saving.saver import SaveOrder
 
 from .log import Reports
 from .schedule import Schedule

@@ -10,7 +10,8 @@ from typing import Final
 import anyio
 
 from kling_omni_async._outcome import Progress, TaskOutcome
-from kling_omni_async._saving.orders import SaveOrder, SavePlan
+from kling_omni_async._saving.saver import SaveOrder
+from kling_omni_async._saving.stores import SavePlan
 from kling_omni_async.errors import TaskFailedError
 
 from .timers import NEVER, Timed

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
+import encodings.idna  # noqa: F401 - else with the first look-up, when files may have run out
 import socket
 from collections.abc import Awaitable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final, TypeVar
-from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies_environment
 
 import aiohttp
@@ -19,12 +15,18 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from kling_omni_async._config import Settings, proxy_for
-from kling_omni_async._http import USER_AGENT, detail_of, reason_of
-from kling_omni_async.errors import AssetExpiredError, DownloadError, KlingOmniError
+from kling_omni_async._http import USER_AGENT, detail_of, out_of_descriptors, reason_of
+from kling_omni_async.errors import DownloadError, KlingOmniError
 
-from .addresses import connects_to_public, names_private
-from .files import Taker
-from .threads import MOST_THREADS
+from .files import OwnThreads, Taker
+from .rules import (
+    connects_to_public,
+    fetchable_url,
+    names_private,
+    private_host_error,
+    redirected,
+    require_good,
+)
 
 T = TypeVar("T")
 
@@ -37,10 +39,7 @@ PIECE_BYTES: Final = 32_768
 
 _BUFFER_BYTES: Final = 262_144
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_GONE: Final = frozenset({403, 404, 410})
 _LONGEST_TEXT: Final = 200
-_HOST = re.compile(r"[A-Za-z0-9._:-]+")
-"""No more: some proxies read ``%31.0.0.1`` and digits beyond ASCII as addresses."""
 
 
 class RefusedAddressError(OSError):
@@ -65,7 +64,7 @@ def guarded_socket(address: tuple[int, int, int, str, tuple[Any, ...]]) -> socke
     return socket.socket(family, kind, protocol)
 
 
-class Names(AbstractResolver):
+class OwnThreadResolver(AbstractResolver):
     """DNS in threads of its own: slow names of strangers must not keep the API's waiting.
 
     Args:
@@ -73,18 +72,18 @@ class Names(AbstractResolver):
     """
 
     def __init__(self, most: int) -> None:
-        self._threads = ThreadPoolExecutor(min(most, MOST_THREADS), "kling_omni_async.dns")
+        self._threads = OwnThreads("kling_omni_async.dns", most)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Give the addresses of a name.
+        """Return the addresses of a name.
 
         Raises:
             OSError: It has none.
         """
         ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads.pool, ask)
         return [
             ResolveResult(
                 hostname=host,
@@ -98,8 +97,8 @@ class Names(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Let the threads go; a look-up that still runs is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Release the threads; a look-up that still runs is not waited for."""
+        self._threads.close()
 
 
 class Downloader:
@@ -114,7 +113,7 @@ class Downloader:
         self._most = settings.policy.max_image_bytes
         self._timeout_s = settings.policy.download_timeout
         self._clients: dict[bool, aiohttp.ClientSession] = {}
-        self._names = Names(settings.policy.max_downloads)
+        self._resolver = OwnThreadResolver(settings.policy.max_downloads)
         self._proxies: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -124,7 +123,7 @@ class Downloader:
         """Close what was opened."""
         for client in self._clients.values():
             await client.close()
-        await self._names.close()
+        await self._resolver.close()
 
     async def fetch(self, url: str, take: Taker) -> str | None:
         """Bring the bytes of an image.
@@ -153,14 +152,14 @@ class Downloader:
     async def _follow(self, url: str, take: Taker) -> str | None:
         """Follow redirects, each checked as the first URL is."""
         for _ in range(MAX_REDIRECTS + 1):
-            target = _parsed(url)
+            target = fetchable_url(url)
             client, proxy = self._route(target)
             asked = client.get(target, proxy=proxy, allow_redirects=False)
             async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     return await self._read(response, take)
-            url = _joined(url, location)
+            url = redirected(url, location)
         raise DownloadError(f"more than {MAX_REDIRECTS} redirects", reason="redirects")
 
     def _route(self, target: URL) -> tuple[aiohttp.ClientSession, URL | None]:
@@ -170,19 +169,19 @@ class Downloader:
         if target.scheme != "https":
             raise DownloadError(f"its URL is no https, but {target.scheme}", reason="url")
         if names_private(target.host or ""):
-            raise _private()
+            raise private_host_error()
         if self._proxies is None:
             self._proxies = getproxies_environment()
         proxy = proxy_for(target, self._proxies)
         return self._client(guarded=proxy is None), proxy
 
     def _client(self, *, guarded: bool) -> aiohttp.ClientSession:
-        """Give the client that may connect to public addresses only, or to any."""
+        """Return the client that may connect to public addresses only, or to any."""
         if guarded not in self._clients:
             self._clients[guarded] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._settings.policy.max_downloads,
-                    resolver=self._names,
+                    resolver=self._resolver,
                     socket_factory=guarded_socket if guarded else None,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -193,7 +192,7 @@ class Downloader:
         return self._clients[guarded]
 
     async def _read(self, response: aiohttp.ClientResponse, take: Taker) -> str | None:
-        _require_good(response)
+        require_good(response.status)
         size = response.content_length or 0
         if size <= self._most:
             size = 0
@@ -213,42 +212,14 @@ class Downloader:
     def _translated(self, error: Exception) -> DownloadError:
         """Say in our words why an image did not come; foreign errors are not chained."""
         if isinstance(getattr(error, "os_error", None), RefusedAddressError):
-            return _private()
-        reason = reason_of(error)
+            return private_host_error()
+        reason = "descriptors" if out_of_descriptors(error) else reason_of(error)
         if isinstance(error, TimeoutError):
             text = f"not all of it came within {self._timeout_s:g} s"
         else:
             text = f"{reason}: {detail_of(error) or type(error).__name__}"[:_LONGEST_TEXT]
             text = text if text.isprintable() else ascii(text)[1:-1]  # a host's own words
         return DownloadError(text, reason=reason)
-
-
-def _parsed(url: str) -> URL:
-    """Parse a URL without changing a byte of it."""
-    try:
-        urlsplit(url)  # stricter with brackets
-        parsed = URL(url, encoded=True)
-        host, _ = parsed.host or "", parsed.port  # either may raise
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-    except (ValueError, IndexError):
-        host = ""
-    else:
-        if _HOST.fullmatch(host) and url.isprintable() and " " not in url:
-            return parsed
-    raise DownloadError("its URL is none that can be fetched", reason="url")
-
-
-def _joined(url: str, location: str) -> str:
-    """Give the URL that a redirect names."""
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise DownloadError("a redirect names no URL", reason="url") from None
-
-
-def _private() -> DownloadError:
-    return DownloadError("its host is in a private network", reason="address")
 
 
 async def before_stall(work: Awaitable[T]) -> T:
@@ -275,22 +246,3 @@ async def _piece(content: aiohttp.StreamReader) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
-
-
-def _require_good(response: aiohttp.ClientResponse) -> None:
-    """Raise why a status brings no image.
-
-    Raises:
-        DownloadError: It is not 200.
-    """
-    status = response.status
-    if status in _GONE:
-        raise AssetExpiredError(
-            f"HTTP {status}: the URL has expired, or its image was cleared",
-            http_status=status,
-            reason="expired",
-        )
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        raise DownloadError("the proxy refuses", http_status=status, reason="proxy")
-    if status != HTTPStatus.OK:
-        raise DownloadError(f"HTTP {status} instead of an image", http_status=status, reason="http")

@@ -1,30 +1,41 @@
-"""Temporary files: an image is written to one, and gets its name only when it is whole."""
+"""Files that an image is written to before it gets its name, and the threads that write them."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
+import anyio
 import attrs
 
+from kling_omni_async._http import out_of_descriptors
+from kling_omni_async.errors import StorageError
+
 from .formats import HEAD_BYTES, TAIL_BYTES
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Taker = Callable[[bytes], Awaitable[None]]
 """Takes the next piece of an image."""
 
 STALE_S: Final = 86_400.0
-"""A part that was not written to for so long, in s, was left behind by a process that died."""
+"""A file that was not written to for so long, in s, was left behind by a process that died."""
 
 _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.kling-part")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _CHUNK_BYTES: Final = 1_048_576
+_MOST_THREADS: Final = 32
 
 
 @attrs.frozen
@@ -44,6 +55,23 @@ class Content:
     tail: bytes
 
 
+@attrs.frozen
+class Stored:
+    """An image that is in a store, whole.
+
+    Attributes:
+        key: Its path or its object key.
+        size: In bytes.
+        sha256: In hexadecimal.
+        content_type: As in HTTP.
+    """
+
+    key: str
+    size: int
+    sha256: str
+    content_type: str
+
+
 class Summary:
     """Gathers what is known of a file that is read piece by piece."""
 
@@ -53,18 +81,18 @@ class Summary:
         self._head = self._tail = b""
 
     def add(self, piece: bytes) -> None:
-        """Take the next piece in."""
+        """Note the next piece."""
         self._digest.update(piece)
         self._size += len(piece)
         self._head = (self._head + piece[:HEAD_BYTES])[:HEAD_BYTES]
         self._tail = (self._tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
 
     def content(self) -> Content:
-        """Tell what is known."""
+        """Return what is known so far."""
         return Content(self._size, self._digest.hexdigest(), self._head, self._tail)
 
 
-class Part:
+class PartialFile:
     """A file under a temporary name, its digest kept along. All of it blocks.
 
     Args:
@@ -80,6 +108,7 @@ class Part:
     """
 
     def __init__(self, folder: Path, stem: str, *, mode: int = 0o666) -> None:
+        # O_EXCL: in a folder that many may write to, somebody could have laid a link there.
         self.path: Path = folder / f".{stem}.{secrets.token_hex(4)}.kling-part"
         self._file = open(os.open(self.path, _FLAGS, mode), "wb", buffering=0)  # noqa: PTH123, SIM115 - Path.open knows no mode
         self._summary = Summary()
@@ -92,11 +121,11 @@ class Part:
         """
         self._summary.add(piece)
         rest = memoryview(piece)
-        while rest:
+        while rest:  # without a buffer a write may take less than it was given
             rest = rest[self._file.write(rest) :]
 
     def content(self) -> Content:
-        """Tell what was written."""
+        """Return what was written."""
         return self._summary.content()
 
     def seal(self) -> None:
@@ -109,7 +138,7 @@ class Part:
         self._file.close()
 
     def discard(self) -> None:
-        """Take its temporary name away; the name that it was given since stays."""
+        """Remove its temporary name; the name that it was given since stays."""
         with suppress(OSError):  # some file systems tell only now that the disk is full
             self._file.close()
         with suppress(OSError):  # one that stays is swept away later
@@ -130,7 +159,7 @@ def content_of(path: Path) -> Content:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the parts of processes that died.
+    """Remove the partial files of processes that died.
 
     Raises:
         OSError: The folder cannot be read.
@@ -146,3 +175,84 @@ def _remove_if_stale(path: Path, oldest: float) -> None:
     with suppress(OSError):  # another process was faster, or it is not ours to remove
         if path.stat().st_mtime < oldest:
             path.unlink()
+
+
+@contextmanager
+def translate_os_errors(target: str) -> Generator[None]:
+    """Raise an error of the file system in our words."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # the latter for what no path can hold
+        text = getattr(error, "strerror", None) or error
+        reason = "descriptors" if out_of_descriptors(error) else "store"
+        raise StorageError(f"cannot store in {target}: {text}", reason=reason) from None
+
+
+def not_ours(key: str) -> StorageError:
+    """Return the error for a name that something else has."""
+    return StorageError(
+        f"{key} is there and is not this image, whole: move it away, or pass overwrite=True",
+        reason="exists",
+    )
+
+
+class OwnThreads:
+    """Threads for one kind of work, so that a slow disk or DNS holds up nothing else.
+
+    They are made with the first work: a pool that was made before `os.fork` has no threads in the
+    child, and would wait for them.
+
+    Args:
+        name: What their names begin with.
+        most: How many there may be; `_MOST_THREADS` at the very most.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._most = min(most, _MOST_THREADS)
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> Executor:
+        """The threads."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._most, self._name)
+        return self._pool
+
+    def close(self) -> None:
+        """Release them; work that still runs is not waited for, work that waits is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+own_threads: Final[ContextVar[OwnThreads | None]] = ContextVar("own_threads", default=None)
+"""The threads of the running task; by default those of its loop."""
+
+
+async def in_thread(
+    work: Callable[[*Ts], T], *args: *Ts, undo: Callable[[T], object] | None = None
+) -> T:
+    """Run work in a thread, and wait for its end even if cancelled: it may hold a file.
+
+    Args:
+        work: What blocks.
+        args: For it.
+        undo: Takes a result that nobody can take any more.
+    """
+    # Not anyio's: a plain `task.cancel()` would leave its thread running, with the file in it.
+    own = own_threads.get()
+    pool = None if own is None else own.pool
+    running = asyncio.get_running_loop().run_in_executor(pool, work, *args)
+    try:
+        await _ended(running)
+    except asyncio.CancelledError:  # by a task's own `cancel`, which no scope keeps off
+        await _ended(running)
+        if running.exception() is None and undo is not None:
+            undo(running.result())
+        raise
+    return running.result()
+
+
+async def _ended(running: asyncio.Future[T]) -> None:
+    with anyio.CancelScope(shield=True):
+        await asyncio.wait([running])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Final
 
 import attrs
 
 from kling_omni_async._models import TaskImage
+from kling_omni_async.errors import DownloadError
 
 HEAD_BYTES: Final = 64
 """How many first bytes tell the kind of an image."""
@@ -22,6 +24,7 @@ WATERMARKED: Final = "-watermarked"
 """What stands behind the number in the name of a watermarked copy."""
 
 _GIF_TAIL_BYTES = 1024  # its end is two bytes, which in much more would stand by chance
+_SHOWN_BYTES = 24
 _LONGEST_PLAIN_ID = 120
 _LONGEST_READABLE = 60
 _PLAIN_ID = re.compile(r"[a-z0-9_][a-z0-9_-]*")
@@ -59,7 +62,7 @@ _BY_ENDING: Final = {kind.ending: kind for kind in KINDS} | {"jpeg": JPEG}
 
 
 def kind_of(head: bytes) -> ImageKind | None:
-    """Tell the format of a file from its first bytes; None if it is no image."""
+    """Return the format of a file by its first bytes, or None if it is no image."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -72,7 +75,7 @@ def kind_of(head: bytes) -> ImageKind | None:
 
 
 def _brands(head: bytes) -> set[bytes]:
-    """Give the brands of an ISO base media file (ISO/IEC 14496-12, 4.3)."""
+    """Return the brands of an ISO base media file (ISO/IEC 14496-12, 4.3)."""
     if head[4:8] != b"ftyp":
         return set()
     box = head[: int.from_bytes(head[:4])]
@@ -80,7 +83,7 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 def is_whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Whether an image has its end; a lying Content-Length can cut it off unnoticed.
+    """Return whether an image has its end; a lying Content-Length can cut it off unnoticed.
 
     Args:
         head: The first `HEAD_BYTES` of the file.
@@ -101,15 +104,44 @@ def is_whole(head: bytes, tail: bytes, size: int) -> bool:
 
 
 def naming_kind(content_type: str | None, head: bytes, url: str) -> ImageKind | None:
-    """Choose the ending of a file: from its Content-Type, else its first bytes, else its URL."""
+    """Return what a file is called: by its Content-Type, else its first bytes, else its URL."""
     declared = (content_type or "").partition(";")[0].strip().lower()
     path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
     ending = PurePosixPath(path).suffix[1:].lower()
     return _BY_TYPE.get(declared) or kind_of(head) or _BY_ENDING.get(ending)
 
 
+def require_image(
+    content_type: str | None, head: bytes, tail: bytes, size: int, *, url: str
+) -> ImageKind:
+    """Return what an image is called that has come as a whole.
+
+    Args:
+        content_type: What its host calls it.
+        head: Its first `HEAD_BYTES`.
+        tail: Its last `TAIL_BYTES`.
+        size: In bytes.
+        url: Where it was.
+
+    Raises:
+        DownloadError: It is none, such as a web page, or its end is missing.
+    """
+    kind = naming_kind(content_type, head, url)
+    if kind is None or kind_of(head) is None:
+        raise DownloadError(
+            f"what came is no image; it begins with {head[:_SHOWN_BYTES]!r}",
+            http_status=HTTPStatus.OK,
+            reason="not-an-image",
+        )
+    if not is_whole(head, tail, size):
+        raise DownloadError(
+            "the end of the image is missing", http_status=HTTPStatus.OK, reason="cut-off"
+        )
+    return kind
+
+
 def image_stem(task_id: str, number: int, *, watermarked: bool) -> str:
-    """Name an image without its ending: ``<task_id>-<number>``.
+    """Return the name of an image without its ending: ``<task_id>-<number>``.
 
     An id that some file system could take for another one (by its case, its length, a path in
     it) has its digest in the name. Watermarked copies have names of their own, so that both can
@@ -127,7 +159,7 @@ def _file_id(task_id: str) -> str:
 
 
 def image_numbers(images: Sequence[TaskImage]) -> list[int]:
-    """Give the number of each image: its index, or its place where indices don't tell."""
+    """Return the number of each image: its index, or its place where indices don't tell."""
     indices = [image.index for image in images if image.index is not None]
     if len(set(indices)) == len(images):
         return indices

@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Final, cast
 
 from kling_omni_async.errors import ConfigurationError, StorageError
 
-from .files import Content, Part, Summary, sweep
+from .files import (
+    Content,
+    PartialFile,
+    Stored,
+    Summary,
+    in_thread,
+    not_ours,
+    sweep,
+    translate_os_errors,
+)
 from .formats import KINDS, ImageKind, is_whole
-from .stores import Stored, not_ours, translate_os_errors
-from .threads import in_thread
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -67,7 +74,7 @@ class RemoteStore:
             self._ready = True
 
     async def find(self, stem: str) -> Stored | None:
-        """Give the image of this name, whatever its ending, if it is there and whole.
+        """Return the image of this name, whatever its ending, if it is there and whole.
 
         Raises:
             StorageError: Something else is there, or the store does not answer.
@@ -93,7 +100,7 @@ class RemoteStore:
         return Stored(self._prefix + name, size, digest, kind.content_type)
 
     async def _read(self, name: str) -> str:
-        """Give the digest of an image that was read to see whether it is whole."""
+        """Return the digest of an image that was read to see whether it is whole."""
         result, summary = await self._store.get_async(name), Summary()
         async for piece in result.stream():
             summary.add(bytes(piece))
@@ -102,17 +109,19 @@ class RemoteStore:
             raise not_ours(self._prefix + name)
         return content.sha256
 
-    async def begin(self, stem: str) -> Part:
+    async def begin(self, stem: str) -> PartialFile:
         """Make the temporary file for an image, for nobody else to read.
 
         Raises:
             StorageError: It cannot be made.
         """
         with translate_os_errors(str(self._spool)):
-            return await in_thread(lambda: Part(self._spool, stem, mode=0o600), undo=Part.discard)
+            return await in_thread(
+                lambda: PartialFile(self._spool, stem, mode=0o600), undo=PartialFile.discard
+            )
 
     async def keep(
-        self, part: Part, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
+        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
     ) -> Stored:
         """Upload a whole image; whether something else is there was seen when it was looked for.
 
@@ -151,7 +160,7 @@ class RemoteStore:
 
 @cache
 def _exit_after_obstore() -> None:
-    """Let obstore's threads come to rest before Python ends, once for all stores.
+    """See that obstore's threads come to rest before Python ends, once for all stores.
 
     They release what they hold of Python a little after an answer is there; if that falls into
     the end of Python, they abort the process (PyO3/pyo3-async-runtimes#40).
@@ -161,7 +170,7 @@ def _exit_after_obstore() -> None:
 
 @contextmanager
 def _translate_store_errors(key: str) -> Generator[None]:
-    """Tell an error of obstore in our words."""
+    """Raise an error of obstore in our words."""
     try:
         yield
     except StorageError:
@@ -171,7 +180,7 @@ def _translate_store_errors(key: str) -> Generator[None]:
 
 
 def _text_of(error: Exception) -> str:
-    """Give the first line of an error, without what may be secret in it.
+    """Return the first line of an error, without what may be secret in it.
 
     That is the query and the user info of URLs, and the answer of S3, which quotes signatures; of
     it the code alone is kept.

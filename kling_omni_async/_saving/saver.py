@@ -4,44 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
-from http import HTTPStatus
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from random import Random
 from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from kling_omni_async._ids import quoted
-from kling_omni_async._models import ImageTask, SavedImage
-from kling_omni_async.errors import (
-    AssetExpiredError,
-    DownloadError,
-    KlingOmniError,
-    StorageError,
-    copy_error,
+from kling_omni_async._models import ImageTask, SavedImage, TaskImage
+from kling_omni_async._results import Result, raise_copy, resolve
+from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
+
+from .files import (
+    Content,
+    OwnThreads,
+    PartialFile,
+    Stored,
+    Taker,
+    in_thread,
+    own_threads,
+    translate_os_errors,
 )
-
-from .files import Content, Part, Taker
-from .formats import ImageKind, is_whole, kind_of, naming_kind
-from .orders import SaveJob, SaveOrder
-from .stores import Stored, translate_os_errors
-from .threads import MOST_THREADS, in_thread, own_threads
-
-BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
-"""The pauses after transient faults, before jitter, in s."""
-
-NOT_READY_S: Final = (2.0, 8.0)
-"""The pauses after a 404 of an image that has just been made, before jitter, in s."""
-
-FRESH_S: Final = 60.0
-"""How long a host may need to have an image ready, in s (seen: a 404 right after success)."""
+from .formats import ImageKind, image_numbers, image_stem, require_image
+from .rules import is_fresh, pause_before_retry, redact_url
+from .stores import SavePlan
 
 _JITTER: Final = 1.5
-_SHOWN_BYTES: Final = 24
 
 logger: Final = logging.getLogger("kling_omni_async.saver")
 
@@ -50,7 +42,7 @@ class Fetcher(Protocol):
     """What brings images."""
 
     async def fetch(self, url: str, take: Taker, /) -> str | None:
-        """Bring the bytes of an image; gives its Content-Type."""
+        """Bring the bytes of an image, and return its Content-Type."""
         ...
 
     async def aclose(self) -> None:
@@ -80,6 +72,180 @@ class LateFetcher:
             await self._made.aclose()
 
 
+@attrs.define(eq=False)
+class SaveJob:
+    """One image on its way into a store.
+
+    Attributes:
+        order: What it belongs to.
+        url: Where it is.
+        stem: Its name in the store, without the ending.
+        tries: How often it was tried to fetch it.
+        result: What came of it, or None.
+        scope: What stops it while it is under way.
+        retry: What makes it wait for its next try.
+    """
+
+    order: SaveOrder
+    url: str
+    stem: str
+    tries: int = 0
+    result: SavedImage | KlingOmniError | None = None
+    scope: anyio.CancelScope | None = None
+    retry: asyncio.TimerHandle | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task that made it."""
+        return self.order.task.task_id
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without what may be secret; a record made by hand may hold anything."""
+        return redact_url(str(self.url))
+
+    def stored(self, stored: Stored) -> SavedImage:
+        """Return the record of the image once it is in the store."""
+        return SavedImage(
+            key=stored.key,
+            url=self.url,
+            size=stored.size,
+            sha256=stored.sha256,
+            content_type=stored.content_type,
+        )
+
+    def failed(self, error: KlingOmniError) -> KlingOmniError:
+        """Note on an error which task and which image it is about."""
+        error.task_id = self.task_id
+        if isinstance(error, DownloadError):
+            error.url = self.shown_url
+        return error
+
+
+class SaveOrder:
+    """The images of one task on their way into a store.
+
+    Args:
+        task: A task that has succeeded.
+        plan: Where they go.
+        done: Called once every image was saved or given up.
+        abort: Called instead with the reason why all waiting ended.
+
+    Attributes:
+        jobs: One for each image.
+        cancelled: Whether nobody waits for it any more.
+    """
+
+    def __init__(
+        self,
+        task: ImageTask,
+        plan: SavePlan,
+        *,
+        done: Callable[[SaveOrder], object],
+        abort: Callable[[BaseException], object],
+    ) -> None:
+        self.task = task
+        self.plan = plan
+        self.done = done
+        self.abort = abort
+        self.cancelled: bool = False
+        numbers = image_numbers(task.images)
+        self.jobs: list[SaveJob] = [
+            self._job(image, number) for image, number in zip(task.images, numbers, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return f"<SaveOrder {len(self.saved)} of {len(self.jobs)} images>"
+
+    def _job(self, image: TaskImage, number: int) -> SaveJob:
+        watermarked = self.plan.watermarked
+        stem = image_stem(self.task.task_id, number, watermarked=watermarked)
+        url = image.watermark_url if watermarked else image.url
+        job = SaveJob(self, url or "", stem)
+        if url is None:
+            job.result = job.failed(
+                DownloadError(
+                    f"image {number} has no watermarked copy; ask for one when the task is created",
+                    reason="no-watermark",
+                )
+            )
+        return job
+
+    @property
+    def saved(self) -> tuple[SavedImage, ...]:
+        """The images that are in the store, in their order."""
+        return tuple(job.result for job in self.jobs if isinstance(job.result, SavedImage))
+
+    @property
+    def error(self) -> KlingOmniError | None:
+        """Why an image is not in the store: the first error in their order, or None."""
+        errors = (job.result for job in self.jobs if isinstance(job.result, KlingOmniError))
+        return next(errors, None)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image was saved or given up."""
+        return all(job.result for job in self.jobs)
+
+    def cancel(self) -> None:
+        """Stop what is under way; nobody is told any more."""
+        self.cancelled = True
+        for job in self.jobs:
+            if job.scope is not None:
+                job.scope.cancel()
+            if job.retry is not None:
+                job.retry.cancel()
+
+
+class JobQueue:
+    """Jobs that wait for a worker, in two lines: those in the first always go ahead."""
+
+    def __init__(self) -> None:
+        # No deques: one who leaves must not cost a walk along all who wait. No dicts: to take the
+        # first of a dict again and again is a walk, too.
+        self._first: OrderedDict[SaveJob, None] = OrderedDict()
+        self._others: OrderedDict[SaveJob, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._others)
+
+    def add(self, jobs: Iterable[SaveJob], *, first: bool) -> None:
+        """Put jobs behind those of their line."""
+        (self._first if first else self._others).update(dict.fromkeys(jobs))
+
+    def discard(self, jobs: Iterable[SaveJob]) -> None:
+        """Drop those of some jobs that wait."""
+        for job in jobs:
+            self._first.pop(job, None)
+            self._others.pop(job, None)
+
+    def pop(self) -> SaveJob | None:
+        """Take out the next job."""
+        line = self._first or self._others
+        return line.popitem(last=False)[0] if line else None
+
+
+@attrs.frozen
+class RetryPauses:
+    """The pauses between the tries of an image.
+
+    Attributes:
+        rng: Draws their jitter.
+        wall_clock: Returns s since the epoch.
+    """
+
+    rng: Random
+    wall_clock: Callable[[], float]
+
+    def after(self, job: SaveJob, result: SavedImage | KlingOmniError) -> float | None:
+        """Return the pause before the next try in s, or None where there is none."""
+        if not isinstance(result, DownloadError):
+            return None
+        fresh = is_fresh(job.order.task.updated_at, self.wall_clock())
+        pause_s = pause_before_retry(result, tries=job.tries, fresh=fresh)
+        return None if pause_s is None else pause_s * self.rng.uniform(1.0, _JITTER)
+
+
 class Saver:
     """The images that are to be saved, and the workers that fetch them.
 
@@ -87,23 +253,29 @@ class Saver:
         fetcher: Brings images.
         most: How many may be on their way at a time.
         rng: Draws the jitter of pauses.
-        wall_clock: Gives s since the epoch.
+        wall_clock: Returns s since the epoch.
+        on_exhausted: Called when file descriptors have run out, before the pause.
     """
 
     def __init__(
-        self, fetcher: Fetcher, *, most: int, rng: Random, wall_clock: Callable[[], float]
+        self,
+        fetcher: Fetcher,
+        *,
+        most: int,
+        rng: Random,
+        wall_clock: Callable[[], float],
+        on_exhausted: Callable[[], object] | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._most = most
-        self._random = rng
-        self._wall_clock = wall_clock
+        self._pauses = RetryPauses(rng, wall_clock)
+        self._on_exhausted = on_exhausted
         self._orders: set[SaveOrder] = set()
-        self._first: deque[SaveJob] = deque()
-        self._waiting: deque[SaveJob] = deque()
+        self._queue = JobQueue()
         self._workers = 0
         self._start_worker: Callable[[], object] | None = None
-        # Of its own: what waits for a slow disk must not keep the loop's threads from DNS.
-        self._threads = ThreadPoolExecutor(min(most, MOST_THREADS), "kling_omni_async.files")
+        self._threads = OwnThreads("kling_omni_async.files", most)
+        self._shut_by: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Saver orders={len(self._orders)} workers={self._workers}>"
@@ -115,7 +287,7 @@ class Saver:
             start_worker: Starts a task that runs `work`.
         """
         self._start_worker = start_worker
-        self._start_workers(len(self._first) + len(self._waiting))
+        self._start_workers(len(self._queue))
 
     async def aclose(self) -> None:
         """Stop everything and release what fetches."""
@@ -123,12 +295,34 @@ class Saver:
         for order in self._orders:
             order.cancel()
         await self._fetcher.aclose()
-        self._threads.shutdown(wait=False)
+        self._threads.close()
 
     def shut(self, reason: BaseException) -> None:
-        """Tell all whose images are not saved why they will not be."""
+        """Tell all whose images are not saved why they will not be, those still to come too."""
+        self._shut_by = reason
         while self._orders:
             self._orders.pop().abort(reason)
+
+    async def save(self, task: ImageTask, plan: SavePlan) -> tuple[SavedImage, ...]:
+        """Save the images of a task, ahead of those of all streams; cancelled, it leaves none half.
+
+        Raises:
+            KlingOmniError: An image is not in the store; the others are.
+            BaseException: Why nothing will be saved any more.
+        """
+        result: Result[SaveOrder] = asyncio.get_running_loop().create_future()
+        tell = partial(resolve, result)
+        order = SaveOrder(task, plan, done=tell, abort=tell)
+        self.submit(order, first=True)
+        try:
+            reply = await result
+        finally:
+            self.cancel([order])
+        if not isinstance(reply, SaveOrder):
+            raise_copy(reply, task.task_id)
+        if reply.error is not None:
+            raise copy_error(reply.error)
+        return reply.saved
 
     def submit(self, order: SaveOrder, *, first: bool = False) -> None:
         """Begin to save the images of a task.
@@ -137,9 +331,12 @@ class Saver:
             order: What to save.
             first: Whether it goes ahead of what waits already.
         """
+        if self._shut_by is not None:
+            order.abort(self._shut_by)
+            return
         self._orders.add(order)
         jobs = [job for job in order.jobs if job.result is None]
-        (self._first if first else self._waiting).extend(jobs)
+        self._queue.add(jobs, first=first)
         self._conclude(order)
         self._start_workers(len(jobs))
 
@@ -147,12 +344,8 @@ class Saver:
         """Drop orders that nobody waits for any more."""
         for order in orders:
             self._orders.discard(order)
+            self._queue.discard(order.jobs)
             order.cancel()
-        if any(job.result is None for order in orders for job in order.jobs):
-            for waiting in (self._first, self._waiting):
-                kept = [job for job in waiting if not job.order.cancelled]
-                waiting.clear()
-                waiting.extend(kept)
 
     def _start_workers(self, jobs: int) -> None:
         for _ in range(min(jobs, self._most - self._workers)):
@@ -164,25 +357,24 @@ class Saver:
         """Save one image after another until none waits."""
         own_threads.set(self._threads)
         try:
-            while job := self._next():
-                await anyio.lowlevel.checkpoint_if_cancelled()  # threads may be all it waits for
+            while job := self._queue.pop():
+                # Where each image is there already, threads are all that it waits for, and those
+                # are waited for whatever happens: an end would come behind the whole queue.
+                await anyio.lowlevel.checkpoint_if_cancelled()
                 with anyio.CancelScope() as job.scope:
                     self._settle(job, await self._try(job))
                 job.scope = None
         finally:
             self._workers -= 1
 
-    def _next(self) -> SaveJob | None:
-        for waiting in (self._first, self._waiting):
-            if waiting:
-                return waiting.popleft()
-        return None
-
     def _settle(self, job: SaveJob, result: SavedImage | KlingOmniError) -> None:
         """Keep what came of a try, or set the next one; its pause keeps no worker busy."""
         if job.order.cancelled:
             return
-        pause_s = self._pause_s(job, result)
+        exhausted = isinstance(result, DownloadError) and result.reason == "descriptors"
+        if exhausted and self._on_exhausted is not None:
+            self._on_exhausted()
+        pause_s = self._pauses.after(job, result)
         if pause_s is None:
             job.result = result
             self._conclude(job.order)
@@ -197,7 +389,7 @@ class Saver:
         job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
 
     def _again(self, job: SaveJob) -> None:
-        self._first.append(job)
+        self._queue.add([job], first=True)
         self._start_workers(1)
 
     def _conclude(self, order: SaveOrder) -> None:
@@ -205,19 +397,13 @@ class Saver:
             self._orders.discard(order)
             order.done(order)
 
-    def _pause_s(self, job: SaveJob, result: SavedImage | KlingOmniError) -> float | None:
-        if not isinstance(result, DownloadError):
-            return None
-        is_fresh = _is_fresh(job.order.task, self._wall_clock())
-        pause_s = pause_before_retry(result, tries=job.tries, is_fresh=is_fresh)
-        return None if pause_s is None else pause_s * self._random.uniform(1.0, _JITTER)
-
     async def _try(self, job: SaveJob) -> SavedImage | KlingOmniError:
         try:
             return job.stored(await self._bring(job))
         except KlingOmniError as error:
             return job.failed(copy_error(error))
         except Exception as error:
+            # One odd image, such as one of a record made by hand, must not end the session.
             kind = type(error).__name__
             logger.warning("%s, unforeseen, with an image of task %r", kind, job.task_id)
             logger.debug("it came from here", exc_info=True)
@@ -241,46 +427,12 @@ class Saver:
         finally:
             await in_thread(part.discard)
 
-    async def _download(self, url: str, part: Part) -> tuple[Content, ImageKind]:
+    async def _download(self, url: str, part: PartialFile) -> tuple[Content, ImageKind]:
         async def take(piece: bytes) -> None:
             with translate_os_errors(str(part.path.parent)):
                 await in_thread(part.write, piece)
 
         content_type = await self._fetcher.fetch(url, take)
         content = part.content()
-        kind = naming_kind(content_type, content.head, url)
-        if kind is None or kind_of(content.head) is None:
-            raise DownloadError(
-                f"what came is no image; it begins with {content.head[:_SHOWN_BYTES]!r}",
-                http_status=HTTPStatus.OK,
-                reason="not-an-image",
-            )
-        if not is_whole(content.head, content.tail, content.size):
-            raise DownloadError(
-                "the end of the image is missing", http_status=HTTPStatus.OK, reason="cut-off"
-            )
+        kind = require_image(content_type, content.head, content.tail, content.size, url=url)
         return content, kind
-
-
-def _is_fresh(task: ImageTask, wall_s: float) -> bool:
-    """Whether a task has only just succeeded; one without a time counts as such."""
-    at = task.updated_at
-    if at is None:
-        return True
-    return wall_s - (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() < FRESH_S
-
-
-def pause_before_retry(error: DownloadError, *, tries: int, is_fresh: bool) -> float | None:
-    """Give the pause before an image is fetched again, in s, or None to give it up.
-
-    Args:
-        error: Why the last try failed.
-        tries: How many there were.
-        is_fresh: Whether the image has only just been made.
-    """
-    pauses: tuple[float, ...] = BACKOFF_S if error.transient else ()
-    if isinstance(error, StorageError):
-        pauses = ()
-    elif isinstance(error, AssetExpiredError):
-        pauses = NOT_READY_S if is_fresh and error.http_status == HTTPStatus.NOT_FOUND else ()
-    return pauses[tries - 1] if 0 < tries <= len(pauses) else None

@@ -1,41 +1,54 @@
-"""Where images go: what every store can do, and the store that is a local directory."""
+"""Where images go: what every store can do, how one is named, and the local directory."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+import re
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
+from urllib.request import url2pathname
 
 import attrs
 
-from kling_omni_async.errors import StorageError
+from kling_omni_async.errors import ConfigurationError
 
-from .files import Content, Part, content_of, sweep
+from .files import (
+    Content,
+    PartialFile,
+    Stored,
+    content_of,
+    in_thread,
+    not_ours,
+    sweep,
+    translate_os_errors,
+)
 from .formats import KINDS, ImageKind, is_whole
-from .threads import in_thread
 
+MAX_OPEN: Final = 64
+"""How many stores a session keeps open; one more, and that which was not used longest is let go."""
+
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?!/)")  # what a Path makes of a URL
 _NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems answer that cannot bring a directory to the disk."""
 
 
-@attrs.frozen
-class Stored:
-    """An image that is in a store, whole.
+@runtime_checkable
+class ObjectStore(Protocol):
+    """A store of obstore, such as ``S3Store``; a class of your own will do that has its methods."""
 
-    Attributes:
-        key: Its path or its object key.
-        size: In bytes.
-        sha256: In hexadecimal.
-        content_type: As in HTTP.
-    """
+    async def get_async(self, path: str, *, options: None = None) -> object:
+        """Read an object."""
+        ...
 
-    key: str
-    size: int
-    sha256: str
-    content_type: str
+    async def put_async(self, path: str, file: Path) -> object:
+        """Write an object."""
+        ...
+
+
+StoreLike: TypeAlias = str | os.PathLike[str] | ObjectStore
+"""A local directory, the URL of a store, or a store of obstore."""
 
 
 class Store(Protocol):
@@ -45,18 +58,106 @@ class Store(Protocol):
         """Get ready; more calls do no harm."""
 
     async def find(self, stem: str) -> Stored | None:
-        """Give the image of this name, whatever its ending, if it is there and whole."""
+        """Return the image of this name, whatever its ending, if it is there and whole."""
         ...
 
-    async def begin(self, stem: str) -> Part:
+    async def begin(self, stem: str) -> PartialFile:
         """Make the temporary file for an image."""
         ...
 
     async def keep(
-        self, part: Part, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
+        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
     ) -> Stored:
-        """Give a whole image its name."""
+        """Put a whole image under its name."""
         ...
+
+
+@attrs.frozen
+class SavePlan:
+    """Where the images of a call go, and how.
+
+    Attributes:
+        store: Takes them.
+        watermarked: Whether the copies with the watermark are saved instead.
+        overwrite: Whether what is there under their names is replaced.
+    """
+
+    store: Store
+    watermarked: bool = False
+    overwrite: bool = False
+
+
+class Stores:
+    """The stores of a session by their names, so that each is opened once."""
+
+    def __init__(self) -> None:
+        self._named = lru_cache(MAX_OPEN)(_named)
+
+    def open(self, store: object) -> Store:
+        """Return the store that an argument names; a directory is made when the first image comes.
+
+        Raises:
+            ConfigurationError: It names none, or needs an extra.
+        """
+        if isinstance(store, str | os.PathLike):
+            return self._named(os.fspath(cast("str | os.PathLike[str]", store)))
+        if isinstance(store, ObjectStore) and not isinstance(store, type):
+            from .object_store import RemoteStore  # noqa: PLC0415 - for those who use the extra
+
+            return RemoteStore(store)
+        kind = type(store).__name__
+        raise ConfigurationError(
+            f"images are saved to a directory, a URL or a store of obstore, not to a {kind}"
+        )
+
+
+def _named(name: object) -> Store:
+    folder = folder_of(name)
+    if folder is not None:
+        return _local(folder)
+    from .object_store import open_url  # noqa: PLC0415 - for those who use the extra
+
+    return open_url(str(name))
+
+
+def folder_of(name: object) -> Path | None:
+    """Return the directory that a path or a ``file:`` URL names, or None for another URL.
+
+    Raises:
+        ConfigurationError: Images cannot be saved there.
+    """
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
+        )
+    if _URL_AS_PATH.match(name):
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: give a URL as text, with both slashes"
+        )
+    if "://" not in name:
+        return Path(name)
+    scheme, _, rest = name.partition("://")
+    if scheme.lower() != "file":
+        return None
+    host, slash, path = rest.partition("/")
+    if host not in {"", "localhost"} or not slash:
+        raise ConfigurationError(
+            f"images cannot be saved to {name!r:.80}: write file:///path, with three slashes"
+        )
+    return Path(url2pathname(f"/{path}"))
+
+
+def _local(folder: Path) -> LocalStore:
+    try:
+        os.stat(os.fsencode(folder))  # noqa: PTH116 - Path's own swallow some of these errors
+    except (FileNotFoundError, PermissionError):
+        return LocalStore(folder)
+    except (OSError, ValueError) as error:
+        text = getattr(error, "strerror", None) or "no path of this system"
+        raise ConfigurationError(f"images cannot be saved to {str(folder)!r:.80}: {text}") from None
+    if not folder.is_dir():
+        raise ConfigurationError(f"images cannot be saved to {folder}: it is no directory")
+    return LocalStore(folder)
 
 
 class LocalStore:
@@ -89,7 +190,7 @@ class LocalStore:
         self._ready = True
 
     async def find(self, stem: str) -> Stored | None:
-        """Give the image of this name, whatever its ending, if it is there and whole.
+        """Return the image of this name, whatever its ending, if it is there and whole.
 
         Raises:
             StorageError: Something else is there.
@@ -103,26 +204,26 @@ class LocalStore:
                 return _stored(path, kind)
         return None
 
-    async def begin(self, stem: str) -> Part:
+    async def begin(self, stem: str) -> PartialFile:
         """Make the temporary file for an image.
 
         Raises:
             StorageError: It cannot be made.
         """
         with translate_os_errors(str(self.folder)):
-            return await in_thread(self._begin, stem, undo=Part.discard)
+            return await in_thread(self._begin, stem, undo=PartialFile.discard)
 
-    def _begin(self, stem: str) -> Part:
+    def _begin(self, stem: str) -> PartialFile:
         try:
-            return Part(self.folder, stem)
+            return PartialFile(self.folder, stem)
         except FileNotFoundError:  # somebody has removed the directory meanwhile
             _make(self.folder)
-            return Part(self.folder, stem)
+            return PartialFile(self.folder, stem)
 
     async def keep(
-        self, part: Part, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
+        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
     ) -> Stored:
-        """Give a whole image its name.
+        """Put a whole image under its name.
 
         Raises:
             StorageError: The disk failed, or something else has that name.
@@ -160,7 +261,7 @@ def _stored(path: Path, kind: ImageKind) -> Stored:
     return Stored(str(path), content.size, content.sha256, kind.content_type)
 
 
-def _keep(part: Part, content: Content, path: Path, overwrite: bool) -> None:  # noqa: FBT001 - threads take no keywords
+def _keep(part: PartialFile, content: Content, path: Path, overwrite: bool) -> None:  # noqa: FBT001 - threads take no keywords
     with translate_os_errors(str(path)):
         part.seal()
         try:
@@ -172,7 +273,7 @@ def _keep(part: Part, content: Content, path: Path, overwrite: bool) -> None:  #
 
 
 def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a file its name; a link, unlike a renaming, never replaces another file."""
+    """Put a file under its name; a link, unlike a renaming, never replaces another file."""
     if not overwrite:
         try:
             os.link(part, path)
@@ -198,21 +299,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(fd)
-
-
-def not_ours(key: str) -> StorageError:
-    """Give the error for a name that something else has."""
-    return StorageError(
-        f"{key} is there and is not this image, whole: move it away, or pass overwrite=True",
-        reason="exists",
-    )
-
-
-@contextmanager
-def translate_os_errors(target: str) -> Generator[None]:
-    """Tell an error of the file system in our words."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # the latter for what no path can hold
-        text = getattr(error, "strerror", None) or error
-        raise StorageError(f"cannot store in {target}: {text}", reason="store") from None

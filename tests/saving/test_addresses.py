@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_omni_async._saving.addresses import connects_to_public, is_public, names_private
+from kling_omni_async._saving.rules import connects_to_public, is_public, names_private
 
 PUBLIC_V4 = [
     "1.1.1.1",

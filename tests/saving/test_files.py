@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_omni_async._saving.files import STALE_S, Content, Part, Summary, content_of, sweep
+from kling_omni_async._saving.files import STALE_S, Content, PartialFile, Summary, content_of, sweep
 from kling_omni_async._saving.formats import HEAD_BYTES, TAIL_BYTES
 
 
@@ -53,7 +53,7 @@ class Disk:
             raise OSError(self._on_close, os.strerror(self._on_close))
 
 
-def on_disk(part: Part, monkeypatch: pytest.MonkeyPatch, **faults: int) -> Part:
+def on_disk(part: PartialFile, monkeypatch: pytest.MonkeyPatch, **faults: int) -> PartialFile:
     """Move a part to a disk with faults."""
     monkeypatch.setattr(part, "_file", Disk(part._file, **faults))
     return part
@@ -78,7 +78,7 @@ def make_old(path: Path, age_s: float = STALE_S + 60) -> None:
 
 def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
     """Its bytes are in the file at once, and its digest is theirs."""
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     part.write(b"abc")
     part.write(b"")
     part.write(b"def")
@@ -89,7 +89,7 @@ def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
 
 def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes three bytes at a time gets all of them, in their order."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, most=3)
+    part = on_disk(PartialFile(tmp_path, "1-0"), monkeypatch, most=3)
     file = Random(1).randbytes(1000)
     part.write(file)
     assert part.path.read_bytes() == file
@@ -99,7 +99,7 @@ def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that does not fit raises, and what was written goes away with its name."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, room=10)
+    part = on_disk(PartialFile(tmp_path, "1-0"), monkeypatch, room=10)
     with pytest.raises(OSError, match="No space left"):
         part.write(bytes(11))
     assert part.path.stat().st_size == 10
@@ -111,7 +111,7 @@ def test_a_disk_that_complains_late_stops_no_discard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error on closing does not come out of `discard`, nor does it keep the file."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
+    part = on_disk(PartialFile(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
     part.discard()
     assert names_in(tmp_path) == []
 
@@ -120,7 +120,7 @@ def test_a_disk_that_complains_late_spoils_the_seal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error on closing is told by `seal`: the bytes may not be there."""
-    part = on_disk(Part(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
+    part = on_disk(PartialFile(tmp_path, "1-0"), monkeypatch, on_close=errno.EDQUOT)
     with pytest.raises(OSError, match="quota"):
         part.seal()
     part.discard()
@@ -128,7 +128,7 @@ def test_a_disk_that_complains_late_spoils_the_seal(
 
 def test_seal_brings_the_bytes_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very file is synced while it is open, and closed then."""
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     part.seal()
@@ -140,7 +140,7 @@ def test_seal_brings_the_bytes_to_the_disk(tmp_path: Path, monkeypatch: pytest.M
 
 def test_discard_may_come_twice(tmp_path: Path) -> None:
     """A part that was discarded, or moved away, is discarded without a word."""
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     part.discard()
     part.discard()
     assert names_in(tmp_path) == []
@@ -148,7 +148,7 @@ def test_discard_may_come_twice(tmp_path: Path) -> None:
 
 def test_a_name_that_stays_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that the system will not remove stays, without a word."""
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", refuse)
         part.discard()
@@ -162,7 +162,7 @@ def refuse(*_: object, **__: object) -> None:
 
 def test_parts_of_one_image_have_files_of_their_own(tmp_path: Path) -> None:
     """Two processes that save the same image do not write into one file."""
-    one, other = Part(tmp_path, "1-0"), Part(tmp_path, "1-0")
+    one, other = PartialFile(tmp_path, "1-0"), PartialFile(tmp_path, "1-0")
     assert one.path != other.path
     one.discard()
     other.discard()
@@ -176,7 +176,7 @@ def test_a_part_never_writes_into_a_file_that_is_there(
     target = tmp_path / "target"
     (tmp_path / ".1-0.01234567.kling-part").symlink_to(target)
     with pytest.raises(FileExistsError):
-        Part(tmp_path, "1-0")
+        PartialFile(tmp_path, "1-0")
     assert not target.exists()
 
 
@@ -185,7 +185,7 @@ def test_the_umask_holds(tmp_path: Path, mode: int, expected: int) -> None:
     """A part may be read by whom the caller and the umask let."""
     before = os.umask(0o027)
     try:
-        part = Part(tmp_path, "1-0", mode=mode)
+        part = PartialFile(tmp_path, "1-0", mode=mode)
     finally:
         os.umask(before)
     assert stat.S_IMODE(part.path.stat().st_mode) == expected
@@ -211,7 +211,7 @@ def test_reads_files_of_any_size(tmp_path: Path, size: int) -> None:
 
 def test_sweeps_stale_parts(tmp_path: Path) -> None:
     """What was left behind an hour ago goes; what is being written stays."""
-    stale, fresh = Part(tmp_path, "1-0"), Part(tmp_path, "1-0")
+    stale, fresh = PartialFile(tmp_path, "1-0"), PartialFile(tmp_path, "1-0")
     make_old(stale.path)
     make_old(fresh.path, STALE_S - 60)
     sweep(tmp_path)
@@ -243,7 +243,7 @@ def test_what_cannot_be_swept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A folder of such a name, and a file that is not ours to remove, stop no sweep."""
     folder = tmp_path / ".1-0.00000000.kling-part"
     folder.mkdir()
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     make_old(folder)
     make_old(part.path)
     with monkeypatch.context() as patch:
@@ -257,7 +257,7 @@ def test_what_cannot_be_swept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_another_process_may_sweep_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that is gone before it is looked at is no error."""
-    part = Part(tmp_path, "1-0")
+    part = PartialFile(tmp_path, "1-0")
     make_old(part.path)
 
     def gone(path: Path) -> os.stat_result:

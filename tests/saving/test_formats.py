@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kling_omni_async import TaskImage
 from kling_omni_async._ids import MAX_ID_LENGTH
-from kling_omni_async._saving.files import Part
+from kling_omni_async._saving.files import PartialFile
 from kling_omni_async._saving.formats import (
     AVIF,
     GIF,
@@ -237,7 +237,7 @@ def test_temporary_names_are_safe_too(
 ) -> None:
     """The hidden name that an image has at first is one that can be made, and no longer."""
     stem = image_stem(task_id, number, watermarked=watermarked)
-    part = Part(Path(tmp_path_factory.getbasetemp()), stem)
+    part = PartialFile(Path(tmp_path_factory.getbasetemp()), stem)
     part.discard()
     assert part.path.name.startswith(f".{stem}.")
     assert len(part.path.name) <= 255

@@ -20,10 +20,9 @@ import pytest
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from kling_omni_async import ConfigurationError, StorageError
-from kling_omni_async._saving.files import STALE_S
+from kling_omni_async._saving.files import STALE_S, Stored
 from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
 from kling_omni_async._saving.object_store import RemoteStore, _exit_after_obstore, open_url
-from kling_omni_async._saving.stores import Stored
 from tests.support import now_waiting
 
 from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, big_png, jpeg, png

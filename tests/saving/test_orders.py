@@ -26,9 +26,11 @@ from kling_omni_async import (
     TaskImage,
     TaskStatus,
 )
+from kling_omni_async._saving.files import Stored
 from kling_omni_async._saving.object_store import RemoteStore
-from kling_omni_async._saving.orders import SaveOrder, SavePlan, Stores, redact_url
-from kling_omni_async._saving.stores import LocalStore, Stored
+from kling_omni_async._saving.rules import redact_url
+from kling_omni_async._saving.saver import SaveOrder
+from kling_omni_async._saving.stores import LocalStore, SavePlan, Stores
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import all_of, open_session
 

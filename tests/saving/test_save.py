@@ -36,7 +36,7 @@ from kling_omni_async import (
     TaskNotFoundError,
     TaskOutcome,
 )
-from kling_omni_async._saving.saver import BACKOFF_S, NOT_READY_S
+from kling_omni_async._saving.rules import BACKOFF_S, NOT_READY_S
 from kling_omni_async.simulator import ImageRequest, SimulatedCometAPI
 from tests.simulator.client import client, fetch
 from tests.support import now, open_session
@@ -643,13 +643,13 @@ async def test_the_unforeseen_is_an_error_of_its_image(
 ) -> None:
     """A defect of ours with one image ends neither the session nor other images."""
 
-    def break_down(*_: object) -> None:
+    def break_down(*_: object, **__: object) -> None:
         raise LookupError("https://images.example/?signature=secret")
 
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api)
         with monkeypatch.context() as patch:
-            patch.setattr("kling_omni_async._saving.saver.naming_kind", break_down)
+            patch.setattr("kling_omni_async._saving.saver.require_image", break_down)
             with pytest.raises(DownloadError, match="an unforeseen LookupError") as caught:
                 await session.save(task, tmp_path)
         assert (caught.value.reason, caught.value.transient) == ("unforeseen", False)

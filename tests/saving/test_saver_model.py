@@ -35,11 +35,9 @@ from kling_omni_async import (
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._polling.poller import Poller
 from kling_omni_async._polling.stream import Batch
-from kling_omni_async._saving.files import Content, Summary, Taker
+from kling_omni_async._saving.files import Content, Stored, Summary, Taker, in_thread
 from kling_omni_async._saving.formats import ImageKind
-from kling_omni_async._saving.orders import SaveJob
-from kling_omni_async._saving.stores import Stored
-from kling_omni_async._saving.threads import in_thread
+from kling_omni_async._saving.saver import SaveJob
 from tests.polling import scripted
 from tests.polling.scripted import Line, ScriptedTransport, Start
 from tests.virtual_clock import VirtualClockLoop
@@ -604,8 +602,7 @@ class World:
         assert self.fetcher.running == []
         assert saver._orders == set()
         if not self.session.closed:
-            assert not saver._first
-            assert not saver._waiting
+            assert len(saver._queue) == 0
             assert saver._workers == 0
             for read in self.reads:
                 assert read.left or read.dropped or not read.batch.orders
@@ -636,7 +633,7 @@ def scripted_reply(answer: Answer, task_id: str) -> object:
 def in_memory() -> Iterator[None]:
     """Let sessions take stores of the test's own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kling_omni_async._saving.orders.Stores.open", lambda _, store: store)
+        patch.setattr("kling_omni_async._saving.stores.Stores.open", lambda _, store: store)
         yield
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from kling_omni_async import StorageError
-from kling_omni_async._saving.files import STALE_S
+from kling_omni_async._saving.files import STALE_S, Stored
 from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
-from kling_omni_async._saving.stores import LocalStore, Store, Stored, _sync_folder
+from kling_omni_async._saving.stores import LocalStore, Store, _sync_folder
 
 from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, jpeg, png
 

@@ -8,7 +8,7 @@ import threading
 import anyio
 import pytest
 
-from kling_omni_async._saving.threads import in_thread
+from kling_omni_async._saving.files import in_thread
 from tests.support import now_waiting
 
 pytestmark = pytest.mark.anyio

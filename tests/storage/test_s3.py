@@ -19,11 +19,10 @@ from kling_omni_async import (
     StorageError,
     TaskImage,
 )
-from kling_omni_async._saving.files import Taker
+from kling_omni_async._saving.files import Stored, Taker
 from kling_omni_async._saving.formats import KINDS, PNG
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.saver import Fetcher
-from kling_omni_async._saving.stores import Stored
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.saving.image_files import big_png
 from tests.support import all_of, open_session
