@@ -1,21 +1,17 @@
-"""What comes out of a stream: one outcome for each id, and the counts of all."""
+"""What comes out of a stream, one outcome for each id and the counts of all, and its JSON form."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Self
 
 import attrs
+from cattrs.preconf.json import make_converter
 
-from ._models import ImageTask, SavedImage, TaskImage
-from ._serial import (
-    error_from_dict,
-    error_to_dict,
-    saved_from_dicts,
-    saved_to_dicts,
-    task_from_dict,
-    task_to_dict,
-)
+from . import errors
+from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
 from .errors import KlingOmniError, copy_error
 
 
@@ -51,7 +47,7 @@ class TaskOutcome:
         return self.task.images if self.ok and self.task else ()
 
     def result(self) -> ImageTask:
-        """Give the task that succeeded.
+        """Return the task that succeeded.
 
         Raises:
             KlingOmniError: A copy of `error`, if there is one.
@@ -63,13 +59,13 @@ class TaskOutcome:
         return self.task
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the outcome as a dictionary that JSON can carry; `from_dict` reads it."""
+        """Return the outcome as a dictionary that JSON can carry; `from_dict` reads it."""
         return {
             "task_id": self.task_id,
             "ok": self.ok,
             "task": task_to_dict(self.task),
-            "error": error_to_dict(self.error),
-            "saved": saved_to_dicts(self.saved),
+            "error": _error_to_dict(self.error),
+            "saved": _converter.unstructure(self.saved, tuple[SavedImage, ...]),
             "queries": self.queries,
             "elapsed": self.elapsed,
         }
@@ -95,15 +91,17 @@ class TaskOutcome:
     @classmethod
     def _read(cls, data: Mapping[str, Any]) -> Self:
         task_id = data["task_id"]
-        task = task_from_dict(data["task"])
-        error = error_from_dict(data["error"], task_id=task_id, task=task)
+        given = data["task"]
+        task = None if given is None else _converter.structure(given, ImageTask)
+        error = _error_from_dict(data["error"], task_id=task_id, task=task)
         if not isinstance(task_id, str) or (task is None and error is None):
             raise TypeError("neither a task nor an error of a task id")
         return cls(
             task_id=task_id,
             task=task,
             error=error,
-            saved=saved_from_dicts(data.get("saved", ())),
+            # A journal of before images were saved has none.
+            saved=_converter.structure(data.get("saved", ()), tuple[SavedImage, ...]),
             queries=int(data["queries"]),
             elapsed=float(data["elapsed"]),
         )
@@ -126,3 +124,50 @@ class Progress:
     succeeded: int = 0
     failed: int = 0
     unresolved: int = 0
+
+
+_converter = make_converter(detailed_validation=False)
+_converter.register_unstructure_hook(Decimal, str)
+_converter.register_structure_hook(Decimal, lambda text, _: Decimal(text))
+# From cattrs 24.2 on a str enum is left as it is, and its repr would get into the form.
+_converter.register_unstructure_hook(TaskStatus, lambda status: status.value)
+
+_APART = frozenset({"task", "task_id", "message", "last_error"})
+"""Parameters of errors that have a place of their own in the form, or are written once for all."""
+
+
+def task_to_dict(task: ImageTask | None) -> dict[str, Any] | None:
+    """Return a task as JSON can carry it."""
+    return None if task is None else _converter.unstructure(task, ImageTask)
+
+
+def _error_to_dict(error: KlingOmniError | None) -> dict[str, Any] | None:
+    """Return an error as JSON can carry it, without its id and its task."""
+    if error is None:
+        return None
+    known = inspect.signature(type(error)).parameters.keys() - _APART
+    attributes = {name: value for name, value in vars(error).items() if name in known}
+    form = {"type": type(error).__name__, "message": str(error.args[0]), **attributes}
+    if isinstance(error, errors.PollTimeoutError):
+        form["last_error"] = _error_to_dict(error.last_error)
+    return form
+
+
+def _error_from_dict(
+    data: Mapping[str, Any] | None, *, task_id: str, task: ImageTask | None
+) -> KlingOmniError | None:
+    """Read what `_error_to_dict` gave; a class of tomorrow becomes a plain `KlingOmniError`."""
+    if data is None:
+        return None
+    kind = _class_named(data["type"])
+    attributes: dict[str, Any] = {**data, "task_id": task_id, "task": task}
+    attributes["last_error"] = _error_from_dict(data.get("last_error"), task_id=task_id, task=task)
+    known = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in attributes.items() if name in known})
+
+
+def _class_named(name: str) -> type[KlingOmniError]:
+    known: type[KlingOmniError] = (
+        getattr(errors, name) if name in errors.__all__ else KlingOmniError
+    )
+    return known

@@ -17,10 +17,10 @@ Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
 def _refuse(field: str, value: object, rule: str) -> ConfigurationError:
-    return ConfigurationError(f"PollPolicy.{field} must be {rule}, not {_shown(value)}")
+    return ConfigurationError(f"PollPolicy.{field} must be {rule}, not {_quoted(value)}")
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     try:
         return repr(value)[:80]
     except Exception:  # noqa: BLE001 - such as an int of more digits than Python writes
@@ -79,6 +79,8 @@ class PollPolicy:
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
             without a usable image URL, it takes to believe them.
         max_response_bytes: The largest answer that is read, in bytes after decompression.
+        max_pending: Ids of one stream that are read from an input without a length, such as a
+            generator or a feed, and not yet handed out; the input waits beyond it.
         max_downloads: Images on their way into a store, for the whole session.
         max_image_bytes: The largest image that is stored, in bytes.
         download_timeout: The time for one try to fetch an image, from connecting to the last
@@ -102,6 +104,7 @@ class PollPolicy:
     )
     confirmations: int = attrs.field(default=2, validator=_at_least_one)
     max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
+    max_pending: int = attrs.field(default=1_000_000, validator=_at_least_one)
     max_downloads: int = attrs.field(default=8, validator=_at_least_one)
     max_image_bytes: int = attrs.field(default=100 * 1_048_576, validator=_at_least_one)
     download_timeout: float = attrs.field(
@@ -125,5 +128,5 @@ def require_timeout(timeout: object) -> float | None:
     if _is_number(timeout) and timeout >= 0:
         return float(timeout)
     raise ConfigurationError(
-        f"timeout must be a number of s, 0 or more, or None, not {_shown(timeout)}"
+        f"timeout must be a number of s, 0 or more, or None, not {_quoted(timeout)}"
     )

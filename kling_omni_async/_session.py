@@ -12,7 +12,7 @@ from typing import Self, cast
 
 import aiohttp
 
-from ._api.client import AiohttpTransport, require_usable
+from ._api.client import Client, require_usable
 from ._config import REFRESH_S, Settings, make_settings
 from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage, TaskStatus
@@ -82,7 +82,7 @@ class KlingOmniSession:
                 "refreshes no faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
-        self._transport = AiohttpTransport(self._settings, http)
+        self._transport = Client(self._settings, http)
         fetcher = LateFetcher(partial(_downloader, self._settings))
         self._poller = Poller(self._settings.policy, self._transport, fetcher, rng=Random())
         self._stores = Stores()

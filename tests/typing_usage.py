@@ -55,6 +55,7 @@ def policy_fields(policy: PollPolicy) -> None:
     assert_type(policy.query_timeout, float)
     assert_type(policy.confirmations, int)
     assert_type(policy.max_response_bytes, int)
+    assert_type(policy.max_pending, int)
     assert_type(policy.max_downloads, int)
     assert_type(policy.max_image_bytes, int)
     assert_type(policy.download_timeout, float)

@@ -14,8 +14,8 @@ from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async.errors import KlingOmniError, ResponseError, TransportError
 
 from . import values
-from .json import Document, an_object, parse
 from .refusals import is_error_body, refusal
+from .values import Document, an_object, parse
 
 SNIPPET_LENGTH = 200
 _PROXY_AUTHENTICATION_REQUIRED = 407

@@ -22,7 +22,7 @@ from kling_omni_async.errors import (
 )
 
 from . import values
-from .json import an_object
+from .values import an_object
 
 ErrorClass = type[ApiError]
 

@@ -53,6 +53,7 @@ class Pace:
         interval: The pause between two queries of an id: two times, drawn anew each time.
         timeout: How long to poll an id before it is given up; never for no end.
         confirmations: How often "not found" must be said in a row before it is believed.
+        max_pending: The most ids that are read and not yet finished; reading waits beyond it.
     """
 
     interval: Annotated[str, Parameter(metavar="LOW-HIGH")] = "-".join(
@@ -60,6 +61,7 @@ class Pace:
     )
     timeout: Annotated[str, _TIME] = shown_time(_USUAL.timeout)
     confirmations: Annotated[str, _NUMBER] = str(_USUAL.confirmations)
+    max_pending: Annotated[str, _NUMBER] = str(_USUAL.max_pending)
 
 
 @attrs.frozen(kw_only=True)
@@ -100,6 +102,7 @@ _KINDS: Final = {
     "max_concurrency": _A_COUNT,
     "query_timeout": _A_TIME,
     "confirmations": _A_COUNT,
+    "max_pending": _A_COUNT,
     "max_response_bytes": _A_SIZE,
     "max_downloads": _A_COUNT,
     "max_image_bytes": _A_SIZE,

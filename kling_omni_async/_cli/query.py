@@ -10,8 +10,8 @@ from functools import partial
 from typing import TypeAlias
 
 from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._outcome import task_to_dict
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._serial import task_to_dict
 from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.errors import KlingOmniError
 

@@ -375,7 +375,7 @@ class TestCertificates:
 async def test_a_transport_shows_where_it_sends(comet_api: SimulatedCometAPI) -> None:
     """The repr of the transport names the base URL and no key."""
     session = new_session(comet_api)
-    assert repr(session._transport) == f"<AiohttpTransport to {comet_api.base_url}>"
+    assert repr(session._transport) == f"<Client to {comet_api.base_url}>"
     await session.aclose()
 
 

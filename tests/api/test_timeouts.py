@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from kling_omni_async._api.timeouts import SharedTimeout
+from kling_omni_async._api.client import SharedTimeout
 from tests.support import now_waiting
 
 pytestmark = pytest.mark.anyio

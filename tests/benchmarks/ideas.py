@@ -23,7 +23,7 @@ from yarl import URL
 
 from kling_omni_async import ImageTask
 from kling_omni_async._api.answers import Answer, read_answer
-from kling_omni_async._api.json import parse
+from kling_omni_async._api.values import parse
 
 from . import contenders
 from .answers import DONE, ROUTE, Answers, task_ids

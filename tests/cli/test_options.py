@@ -20,6 +20,7 @@ FIELDS = {field.name for field in attrs.fields(PollPolicy)}
 NOT_FOR_ONE_LOOK = {
     "interval": "it looks once",
     "timeout": "--query-timeout ends it",
+    "max_pending": "it reads its ids at once",
     "confirmations": "it shows what is said, believed or not",
     "max_downloads": "it saves nothing",
     "max_image_bytes": "it saves nothing",
@@ -33,6 +34,7 @@ OTHERS: dict[str, tuple[str, object]] = {
     "max_rate": ("2.5", 2.5),
     "query_timeout": ("500ms", 0.5),
     "confirmations": ("3", 3),
+    "max_pending": ("500", 500),
     "max_response_bytes": ("2MiB", 2_097_152),
     "max_downloads": ("4", 4),
     "max_image_bytes": ("5MB", 5_000_000),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from kling_omni_async._api.client import AiohttpTransport
+from kling_omni_async._api.client import Client
 from kling_omni_async._cli import app
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
@@ -73,8 +73,8 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
 @pytest.fixture
 def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what keeps an echoed key out."""
-    monkeypatch.setattr(AiohttpTransport, "_redacted", lambda _, body: body)
-    monkeypatch.setattr(AiohttpTransport, "_redacted_headers", lambda _, headers: headers)
+    monkeypatch.setattr(Client, "_redacted", lambda _, body: body)
+    monkeypatch.setattr(Client, "_redacted_headers", lambda _, headers: headers)
 
 
 class Shown:
@@ -142,16 +142,16 @@ def test_a_leak_into_records_is_found(
     place: str, gateway: str, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A DEBUG record or a warning that holds a piece of the key is found where it went."""
-    real = AiohttpTransport.fetch
+    real = Client.fetch
 
-    async def leak(self: AiohttpTransport, task_id: str) -> Any:
+    async def leak(self: Client, task_id: str) -> Any:
         if place == "log":
             logging.getLogger("kling_omni_async.transport").debug("with %s", KEY[-PIECE:])
         else:
             warnings.warn(f"with {KEY[-PIECE:]}", stacklevel=2)
         return await real(self, task_id)
 
-    monkeypatch.setattr(AiohttpTransport, "fetch", leak)
+    monkeypatch.setattr(Client, "fetch", leak)
     assert [name for name, text in shown().items() if holds_key(text)] == [place]
 
 
@@ -202,7 +202,7 @@ def test_a_proxy_sees_no_key(scheme: str, monkeypatch: pytest.MonkeyPatch, *, se
 
 
 PLACES = {
-    "in the transport": "from kling_omni_async._api.client import AiohttpTransport as place",
+    "in the transport": "from kling_omni_async._api.client import Client as place",
     "in the journal": "from kling_omni_async._cli.journal import Journal as place",
     "in the command": "import kling_omni_async._cli.poll as place",
 }
