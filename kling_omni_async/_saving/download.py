@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import encodings.idna  # noqa: F401 - else with the first look-up, when files may have run out
+import codecs
 import socket
 from collections.abc import Awaitable, Mapping
 from functools import partial
@@ -29,6 +29,9 @@ from .rules import (
 )
 
 T = TypeVar("T")
+
+# Python imports what this finds with the first look-up of a name: by then files may have run out.
+codecs.lookup("idna")
 
 MAX_REDIRECTS: Final = 5
 
