@@ -8,9 +8,9 @@ from __future__ import annotations
 import atexit
 import sys
 
-from ._cli.once import Once, ignore_signals, interruptible
+from ._cli.signals import Once, ignore_signals, interruptible
 
-_EXTRA = frozenset({"cyclopts", "rich"})
+_EXTRA = frozenset({"cyclopts", "jinja2", "rich"})
 _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
 
 

@@ -1,34 +1,39 @@
-"""The commands and their options."""
+"""The commands, their options, and what ``--help`` says."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from kling_omni_async._version import __version__
 
-from . import help as _help
-from .arguments import parted, with_intervals_joined
-from .colour import make_console, wants_colour
 from .demo import demo as play_demo
 from .exit import Exit, UsageError
-from .fail import ending
 from .gallery import gallery as make_gallery
-from .id_file import read_ids
-from .images import Saving
-from .pace import Downloads, Limits, Pace, policy_of
+from .options import (
+    Connection,
+    Downloads,
+    Limits,
+    Pace,
+    Saving,
+    Talk,
+    parted,
+    policy_of,
+    read_ids,
+    with_intervals_joined,
+)
 from .poll import poll as poll_ids
 from .query import query as query_ids
-from .session import Connection, Talk
+from .report import ending
 from .simulate import Setting
 from .simulate import simulate as run_simulator
-from .terminal import note
+from .terminal import make_console, note, wants_colour
 
-_DEBUG = "--debug"
+_DEBUG_OPTION: Final = "--debug"
 _COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate"})
 _NO_CONNECTION = Connection()
 _NOWHERE = Saving()
@@ -38,11 +43,128 @@ _USUAL_DOWNLOADS = Downloads()
 _USUAL_SETTING = Setting()
 _USUAL_TALK = Talk()
 
+# What ``--help`` says besides the options.
+_KEY: Final = "The key comes from the environment variable COMETAPI_KEY."
+_DEBUG: Final = "With --debug any command shows the traceback of an error."
+_CODES: Final = (
+    "Exit codes: 0 all succeeded, 1 some did not, 2 wrong usage, 3 the key is refused, "
+    "130 interrupted."
+)
+_UNITS: Final = (
+    "TIME is 20s, 30m, 1h30m or 500ms; a plain number is seconds. SIZE is 500kB, 1MiB "
+    "or 100MB; a plain number is bytes."
+)
+
+
+def _page(*paragraphs: str) -> str:
+    return "\n\n".join(paragraphs)
+
+
+def _examples(*pairs: tuple[str, str]) -> str:
+    lines = [f"  # {what}\n  {command}" for what, command in pairs]
+    return "Examples:\n\n" + "\n\n".join(lines)
+
+
+_APP: Final = _page(
+    _examples(
+        ("See it work, without a key:", "kling-omni demo"),
+        ("Look once at a task:", "kling-omni query 842250903629086785"),
+        (
+            "Poll all tasks of a file, and save their images:",
+            "kling-omni poll --from ids.txt --jsonl run.jsonl --save images",
+        ),
+        ("Then look at them:", "kling-omni gallery images --jsonl run.jsonl"),
+    ),
+    "Each command has a --help of its own. With --debug it shows the traceback of an error.",
+    _KEY,
+    _CODES,
+)
+
+_POLL: Final = _page(
+    _examples(
+        ("Two tasks:", "kling-omni poll 842250903629086785 842250903629086786"),
+        (
+            "Those of a file. Run again, it goes on where it ended:",
+            "kling-omni poll --from ids.txt --jsonl run.jsonl",
+        ),
+        (
+            "Ids from another program, results as JSON to the next one:",
+            "list-ids | kling-omni poll --from - --jsonl - | jq '.task.images[]?.url'",
+        ),
+        (
+            "Save the images, and give no task more than half an hour:",
+            "kling-omni poll --from ids.txt --save images --timeout 30m",
+        ),
+        (
+            "In a log file: no bar, but each change of a task:",
+            "kling-omni poll --from ids.txt --quiet --verbose",
+        ),
+    ),
+    _UNITS,
+    _KEY,
+    _DEBUG,
+    _CODES,
+)
+
+_QUERY: Final = _page(
+    _examples(
+        ("A table on a terminal:", "kling-omni query 842250903629086785"),
+        (
+            "JSON in a pipe:",
+            "kling-omni query 842250903629086785 | jq -r .status",
+        ),
+        (
+            "JSON on a terminal too, and a short patience:",
+            "kling-omni query 842250903629086785 --json --query-timeout 5s",
+        ),
+    ),
+    _UNITS,
+    _KEY,
+    _DEBUG,
+    "Exit codes: 0 all were answered, 1 a task has failed or was not answered, 2 wrong "
+    "usage, 3 the key is refused, 130 interrupted.",
+)
+
+_GALLERY: Final = _page(
+    _examples(
+        ("After kling-omni poll … --jsonl images/run.jsonl --save images:",
+         "kling-omni gallery images"),
+        ("With journals from elsewhere:",
+         "kling-omni gallery images --jsonl monday.jsonl --jsonl tuesday.jsonl"),
+    ),
+    _DEBUG,
+    "Exit codes: 0 written, 1 not written, 2 wrong usage, 130 interrupted.",
+)  # fmt: skip
+
+_DEMO: Final = _page(
+    _examples(
+        ("In a temporary directory:", "kling-omni demo"),
+        ("To keep the images:", "kling-omni demo --save demo-images"),
+    ),
+    _DEBUG,
+    "Exit codes: 0 everything came as scripted, 1 it did not, 2 wrong usage, 130 interrupted.",
+)
+
+_SIMULATE: Final = _page(
+    _examples(
+        (
+            "Twenty tasks, of which three fail, ten times faster than the clock:",
+            "kling-omni simulate 20 --failing 3 --time-scale 10 --ids ids.txt",
+        ),
+        (
+            "In another terminal, after the two lines that it prints:",
+            "kling-omni poll --from ids.txt --interval 1s-2s",
+        ),
+    ),
+    _DEBUG,
+    "Exit codes: 2 wrong usage, 130 when Ctrl-C or SIGTERM ends it.",
+)
+
 app = App(
     name="kling-omni",
     help="Poll Kling Omni image tasks of CometAPI.",
     usage="Usage: kling-omni COMMAND [OPTIONS]",
-    help_epilogue=_help.APP,
+    help_epilogue=_APP,
     help_format="plaintext",
     version=__version__,
     result_action="return_value",
@@ -67,9 +189,7 @@ _Talk: TypeAlias = Annotated[Talk, Parameter(name="*", group=_OUT)]
 _Flag: TypeAlias = Annotated[bool, Parameter(show_default=False)]
 
 
-@app.command(
-    usage="Usage: kling-omni poll [OPTIONS] [IDS...]", help_epilogue=_help.POLL, sort_key=1
-)
+@app.command(usage="Usage: kling-omni poll [OPTIONS] [IDS...]", help_epilogue=_POLL, sort_key=1)
 def poll(
     *ids: _Ids,
     source: Annotated[
@@ -117,9 +237,7 @@ def poll(
     )
 
 
-@app.command(
-    usage="Usage: kling-omni query [OPTIONS] IDS...", help_epilogue=_help.QUERY, sort_key=2
-)
+@app.command(usage="Usage: kling-omni query [OPTIONS] IDS...", help_epilogue=_QUERY, sort_key=2)
 def query(
     *ids: _Ids,
     json: Annotated[_Flag, Parameter(group=_OUT)] = False,
@@ -144,7 +262,7 @@ def query(
 
 
 @app.command(
-    usage="Usage: kling-omni gallery [OPTIONS] DIRECTORY", help_epilogue=_help.GALLERY, sort_key=3
+    usage="Usage: kling-omni gallery [OPTIONS] DIRECTORY", help_epilogue=_GALLERY, sort_key=3
 )
 def gallery(
     directory: Path,
@@ -165,7 +283,7 @@ def gallery(
     make_gallery(directory, jsonl, overwrite=overwrite)
 
 
-@app.command(usage="Usage: kling-omni demo [OPTIONS]", help_epilogue=_help.DEMO, sort_key=4)
+@app.command(usage="Usage: kling-omni demo [OPTIONS]", help_epilogue=_DEMO, sort_key=4)
 def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exit:
     """Poll a simulated batch in compressed time, save its images and show them; needs no key.
 
@@ -176,7 +294,7 @@ def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exi
 
 
 @app.command(
-    usage="Usage: kling-omni simulate [OPTIONS] [COUNT]", help_epilogue=_help.SIMULATE, sort_key=5
+    usage="Usage: kling-omni simulate [OPTIONS] [COUNT]", help_epilogue=_SIMULATE, sort_key=5
 )
 def simulate(
     count: int = 200,
@@ -205,8 +323,8 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     options, ids = parted(arguments)
-    debug = _DEBUG in options
-    tokens = with_intervals_joined([each for each in options if each != _DEBUG])
+    debug = _DEBUG_OPTION in options
+    tokens = with_intervals_joined([each for each in options if each != _DEBUG_OPTION])
     try:
         return app(tokens + ids, console=_console()) or Exit.OK
     except CycloptsError as error:
@@ -222,7 +340,7 @@ def _help_of(tokens: list[str]) -> str:
 
 
 def _console() -> Console | None:
-    """Give what help is printed with; without stdout cyclopts finds its own way."""
+    """Return what help is printed with; without stdout cyclopts finds its own way."""
     if sys.stdout is None:
         return None
     return make_console(sys.stdout, colour=wants_colour(sys.stdout))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
@@ -18,7 +18,10 @@ from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._saving.formats import KINDS, WATERMARKED
 from kling_omni_async.errors import KlingOmniError, PollTimeoutError
 
-from .summary import Kind, kind_of
+from .report import Kind, kind_of
+from .units import human_number, human_time, plural
+
+T = TypeVar("T")
 
 EXTENSIONS: Final = tuple(f".{kind.ending}" for kind in KINDS)
 _SERIES = re.compile(r"(.+)-(\d{1,9})", re.DOTALL)
@@ -32,6 +35,19 @@ class Group(StrEnum):
     FAILED = "f"
     OTHER = "o"
     UNLISTED = "u"
+
+    @property
+    def words(self) -> str:
+        """Its name on the page."""
+        return _GROUP_WORDS[self]
+
+
+_GROUP_WORDS: Final = {
+    Group.SUCCEEDED: "Succeeded",
+    Group.FAILED: "Failed",
+    Group.OTHER: "Other",
+    Group.UNLISTED: "In no journal",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +66,39 @@ class Picture:
 
 
 @attrs.frozen(kw_only=True)
+class Figures:
+    """What is known of a task besides its end.
+
+    Attributes:
+        status: The API's last word, where polling did not end with it; else None.
+        duration: From the task's creation to its last change, in s, or None.
+        elapsed: How long it was polled, in s, or None.
+        queries: How often it was asked for; None without a journal.
+        units: What it cost, or None.
+    """
+
+    status: str | None = None
+    duration: float | None = None
+    elapsed: float | None = None
+    queries: int | None = None
+    units: Decimal | None = None
+
+    def words(self) -> list[str]:
+        """Return what is known, for people."""
+        return [
+            *_in_words("API status: {}", self.status, str),
+            *_in_words("took {}", self.duration, human_time),
+            *_in_words("polled for {}", self.elapsed, human_time),
+            *_in_words("{}", self.queries, lambda count: plural(count, "query", "queries")),
+            *_in_words("{} units", self.units, human_number),
+        ]
+
+
+def _in_words(form: str, value: T | None, write: Callable[[T], str]) -> list[str]:
+    return [] if value is None else [form.format(write(value))]
+
+
+@attrs.frozen(kw_only=True)
 class Card:
     """One task, or image files of one stem that no journal mentions.
 
@@ -59,12 +108,8 @@ class Card:
         pictures: Its images.
         reason: Why there is no success, or None.
         last_fault: What the last query met before a time-out, or None.
-        status: The API's last word on a task that has not succeeded, or None.
         external_task_id: The name that the creator gave the task, or None.
-        duration: From the task's creation to its last change, in s, or None.
-        elapsed: How long it was polled, in s, or None.
-        queries: How often it was asked for.
-        units: What it cost, or None.
+        figures: Times, queries and cost.
     """
 
     title: str
@@ -72,12 +117,8 @@ class Card:
     pictures: tuple[Picture, ...] = ()
     reason: str | None = None
     last_fault: str | None = None
-    status: str | None = None
     external_task_id: str | None = None
-    duration: float | None = None
-    elapsed: float | None = None
-    queries: int = 0
-    units: Decimal | None = None
+    figures: Figures = attrs.field(factory=Figures)
 
     @property
     def group(self) -> Group:
@@ -85,6 +126,13 @@ class Card:
         if self.kind is None:
             return Group.UNLISTED
         return _GROUPS.get(self.kind, Group.OTHER)
+
+    @property
+    def ending(self) -> str:
+        """How polling ended, for people."""
+        if self.group is Group.OTHER and self.kind is not None:
+            return self.kind.value.replace("_", " ").capitalize()
+        return self.group.words
 
 
 _GROUPS: Final = {Kind.SUCCEEDED: Group.SUCCEEDED, Kind.FAILED: Group.FAILED}
@@ -123,12 +171,12 @@ def count(cards: Collection[Card], files: Mapping[str, int]) -> Totals:
         groups=Counter(card.group for card in cards),
         images=sum(picture.file is not None for card in cards for picture in card.pictures),
         size=sum(files.values()),
-        units=sum((card.units for card in cards if card.units is not None), Decimal()),
+        units=sum(filter(None, (card.figures.units for card in cards)), Decimal()),
     )
 
 
 def cards_of(outcomes: Iterable[TaskOutcome], files: Collection[str]) -> list[Card]:
-    """Give the cards of tasks in the order of their last outcomes, then those of other files.
+    """Return the cards of tasks in the order of their last outcomes, then those of other files.
 
     Args:
         outcomes: Of several for one id the last counts.
@@ -148,7 +196,7 @@ def _names(picture: Picture) -> list[str]:
 
 
 def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
-    """Give the card of an outcome; what it holds on to is small.
+    """Return the card of an outcome; what it holds on to is small.
 
     Args:
         outcome: The outcome.
@@ -161,12 +209,22 @@ def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
         pictures=_pictures_of(outcome, files),
         reason=None if error is None else str(error),
         last_fault=_last_fault(error),
-        status=None if task is None or outcome.ok else task.status.value,
         external_task_id=None if task is None else task.external_task_id,
-        duration=None if task is None else _duration(task.created_at, task.updated_at),
-        elapsed=_time(outcome.elapsed),
-        queries=outcome.queries,
-        units=None if task is None else _units(task),
+        figures=_figures_of(outcome),
+    )
+
+
+def _figures_of(outcome: TaskOutcome) -> Figures:
+    elapsed, queries, task = _time(outcome.elapsed), outcome.queries, outcome.task
+    if task is None:
+        return Figures(elapsed=elapsed, queries=queries)
+    return Figures(
+        # Where polling ended with the API's own word, that word stands on the card already.
+        status=None if kind_of(outcome) in _GROUPS else task.status.value,
+        duration=_duration(task.created_at, task.updated_at),
+        elapsed=elapsed,
+        queries=queries,
+        units=_units(task),
     )
 
 
@@ -176,6 +234,7 @@ def _last_fault(error: KlingOmniError | None) -> str | None:
 
 
 def _duration(created: datetime | None, updated: datetime | None) -> float | None:
+    # A journal that was edited may hold times without a zone, which take no difference.
     if created is None or updated is None or (created.tzinfo is None) != (updated.tzinfo is None):
         return None
     return _time((updated - created).total_seconds())
@@ -204,12 +263,12 @@ def _pictures_of(outcome: TaskOutcome, files: Collection[str]) -> tuple[Picture,
 
 
 def base_name(key: str) -> str:
-    """Give the last part of a path of any system, or of a key in an object store."""
+    """Return the last part of a path of any system, or of a key in an object store."""
     return re.split(r"[/\\]", key)[-1]
 
 
 def paired(names: Iterable[str]) -> list[Picture]:
-    """Give a picture for each image file, a watermarked copy together with its original."""
+    """Return a picture for each image file, a watermarked copy together with its original."""
     names = list(names)
     copies: dict[str, str] = {}
     for name in names:
@@ -234,7 +293,7 @@ def _is_copy(name: str) -> bool:
 
 
 def unlisted(names: Iterable[str]) -> list[Card]:
-    """Give a card for the images of each stem."""
+    """Return a card for the images of each stem."""
     by_stem: dict[str, list[str]] = {}
     for (stem, _), name in sorted((_place(name), name) for name in names):
         by_stem.setdefault(stem, []).append(name)
@@ -242,7 +301,7 @@ def unlisted(names: Iterable[str]) -> list[Card]:
 
 
 def _place(name: str) -> tuple[str, int]:
-    """Give the stem and the index of a name such as ``<stem>-<index>.png``."""
+    """Return the stem and the index of a name such as ``<stem>-<index>.png``."""
     image = _stem(name).removesuffix(WATERMARKED)
     match = _SERIES.fullmatch(image)
     return (match[1], int(match[2])) if match else (image, 0)

@@ -17,15 +17,14 @@ from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import Exit, UsageError
 from .gallery import NAME, write_outcomes
-from .images import Saving
-from .live import choose_view
+from .options import Saving
 from .poll import PollJob
+from .progress import Silent, choose_view
+from .report import Kind, kind_of
+from .results import Sink
 from .session import Session, logged_as_notes
 from .signals import run
-from .sinks import Sink
-from .summary import Kind, kind_of
 from .terminal import note, out, plain
-from .view import Silent
 
 TIMES_FASTER = 25.0
 TASKS = 200
@@ -122,7 +121,7 @@ def seen(api: SimulatedCometAPI, script: Script, outcomes: list[TaskOutcome]) ->
 
 
 def table(expected: dict[str, int], counted: dict[str, int]) -> str:
-    """Give both counts side by side."""
+    """Return both counts side by side."""
     rows = [f"{'':32}{'scripted':>9}{'seen':>9}"]
     rows += [f"{row:32}{count:>9,}{counted[row]:>9,}" for row, count in expected.items()]
     return "\n".join(rows)

@@ -60,7 +60,7 @@ Ending = CliError | KlingOmniError | KeyboardInterrupt
 
 
 def code_of(error: Ending) -> Exit:
-    """Give the exit code for what ended a command."""
+    """Return the exit code for what ended a command."""
     if isinstance(error, CliError):
         return error.code
     if isinstance(error, KeyboardInterrupt):
@@ -95,13 +95,13 @@ _HINTS: Final[dict[type[KlingOmniError], str]] = {
 
 
 def described(error: Ending) -> str:
-    """Give the line that tells what ended a command, and what can be done."""
+    """Return the line that tells what ended a command, and what can be done."""
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
     return "; ".join([in_words(error), *hints])
 
 
 def in_words(error: Ending) -> str:
-    """Tell what ended a command, as its user sees it."""
+    """Return what ended a command, as its user sees it."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     text = str(error)

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 import secrets
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._version import __version__
 
-from .cards import EXTENSIONS, Group, Totals, cards_of, count
+from .cards import EXTENSIONS, Card, Group, Totals, cards_of, count
 from .exit import OutputError, UsageError
-from .html import plural
-from .journal import read_outcomes
-from .page import GENERATOR, page
+from .results import read_outcomes
 from .signals import heed_signals
 from .terminal import note, out, plain
+from .units import human_number, human_size, plural
 
 NAME: Final = "index.html"
+_GENERATOR: Final = b'<meta name="generator" content="kling-omni '  # as it stands in gallery.html
 _HEAD_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 1 << 16
+_WEB_URL: Final = re.compile(
+    # Possessive: a megabyte that ends in a blank is refused without going back over it.
+    r"https?://(?![/?#])[^\s\x00-\x20\x7f-\x9f\ud800-\udfff]++",
+    re.IGNORECASE,
+)
+_HIDDEN: Final[dict[int, str]] = {
+    **{code: chr(0x2400 + code) for code in range(0x20)},  # Unicode's pictures of controls
+    **dict.fromkeys(map(ord, "\t\n\r"), " "),
+    0x7F: "\u2421",
+    **dict.fromkeys(
+        # C1 controls, what overrides the direction of writing, halves of characters, no characters
+        (
+            *range(0x80, 0xA0),
+            *range(0x202A, 0x202F),
+            *range(0x2066, 0x206A),
+            *range(0xD800, 0xE000),
+            *range(0xFDD0, 0xFDF0),
+            *(plane + end for plane in range(0, 0x110000, 0x10000) for end in (0xFFFE, 0xFFFF)),
+        ),
+        "\ufffd",
+    ),
+}
 
 
 def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool) -> None:
@@ -37,14 +68,14 @@ def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool
         KeyboardInterrupt: A signal came.
     """
     heed_signals()
-    totals = _write(directory, outcomes_of(directory, journals), overwrite=overwrite)
+    totals = write_outcomes(directory, outcomes_of(directory, journals), overwrite=overwrite)
     out(plain(str(directory / NAME)))
-    note(_told(totals))
+    note(_summary(totals))
 
 
 def write_outcomes(
     directory: Path, outcomes: Iterable[TaskOutcome], *, overwrite: bool = False
-) -> Path:
+) -> Totals:
     """Write the gallery of a folder.
 
     Args:
@@ -53,27 +84,23 @@ def write_outcomes(
         overwrite: Replace an index.html of somebody else.
 
     Returns:
-        The page.
+        What was counted.
 
     Raises:
         CliError: It cannot be written.
     """
-    _write(directory, outcomes, overwrite=overwrite)
-    return directory / NAME
-
-
-def _write(directory: Path, outcomes: Iterable[TaskOutcome], *, overwrite: bool) -> Totals:
-    files = _images_in(directory)
+    sizes = _images_in(directory)
     target = directory / NAME
+    # Not `exists`: a link that leads nowhere is somebody's too.
     if not overwrite and os.path.lexists(target) and not _is_ours(target):
         raise UsageError(f"{target} is not of this program; --overwrite replaces it")
-    cards = cards_of(outcomes, files)
-    totals = count(cards, files)
+    cards = cards_of(outcomes, sizes)
+    totals = count(cards, sizes)
     _replace(target, page(directory.resolve().name or str(directory), totals, cards))
     return totals
 
 
-def _told(totals: Totals) -> str:
+def _summary(totals: Totals) -> str:
     groups = totals.groups
     unlisted = groups.get(Group.UNLISTED, 0)
     return (
@@ -85,7 +112,7 @@ def _told(totals: Totals) -> str:
 
 
 def _images_in(directory: Path) -> dict[str, int]:
-    """Give the size of each image file; what is hidden, or no plain file, is none."""
+    """Return the size of each image file; what is hidden, or no plain file, is none."""
     try:
         with os.scandir(directory) as entries:
             return {
@@ -103,6 +130,7 @@ def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[T
     """Read journals; one that cannot be read is told, and passed over."""
     for path in _journals_in(directory) if journals is None else journals:
         try:
+            # A pipe would wait for a writer.
             if not path.is_file() and path.exists():
                 raise OSError("no plain file")  # noqa: TRY301 - told like the others
             yield from read_outcomes(path)
@@ -121,7 +149,7 @@ def _journals_in(directory: Path) -> list[Path]:
 def _is_ours(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return GENERATOR.encode() in file.read(_HEAD_BYTES)
+            return _GENERATOR in file.read(_HEAD_BYTES)
     except OSError:
         return False
 
@@ -140,3 +168,91 @@ def _replace(target: Path, pieces: Iterable[str]) -> None:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def page(title: str, totals: Totals, cards: Iterable[Card]) -> Iterator[str]:
+    """Return the page piece by piece; nothing that an API sent can run or steer in it.
+
+    Args:
+        title: Its heading.
+        totals: The counts of the cards.
+        cards: The cards in order.
+    """
+    return _template().generate(
+        title=title,
+        version=__version__,
+        css=_resource("gallery.css"),
+        js=_resource("gallery.js"),
+        figures=_figures(totals),
+        groups=[each for each in Group if each is not Group.UNLISTED or totals.groups.get(each)],
+        cards=cards,
+        empty=not totals.groups,
+        digest=_digest,
+        facts_of=_facts_of,
+        file_link=file_link,
+        is_web_url=is_web_url,
+    )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        # Each value that the template prints is made visible, then escaped: one place for all.
+        autoescape=True,
+        finalize=_visible_unless_markup,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    return environment.from_string(_resource("gallery.html"))
+
+
+@cache
+def _resource(name: str) -> str:
+    return (files("kling_omni_async._cli") / name).read_text("utf-8")
+
+
+def _visible_unless_markup(value: object) -> object:
+    return value if hasattr(value, "__html__") else visible(str(value))
+
+
+def visible(text: str) -> str:
+    """Return text in which everything that would not show does, and nothing turns it around."""
+    return text if text.isascii() and text.isprintable() else text.translate(_HIDDEN)
+
+
+def file_link(name: str) -> str:
+    """Return the relative address of a file in the page's folder."""
+    return quote(os.fsencode(name), safe="")
+
+
+def is_web_url(url: str | None) -> bool:
+    """Return whether a URL is an absolute web address, unlike ``javascript:``."""
+    return url is not None and _WEB_URL.fullmatch(url) is not None
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _figures(totals: Totals) -> list[tuple[str, str]]:
+    """Return name and value of each figure at the head of the page."""
+    told = (Group.SUCCEEDED, Group.FAILED, Group.OTHER)
+    return [
+        ("tasks", f"{totals.tasks:,}"),
+        *((group.words.lower(), f"{totals.groups.get(group, 0):,}") for group in told),
+        ("images", f"{totals.images:,}"),
+        ("in files", human_size(totals.size)),
+        ("units", human_number(totals.units)),
+    ]
+
+
+def _facts_of(card: Card) -> list[tuple[str, str | None]]:
+    """Return the small print of a card, each fact with the file that it leads to, if any."""
+    # No fact is broken between two lines.
+    facts = [(words.replace(" ", "\xa0"), None) for words in card.figures.words()]
+    copies = [
+        (f"image {at} with watermark", picture.watermarked)
+        for at, picture in enumerate(card.pictures, 1)
+        if picture.watermarked is not None
+    ]
+    return [*facts, *copies]

@@ -11,19 +11,14 @@ from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async.errors import ConfigurationError
 
-from .colour import draw
 from .exit import Exit, UsageError
-from .failures import Failures
-from .images import Saving
-from .live import choose_view
-from .session import Connection, Session, Talk, logged_as_notes, make_session
+from .options import Connection, Saving, Talk
+from .progress import Silent, choose_view
+from .report import Failures, Kind, Tally, kind_of
+from .results import Sink, open_sink
+from .session import Session, logged_as_notes, make_session
 from .signals import heed_signals, run
-from .sinks import Sink, open_sink
-from .summary import Kind, Tally, kind_of
-from .terminal import note, plain
-from .view import Silent
-
-NOWHERE = Saving()
+from .terminal import draw, note, plain
 
 
 class PollJob:
@@ -69,9 +64,7 @@ class PollJob:
             self._first += 1
         return "".join(self._in_order[self._first : self._first + 1])
 
-    async def follow(
-        self, session: Session, sink: Sink, view: Silent, saving: Saving = NOWHERE
-    ) -> None:
+    async def follow(self, session: Session, sink: Sink, view: Silent, saving: Saving) -> None:
         """Poll what is left, and close the session.
 
         Args:
@@ -92,6 +85,7 @@ class PollJob:
         )
         async with session, outcomes, self._beating(session, view):
             async for outcome in outcomes:
+                # Written before it counts: whatever comes between, the id is named as pending.
                 sink.write(outcome)
                 del self._left[outcome.task_id]
                 self._count(outcome)
@@ -104,10 +98,11 @@ class PollJob:
 
     @asynccontextmanager
     async def _beating(self, session: Session, view: Silent) -> AsyncGenerator[None]:
-        """Let the view draw now and then, in this loop: no other thread may look at the session."""
+        """Draw now and then, in this loop: no other thread may look at the session."""
         if view.every_s is None:
             yield
             return
+        # A task, no task group: a view that breaks down must not cancel the polling.
         beats = asyncio.create_task(self._beat(session, view, view.every_s))
         try:
             yield
@@ -128,7 +123,7 @@ class PollJob:
         note(self.tally.line())
 
     def still_pending(self) -> str:
-        """Give the ids that are left, one a line below a heading."""
+        """Return the ids that are left, one a line below a heading."""
         return "\n".join([f"{len(self._left)} ids are still pending:", *map(plain, self._left)])
 
 

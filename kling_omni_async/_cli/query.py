@@ -1,4 +1,4 @@
-"""One query for each id: what the API says of it now."""
+"""One query for each id: what the API says of it now, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._outcome import task_to_dict
@@ -15,14 +20,15 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.errors import KlingOmniError
 
-from .answers import Answers
-from .exit import Exit, code_of, described
-from .session import Connection, Talk, logged_as_notes, make_session
+from .exit import Exit, code_of, described, in_words
+from .options import Connection, Talk
+from .session import logged_as_notes, make_session
 from .signals import run
-from .terminal import json_line, note, out
+from .terminal import json_line, note, out, plain, rendered
 
-_Reply: TypeAlias = ImageTask | KlingOmniError
-_Show: TypeAlias = Callable[[str, _Reply], None]
+Reply: TypeAlias = ImageTask | KlingOmniError
+
+_STYLES: Final = {TaskStatus.SUCCEED: "green", TaskStatus.FAILED: "red"}
 
 
 def query(
@@ -58,7 +64,9 @@ def query(
     return code
 
 
-async def ask(session: KlingOmniSession, task_ids: list[str], show: _Show) -> Exit:
+async def ask(
+    session: KlingOmniSession, task_ids: list[str], show: Callable[[str, Reply], None]
+) -> Exit:
     """Query ids side by side, and close the session.
 
     Args:
@@ -83,20 +91,20 @@ async def ask(session: KlingOmniSession, task_ids: list[str], show: _Show) -> Ex
     return max(codes)
 
 
-async def _answer(session: KlingOmniSession, task_id: str) -> _Reply:
+async def _answer(session: KlingOmniSession, task_id: str) -> Reply:
     try:
         return await session.query(task_id)
     except KlingOmniError as error:
         return error
 
 
-def _code(reply: _Reply) -> Exit:
+def _code(reply: Reply) -> Exit:
     if isinstance(reply, KlingOmniError):
         return code_of(reply)
     return Exit.NOT_ALL if reply.status is TaskStatus.FAILED else Exit.OK
 
 
-def print_json(task_id: str, reply: _Reply) -> None:
+def print_json(task_id: str, reply: Reply) -> None:
     """Print a task as JSON, or tell on stderr why there is none.
 
     Raises:
@@ -106,3 +114,45 @@ def print_json(task_id: str, reply: _Reply) -> None:
         note(f"{task_id}: {described(reply)}")
     else:
         out(json_line(task_to_dict(reply) or {}))
+
+
+class Answers:
+    """The answers to some queries, for a table; nothing is shown of those still to come."""
+
+    def __init__(self) -> None:
+        self._table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        self._table.add_column("task", overflow="fold")
+        self._table.add_column("status", no_wrap=True)
+        self._table.add_column("images", justify="right", no_wrap=True)
+        self._table.add_column("updated", no_wrap=True)
+        self._table.add_column("message", overflow="fold")
+        self._urls: list[str] = []
+
+    def add(self, task_id: str, reply: Reply) -> None:
+        """Add the row of a task, or that of why there is none."""
+        if isinstance(reply, KlingOmniError):
+            status = Text("no answer", "yellow")
+            self._table.add_row(_text(task_id), status, "", "", _text(in_words(reply)))
+            return
+        self._table.add_row(
+            _text(task_id),
+            Text(reply.status, _STYLES.get(reply.status, "")),
+            str(len(reply.images)) if reply.images else "",
+            _time(reply.updated_at),
+            _text(reply.status_message or ""),
+        )
+        self._urls += [f"{plain(task_id)}  {plain(image.url)}" for image in reply.images]
+
+    def drawn(self) -> str:
+        """Return the table, then a line for each image: a URL that is folded cannot be clicked."""
+        return "\n".join([rendered(self._table, sys.stdout), *self._urls])
+
+
+def _text(words: str) -> Text:
+    """Return what an API sent as a cell; in a plain string rich would read markup."""
+    return Text(plain(words))
+
+
+def _time(moment: datetime | None) -> str:
+    """Return a time as the user's clock shows it."""
+    return "" if moment is None else f"{moment.astimezone():%d %b %H:%M:%S}"

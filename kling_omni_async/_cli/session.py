@@ -6,50 +6,24 @@ import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Annotated, Final
-
-import attrs
-from cyclopts import Parameter
+from typing import Final
 
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._polling.snapshot import Pulse
 from kling_omni_async._session import KlingOmniSession
 
+from .options import Connection
 from .terminal import note
 
 _LOUDER: Final = (logging.INFO, logging.DEBUG)
 _logger = logging.getLogger("kling_omni_async")
 
 
-@attrs.frozen(kw_only=True)
-class Connection:
-    """Which API is asked.
-
-    Attributes:
-        base_url: Another base URL than that of COMETAPI_BASE_URL.
-        allow_http: Accept a base URL with http:// that is not of this machine.
-    """
-
-    base_url: Annotated[str | None, Parameter(metavar="URL")] = None
-    allow_http: Annotated[bool, Parameter(show_default=False)] = False
-
-
-@attrs.frozen(kw_only=True)
-class Talk:
-    """How much is told on stderr.
-
-    Attributes:
-        verbose: Tell each change of a task on stderr; twice (-vv): each query too.
-    """
-
-    verbose: Annotated[int, Parameter(alias="-v", count=True, show_default=False)] = 0
-
-
 class Session(KlingOmniSession):
     """A session that a live view can look into."""
 
     def pulse(self, task_id: str) -> Pulse:
-        """Tell how the polling goes, at any number of ids at the same small cost.
+        """Return how the polling goes, at any number of ids at the same small cost.
 
         Args:
             task_id: The id whose wait is told.
@@ -74,6 +48,8 @@ def make_session(connection: Connection, policy: PollPolicy | None = None) -> Se
 
 
 class _Notes(logging.Handler):
+    """Writes log records as lines on stderr."""
+
     def emit(self, record: logging.LogRecord) -> None:
         note(f"{record.levelname.lower()}: {record.getMessage()}")
 
@@ -89,6 +65,7 @@ def logged_as_notes(verbose: int = 0, *, least: int = logging.WARNING) -> Genera
     level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
     handler, before = _Notes(level), _logger.level
     _logger.addHandler(handler)
+    # Only where more is asked for: a program that has set a level of its own keeps it.
     if verbose:
         _logger.setLevel(level)
     try:

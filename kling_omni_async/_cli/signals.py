@@ -3,50 +3,113 @@
 Where nothing is under way a signal raises KeyboardInterrupt. In a loop it only cancels: an
 exception that comes up between any two instructions would tear tasks, and an outcome that is
 written would still be pending.
+
+`kling_omni_async.__main__` imports this module before any other, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .once import Interrupted, Once, interruptible
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
+Handler = Callable[[int, FrameType | None], None]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Work(Generic[T]):
-    """A coroutine function that signals can cancel before, while and after it runs."""
+class Interrupted(KeyboardInterrupt):
+    """Raised by a signal.
 
-    error: type[BaseException] = asyncio.CancelledError
+    A class of our own: where code that was made from text raises KeyboardInterrupt itself,
+    Python later dies of SIGINT, even if that was caught.
+    """
 
-    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+
+class Once:
+    """Interrupts at the first signal, from `heed_signals` on; what comes after it does nothing.
+
+    Modules that are being imported and pending ids that are being told are left in peace:
+    ``timeout`` and terminals may send a signal twice.
+
+    Attributes:
+        came: Whether a signal has come.
+        heeded: Whether the first one interrupts.
+        waits: Whether any one interrupts.
+        error: What an interruption raises.
+    """
+
+    error: type[BaseException] = Interrupted
+
+    def __init__(self) -> None:
         self.came = False
+        self.heeded = False
         self.waits = False
-        self._main = main
-        self._task: asyncio.Task[Any] | None = None
-
-    async def run(self) -> T:
-        self._task = asyncio.current_task()
-        if self.came:
-            raise self.error
-        try:
-            return await self._main()
-        finally:
-            self._task = None
 
     def __call__(self, _: int, __: FrameType | None) -> None:
+        """Handle a signal."""
+        interrupts = self.waits or (self.heeded and not self.came)
+        self.came = True
+        self.waits = False
+        if interrupts:
+            raise self.error
+
+
+class _Canceller:
+    """Cancels a task at each signal, before, while and after it runs.
+
+    Attributes:
+        came: Whether a signal has come.
+        waits: Whether the next one raises where it comes.
+        task: What is cancelled; None while there is nothing.
+        error: What an interruption raises.
+    """
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.came = False
+        self.waits = False
+        self.task: asyncio.Task[Any] | None = None
+        self.error = error
+
+    def __call__(self, _: int, __: FrameType | None) -> None:
+        """Handle a signal."""
         interrupts, self.waits = self.waits, False
         self.came = True
         if interrupts:
             raise self.error
-        if self._task is not None:
-            self._task.cancel()
-            self._task.get_loop().call_soon_threadsafe(lambda: None)  # wakes the loop
+        if self.task is not None:
+            self.task.cancel()
+            # A handler runs between two instructions, and the loop may be asleep in its selector.
+            self.task.get_loop().call_soon_threadsafe(lambda: None)
+
+
+@contextmanager
+def interruptible(handler: Handler, *, for_good: bool = False) -> Generator[None]:
+    """Have a handler for both signals, even if a shell set them to be ignored.
+
+    Args:
+        handler: What is called.
+        for_good: Keep it until the process ends.
+    """
+    before = [signal.signal(number, handler) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        if not for_good:
+            for number, old in zip(SIGNALS, before, strict=True):
+                signal.signal(number, old)
+
+
+def ignore_signals() -> None:
+    """Keep signals from spoiling the exit code while Python takes the process down."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def heed_signals() -> None:
@@ -70,11 +133,12 @@ def waiting(*, anew: bool = False) -> Generator[None]:
         anew: Forget those that came before it.
     """
     handler = signal.getsignal(signal.SIGINT)
-    if not isinstance(handler, Once | _Work):
+    if not isinstance(handler, Once | _Canceller):
         yield
         return
     handler.waits = True
     try:
+        # Looked at only now: a signal between a look and `waits` would be lost.
         if handler.came and not anew:
             raise handler.error
         yield
@@ -85,15 +149,34 @@ def waiting(*, anew: bool = False) -> Generator[None]:
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine function in a loop of its own; each signal cancels it once.
 
+    Args:
+        main: What is run.
+
+    Returns:
+        What it returns.
+
     Raises:
         KeyboardInterrupt: A signal came before it had ended.
     """
+    import asyncio  # noqa: PLC0415 - it takes its time, and signals are not taken over before
+
     heed_signals()
-    work = _Work(main)
+    canceller = _Canceller(asyncio.CancelledError)
+
+    async def cancellable() -> T:
+        canceller.task = asyncio.current_task()
+        if canceller.came:
+            raise canceller.error
+        try:
+            return await main()
+        finally:
+            canceller.task = None
+
     try:
-        with interruptible(work):
-            return asyncio.run(work.run())
+        with interruptible(canceller):
+            return asyncio.run(cancellable())
     except asyncio.CancelledError:
+        # The signal was the first of the whole command too: none after it may raise once more.
         outer = signal.getsignal(signal.SIGINT)
         if isinstance(outer, Once):
             outer.came = True

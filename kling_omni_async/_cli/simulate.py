@@ -77,7 +77,7 @@ async def serve(api: SimulatedCometAPI, count: int, setting: Setting) -> None:
         await asyncio.Event().wait()
     finally:
         await api.aclose()
-        note(told(api))
+        note(summary(api))
 
 
 def _tasks(api: SimulatedCometAPI, count: int, failing: int) -> list[str]:
@@ -98,8 +98,8 @@ def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | None) -> 
     note(f"simulating {len(task_ids)} tasks on {api.base_url}; Ctrl-C ends it")
 
 
-def told(api: SimulatedCometAPI) -> str:
-    """Tell how many queries came, and the pauses between two of the same id."""
+def summary(api: SimulatedCometAPI) -> str:
+    """Return how many queries came, and the pauses between two of the same id."""
     queries, gaps = api.queries, api.gaps()
     ids = len({query.task_id for query in queries if query.task_id is not None})
     pauses = (

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import os
 import select
+import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from .exit import OutputError
 from .signals import waiting
 
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
 _BYTES_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 _CHARS_AT_ONCE = _BYTES_AT_ONCE // 4  # in UTF-8
-_GLANCE_S = 0.5
-"""A signal that comes just before the system call does not end it: Python looks in between."""
+# A signal that comes just before the system call does not end it: Python looks in between.
+_GLANCE_S: Final = 0.5
+# Columns of what is no terminal: nothing is folded there.
+_ENDLESS: Final = 100_000
+
+_CODES: Final = {"good": "32", "bad": "31", "unsure": "33"}
 
 
 class _Raw(Protocol):
@@ -33,8 +43,8 @@ def plain(text: str) -> str:
 
 
 def json_line(data: Mapping[str, Any]) -> str:
-    """Give a dictionary as one line of JSON, all printable ASCII."""
-    return json.dumps(data).replace("\x7f", "\\u007f")
+    """Write a dictionary as one line of JSON, all printable ASCII."""
+    return json.dumps(data).replace("\x7f", "\\u007f")  # DEL is ASCII to json, and not printable
 
 
 def note(text: str) -> None:
@@ -47,17 +57,13 @@ def tell(lines: list[str]) -> None:
     _to_stderr("".join(f"{plain(line)}\n" for line in lines))
 
 
-def tell_drawn(text: str) -> None:
-    """Write to stderr what was drawn already, colours and all."""
-    _to_stderr(f"{text}\n")
-
-
-def report(lines: list[str]) -> None:
+def tell_at_end(lines: list[str]) -> None:
     """Write lines to stderr at the end of a run; if nobody reads them, a signal is enough."""
     text = "".join(f"{plain(line)}\n" for line in lines)
     with suppress(KeyboardInterrupt):
         for at in range(0, len(text), _CHARS_AT_ONCE):
             if sys.stderr is not None and not has_room(sys.stderr):
+                # Anew: the signal that ended the run came before, and the ids are still owed.
                 with waiting(anew=True):
                     has_room(sys.stderr, timeout=None)
             _to_stderr(text[at : at + _CHARS_AT_ONCE])
@@ -90,6 +96,7 @@ def _write(text: str) -> None:
     data = text.encode(sys.stdout.encoding, "backslashreplace")
     raw: _Raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     while data:
+        # A signal may break off the wait, never the write: half a line would be no outcome.
         with waiting():
             has_room(sys.stdout, timeout=None)
         data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
@@ -108,3 +115,67 @@ def has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
             if ready or timeout is not None:
                 return bool(ready)
     return True
+
+
+def wants_colour(file: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether to write colours: ``NO_COLOR`` beats ``FORCE_COLOR``, and that the rest."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return is_screen(file, environ)
+
+
+def is_screen(file: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a stream is a terminal that can move its cursor."""
+    return file is not None and file.isatty() and environ.get("TERM", "") != "dumb"
+
+
+def painted(text: str, style: str, *, colour: bool) -> str:
+    """Return a text in a colour.
+
+    Args:
+        text: The text.
+        style: One of ``good``, ``bad`` and ``unsure``.
+        colour: Whether there are colours at all.
+    """
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour else text
+
+
+def make_console(file: TextIO | None, *, colour: bool, width: int | None = None) -> Console:
+    """Make rich's console; it takes nothing from the environment but the width.
+
+    Args:
+        file: Where it writes; None for stderr.
+        colour: Whether it writes colours.
+        width: In columns; None for the terminal's.
+    """
+    from rich.console import Console  # noqa: PLC0415 - whoever says that it is missing is here too
+
+    return Console(
+        file=file,
+        stderr=file is None,
+        force_terminal=True,
+        color_system="standard" if colour else None,
+        no_color=not colour,
+        legacy_windows=False,
+        width=width,
+    )
+
+
+def rendered(what: RenderableType, file: TextIO | None) -> str:
+    """Return what rich can draw as text that fits a stream; lines are folded for terminals only.
+
+    Args:
+        what: What is drawn.
+        file: Where the text is to be written.
+    """
+    target = io.StringIO()
+    width = shutil.get_terminal_size().columns if file and file.isatty() else _ENDLESS
+    make_console(target, colour=wants_colour(file), width=width).print(what)
+    return "\n".join(line.rstrip() for line in target.getvalue().splitlines())
+
+
+def draw(what: RenderableType) -> None:
+    """Draw on stderr what rich can draw, colours and all."""
+    _to_stderr(f"{rendered(what, sys.stderr)}\n")

@@ -1,4 +1,4 @@
-"""Times and sizes as people write them: ``1h30m``, ``500ms``, ``1MiB``."""
+"""Times, sizes and counts: as people write them (``1h30m``, ``1MiB``) and as they read them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _BYTES: Final = {
     "GB": 10**9, "MB": 10**6, "kB": 1000, "B": 1,
 }  # fmt: skip
 _NOTHING: Final = frozenset({"none", "never"})
+_SIXTY: Final = 60
+_THOUSAND: Final = 1000
+# In characters. Nobody needs more, and a text without end is not calculated with.
 _LONGEST: Final = 40
-"""Characters of a number: nobody needs more, and a text without end is not calculated with."""
 
 
-def seconds(text: str) -> float:
+def parse_time(text: str) -> float:
     """Read a time: ``1h30m``, ``20s``, ``500ms``; a plain number is s.
 
     Returns:
@@ -41,12 +43,12 @@ def seconds(text: str) -> float:
     """
     match = _TIME.fullmatch(text) if 0 < len(text) <= _LONGEST else None
     if match is None:
-        return number(text)
+        return parse_number(text)
     parts = (Decimal(value) * _MS[unit] for unit, value in match.groupdict().items() if value)
     return float(sum(parts, Decimal()) / 1000)
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Read a size: ``1MiB``, ``100MB``, ``1.5GB``; a plain number is bytes.
 
     Returns:
@@ -61,8 +63,11 @@ def size(text: str) -> int:
     return int(Decimal(match[1]) * _BYTES[match[2] or "B"])
 
 
-def interval(text: str) -> tuple[float, float]:
+def parse_interval(text: str) -> tuple[float, float]:
     """Read two times with a hyphen between, such as ``20s-30s``.
+
+    Returns:
+        Both in s.
 
     Raises:
         ValueError: They are none.
@@ -70,15 +75,15 @@ def interval(text: str) -> tuple[float, float]:
     match = _RANGE.fullmatch(text)
     if match is None:
         raise ValueError(text)
-    return seconds(match[1]), seconds(match[2])
+    return parse_time(match[1]), parse_time(match[2])
 
 
 def is_interval(text: str) -> bool:
-    """Whether a text is made like two times with a hyphen between."""
+    """Return whether a text is made like two times with a hyphen between."""
     return _RANGE.fullmatch(text) is not None
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """Read a number from 0 on.
 
     Raises:
@@ -90,7 +95,7 @@ def number(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
+def parse_count(text: str) -> int:
     """Read a whole number.
 
     Raises:
@@ -101,13 +106,13 @@ def count(text: str) -> int:
     return int(text)
 
 
-def or_none(read: Callable[[str], T]) -> Callable[[str], T | None]:
-    """Take ``none`` and ``never`` for None."""
-    return lambda text: None if text in _NOTHING else read(text)
+def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    """Return a reader that reads ``none`` and ``never`` as None."""
+    return lambda text: None if text in _NOTHING else parse(text)
 
 
-def shown_time(value: float | None) -> str:
-    """Give a time in s as it can be read again, to a thousandth of a second."""
+def format_time(value: float | None) -> str:
+    """Write a time in s as it can be read again, to a thousandth of a second."""
     if value is None:
         return "never"
     rest = round(value * 1000)
@@ -118,7 +123,41 @@ def shown_time(value: float | None) -> str:
     return "".join(parts) or "0s"
 
 
-def shown_size(value: int) -> str:
-    """Give a size in bytes as it can be read again, in the greatest unit that goes into it."""
+def format_size(value: int) -> str:
+    """Write a size in bytes as it can be read again, in the greatest unit that goes into it."""
     unit = next(unit for unit, factor in _BYTES.items() if value % factor == 0)
     return f"{value // _BYTES[unit]}{unit}"
+
+
+def human_time(seconds: float) -> str:
+    """Write a time for people: one unit or two, never sixty of one."""
+    tenths = round(seconds, 1)
+    if tenths < _SIXTY:
+        return f"{tenths:g} s"
+    minutes, rest = divmod(round(seconds), _SIXTY)
+    if minutes < _SIXTY:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // _SIXTY} h {minutes % _SIXTY} min"
+
+
+def human_size(count: int) -> str:
+    """Write a number of bytes for people, in the unit that keeps it short."""
+    if count < _THOUSAND:
+        return f"{count} B"
+    amount = Decimal(count)
+    for unit in ("kB", "MB", "GB"):
+        amount = amount / _THOUSAND
+        if round(amount, 1) < _THOUSAND:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / _THOUSAND:,.1f} TB"
+
+
+def human_number(value: Decimal) -> str:
+    """Write a decimal without an exponent and without zeros that say nothing."""
+    digits = f"{value:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def plural(count: int, word: str, words: str) -> str:
+    """Write a count with its word."""
+    return f"{count:,} {word if count == 1 else words}"

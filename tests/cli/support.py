@@ -19,7 +19,7 @@ import attrs
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskOutcome, TaskStatus
-from kling_omni_async._cli.gallery import outcomes_of, write_outcomes
+from kling_omni_async._cli.gallery import NAME, outcomes_of, write_outcomes
 from kling_omni_async.simulator import SimulatedCometAPI
 
 PROGRAM = (sys.executable, "-W", "error", "-m", "kling_omni_async")
@@ -146,7 +146,8 @@ def write_gallery(
     folder: Path, journals: Sequence[Path] | None = None, *, overwrite: bool = False
 ) -> Path:
     """Write the gallery of a folder from its journals, and give its page; prints nothing."""
-    return write_outcomes(folder, outcomes_of(folder, journals), overwrite=overwrite)
+    write_outcomes(folder, outcomes_of(folder, journals), overwrite=overwrite)
+    return folder / NAME
 
 
 def success(task_id: str = "a", *urls: str) -> TaskOutcome:

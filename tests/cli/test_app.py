@@ -304,7 +304,7 @@ def test_the_program_exits_with_the_commands_code(
     assert exit_code(monkeypatch, "poll") == 2
 
 
-@pytest.mark.parametrize("missing", ["cyclopts", "rich"])
+@pytest.mark.parametrize("missing", ["cyclopts", "jinja2", "rich"])
 def test_without_its_extra_the_program_says_what_to_install(
     missing: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:

@@ -10,9 +10,9 @@ import pytest
 from rich.table import Table
 
 from kling_omni_async._cli.app import run
-from kling_omni_async._cli.colour import is_screen, painted, rendered, wants_colour
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.sinks import plain_line
+from kling_omni_async._cli.results import plain_line
+from kling_omni_async._cli.terminal import is_screen, painted, rendered, wants_colour
 from kling_omni_async.errors import PollTimeoutError, TaskFailedError
 
 from .support import FAST, bare, finish, neighbour, start, success, terminal_of, trouble

@@ -10,7 +10,7 @@ import pytest
 from kling_omni_async._cli import demo
 from kling_omni_async._cli.demo import Script, play, table
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
-from kling_omni_async._cli.view import Silent
+from kling_omni_async._cli.progress import Silent
 
 from .support import finish, start
 

@@ -22,10 +22,9 @@ from kling_omni_async import (
     TransportError,
 )
 from kling_omni_async._cli.app import run
-from kling_omni_async._cli.colour import rendered
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.failures import Failures, reason_of
-from kling_omni_async._cli.summary import Kind
+from kling_omni_async._cli.report import Failures, Kind, reason_of
+from kling_omni_async._cli.terminal import rendered
 
 from .support import FAST, neighbour
 

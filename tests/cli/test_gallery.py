@@ -30,11 +30,20 @@ from kling_omni_async import (
 )
 from kling_omni_async._cli import gallery
 from kling_omni_async._cli.app import run
-from kling_omni_async._cli.cards import Card, Group, Picture, cards_of, count, paired, unlisted
+from kling_omni_async._cli.cards import (
+    Card,
+    Figures,
+    Group,
+    Picture,
+    cards_of,
+    count,
+    paired,
+    unlisted,
+)
 from kling_omni_async._cli.exit import CliError, Exit, OutputError, UsageError
 from kling_omni_async._cli.gallery import write_outcomes
-from kling_omni_async._cli.journal import Journal
-from kling_omni_async._cli.summary import Kind
+from kling_omni_async._cli.report import Kind
+from kling_omni_async._cli.results import Journal
 
 from .support import success, trouble, write_gallery
 
@@ -106,10 +115,11 @@ def test_a_demo_can_write_it_without_a_journal(tmp_path: Path, capfd: Captured) 
     """Outcomes at hand make the same page as a journal, and nothing is printed."""
     put(tmp_path, "a-0.png")
     outcomes = [stored("a", "a-0.png"), trouble(TaskFailedError("no"), "b")]
-    page = write_outcomes(tmp_path, iter(outcomes))
+    page = tmp_path / "index.html"
+    assert write_outcomes(tmp_path, iter(outcomes)).tasks == 2
     direct = page.read_bytes()
     write(tmp_path / "out.jsonl", *outcomes)
-    assert write_gallery(tmp_path) == page == tmp_path / "index.html"
+    assert write_gallery(tmp_path) == page
     assert page.read_bytes() == direct
     assert capfd.readouterr() == ("", "")
 
@@ -202,7 +212,8 @@ def test_a_moved_folder_is_shown(tmp_path: Path) -> None:
         stored("b", r"D:\old\b-0.png"),
         stored("c", "s/c-0.png"),
     ]
-    page = write_outcomes(tmp_path, outcomes)
+    write_outcomes(tmp_path, outcomes)
+    page = tmp_path / "index.html"
     assert titles(page) == ["a", "b", "c"]
     assert sources(page) == ["a-0.png", "b-0.png", "c-0.png"]
 
@@ -216,7 +227,8 @@ def test_only_plain_image_files_of_the_folder_are_linked(tmp_path: Path) -> None
     (folder / "folder.png").mkdir()
     put(folder, ".a-0.png.part", ".hidden.png", "notes.txt", "good.avif")
     names = ["../outside.png", "link.png", "folder.png", ".hidden.png", "notes.txt", "..", ""]
-    page = write_outcomes(folder, [stored("a", *names)])
+    write_outcomes(folder, [stored("a", *names)])
+    page = folder / "index.html"
     assert sources(page) == ["good.avif"]
     text = page.read_text("utf-8")
     assert text.count("is not in this folder") == len(names)
@@ -350,7 +362,11 @@ def test_what_was_not_saved_keeps_its_address() -> None:
     outcome = attrs.evolve(success("a", *urls), saved=(saved("a-0.png", urls[0]),), error=error)
     card = only_card(outcome, "a-0.png")
     assert card.pictures == (Picture(file="a-0.png"), Picture(url=urls[1]))
-    assert (card.group, card.status, card.reason) == (Group.OTHER, "succeed", "image 2: HTTP 500")
+    assert (card.group, card.figures.status, card.reason) == (
+        Group.OTHER,
+        "succeed",
+        "image 2: HTTP 500",
+    )
     assert only_card(outcome).pictures == tuple(Picture(url=url) for url in urls)
 
 
@@ -428,8 +444,10 @@ def test_figures_of_a_task() -> None:
         elapsed=80.0,
     )
     card = only_card(outcome)
-    assert (card.duration, card.elapsed, card.queries) == (75.0, 80.0, 3)
-    assert (card.units, card.external_task_id, card.status) == (Decimal("0.5"), "mine", None)
+    assert card.external_task_id == "mine"
+    assert card.figures == Figures(
+        duration=75.0, elapsed=80.0, queries=3, units=Decimal("0.5"), status=None
+    )
 
 
 @pytest.mark.parametrize(
@@ -450,20 +468,20 @@ def test_figures_of_a_task() -> None:
 )
 def test_a_time_that_makes_no_sense_is_left_out(times: dict[str, datetime]) -> None:
     """One time alone, times of two kinds, or a task that ended before it began."""
-    assert only_card(with_task(**times)).duration is None
+    assert only_card(with_task(**times)).figures.duration is None
 
 
 @pytest.mark.parametrize("elapsed", [float("nan"), float("inf"), -1.0])
 def test_an_elapsed_time_that_makes_no_sense_is_left_out(elapsed: float) -> None:
     """Whatever number a journal holds."""
-    assert only_card(attrs.evolve(success(), elapsed=elapsed)).elapsed is None
+    assert only_card(attrs.evolve(success(), elapsed=elapsed)).figures.elapsed is None
 
 
 @pytest.mark.parametrize("units", ["NaN", "sNaN", "Infinity", "1E+999999", "1E-999999"])
 def test_units_that_make_no_sense_are_left_out(units: str) -> None:
     """No number of a journal can spoil the sum or fill the page with zeros."""
     card = only_card(with_task(final_unit_deduction=Decimal(units)))
-    assert card.units is None
+    assert card.figures.units is None
     assert count([card], {}).units == 0
 
 
@@ -486,4 +504,5 @@ def test_a_page_is_small(tmp_path: Path) -> None:
         for number in range(500)
     ]
     put(tmp_path, *(image.key for outcome in outcomes for image in outcome.saved))
-    assert write_outcomes(tmp_path, outcomes).stat().st_size < 500_000
+    write_outcomes(tmp_path, outcomes)
+    assert (tmp_path / "index.html").stat().st_size < 500_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kling_omni_async._cli.exit import Exit, UsageError
-from kling_omni_async._cli.id_file import read_ids
+from kling_omni_async._cli.options import read_ids
 
 
 def file_with(content: bytes, folder: Path) -> str:

@@ -20,10 +20,10 @@ from kling_omni_async import (
     TaskOutcome,
     TransportError,
 )
-from kling_omni_async._cli import journal
+from kling_omni_async._cli import results
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
-from kling_omni_async._cli.journal import Journal, read_outcomes
-from kling_omni_async._cli.summary import Kind
+from kling_omni_async._cli.report import Kind
+from kling_omni_async._cli.results import Journal, read_outcomes
 
 from .support import ids_in, success, trouble
 
@@ -251,7 +251,7 @@ def test_says_that_a_lock_cannot_be_had(path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(_: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(journal, "lock", refuse)
+    monkeypatch.setattr(results, "lock", refuse)
     with pytest.raises(OutputError, match="No locks available") as caught:
         Journal(str(path))
     assert caught.value.code == Exit.USAGE

@@ -9,12 +9,12 @@ from typing import Any
 
 import attrs
 import pytest
+from cyclopts import Argument
 
 from kling_omni_async import PollPolicy
-from kling_omni_async._cli import help as pages_of
 from kling_omni_async._cli.app import app, run
-from kling_omni_async._cli.exit import Exit, UsageError
-from kling_omni_async._cli.pace import Downloads, Limits, Pace, policy_of
+from kling_omni_async._cli.exit import Exit
+from kling_omni_async._cli.options import Downloads, Limits, Pace, policy_of
 
 FIELDS = {field.name for field in attrs.fields(PollPolicy)}
 NOT_FOR_ONE_LOOK = {
@@ -42,11 +42,21 @@ OTHERS: dict[str, tuple[str, object]] = {
 }
 
 
-def options_of(command: str) -> set[str]:
-    """Give the names of a command's options as fields are written."""
+def defaults_of(command: str) -> dict[str, str]:
+    """Return a command's options, as fields are written, and their defaults, as help shows them."""
     arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
-    names = (name for argument in arguments for name in argument.names)
-    return {name.removeprefix("--").replace("-", "_") for name in names if name[:2] == "--"}
+    return {
+        name.removeprefix("--").replace("-", "_"): shown(argument)
+        for argument in arguments
+        for name in argument.names
+        if name[:2] == "--"
+    }
+
+
+def shown(argument: Argument) -> str:
+    """Return the default of an option as help shows it."""
+    show, default = argument.parameter.show_default, argument.field_info.default
+    return str(show(default) if callable(show) else default)
 
 
 def help_of(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,8 +67,8 @@ def help_of(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_field_of_the_policy_is_an_option() -> None:
     """A new field cannot be forgotten: `poll` has all of them, `query` those of one look."""
-    assert options_of("poll") & FIELDS == FIELDS
-    assert options_of("query") & FIELDS == FIELDS - NOT_FOR_ONE_LOOK.keys()
+    assert defaults_of("poll").keys() & FIELDS == FIELDS
+    assert defaults_of("query").keys() & FIELDS == FIELDS - NOT_FOR_ONE_LOOK.keys()
 
 
 def test_no_option_given_is_the_usual_policy() -> None:
@@ -67,8 +77,17 @@ def test_no_option_given_is_the_usual_policy() -> None:
     assert policy_of(Limits()) == PollPolicy()
 
 
-@pytest.mark.parametrize("field", sorted(FIELDS))
-def test_each_option_reaches_its_field(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        *((field, *OTHERS[field]) for field in sorted(FIELDS)),
+        ("timeout", "never", None),
+        ("max_rate", " none ", None),
+    ],
+)
+def test_each_option_reaches_its_field(
+    field: str, text: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What stands behind an option is what the library polls with, and nothing else changes."""
     seen: list[PollPolicy] = []
 
@@ -77,7 +96,6 @@ def test_each_option_reaches_its_field(field: str, monkeypatch: pytest.MonkeyPat
         return Exit.OK
 
     monkeypatch.setattr("kling_omni_async._cli.app.poll_ids", poll)
-    text, value = OTHERS[field]
     assert run(["poll", "1", f"--{field.replace('_', '-')}", text]) == Exit.OK
     changed: Any = {field: value}
     assert seen == [PollPolicy(**changed)]
@@ -85,28 +103,31 @@ def test_each_option_reaches_its_field(field: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
 @pytest.mark.parametrize("text", ["soon", "-5", "", "nan", "1e999"])
-def test_a_bad_value_is_told_with_its_option(field: str, text: str) -> None:
+def test_a_bad_value_is_told_with_its_option(
+    field: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The error names the option, repeats the value and says what to write."""
-    kind = next(kind for kind in (Pace, Limits, Downloads) if field in attrs.fields_dict(kind))
-    given: Any = {field: text}
-    with pytest.raises(UsageError) as caught:
-        policy_of(kind(**given))
-    option = f"--{field.replace('_', '-')} cannot be {text!r}: write "
-    assert str(caught.value).startswith(option)
-    assert len(str(caught.value)) > len(option)
+    option = f"--{field.replace('_', '-')}"
+    assert run(["poll", "1", f"{option}={text}"]) == Exit.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(rf"kling-omni: {option} cannot be '{text}': write \w+", line)
 
 
-def test_what_only_the_policy_knows_is_told_alike() -> None:
+@pytest.mark.parametrize(
+    ("option", "text"), [("interval", "30s-20s"), ("max-concurrency", "0"), ("query-timeout", "0")]
+)
+def test_what_only_the_policy_knows_is_told_alike(
+    option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A text that can be read but that no policy takes is the same error."""
-    for given in (Pace(interval="30s-20s"), Limits(max_concurrency="0"), Limits(query_timeout="0")):
-        with pytest.raises(UsageError, match=r"cannot be .* write "):
-            policy_of(given)
+    assert run(["poll", "1", f"--{option}", text]) == Exit.USAGE
+    assert f"--{option} cannot be '{text}': write " in capsys.readouterr().err
 
 
-def test_no_limit_can_be_written() -> None:
-    """Where the policy takes None the words never and none are it."""
-    policy = policy_of(Pace(timeout="never"), Limits(max_rate="none"))
-    assert (policy.timeout, policy.max_rate) == (None, None)
+def test_a_long_value_is_told_in_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error stays one line that can be read."""
+    assert run(["poll", "1", "--timeout", "x" * 1000]) == Exit.USAGE
+    assert f"cannot be '{'x' * 59}: write" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
@@ -132,17 +153,15 @@ def test_help_shows_every_option_with_its_default(
     """Options stand with what to write behind them, and with values as they are written."""
     monkeypatch.setenv("COLUMNS", "200")
     text = help_of(command, capsys=capsys)
-    assert all(f"--{name.replace('_', '-')}" in text for name in options_of(command))
+    assert all(f"--{name.replace('_', '-')}" in text for name in defaults_of(command))
     for shown in ("--query-timeout TIME", "[default: 15s]", "[default: 1MiB]", "--max-rate NUMBER"):
         assert shown in text
 
 
 def examples() -> list[list[str]]:
     """Give the arguments of every example that help shows."""
-    pages = [
-        getattr(pages_of, name) for name in ("APP", "POLL", "QUERY", "GALLERY", "DEMO", "SIMULATE")
-    ]
-    lines = (line.strip() for page in pages for line in page.splitlines())
+    pages = [app.help_epilogue, *(app[command].help_epilogue for command in COMMANDS)]
+    lines = (line.strip() for page in pages for line in str(page).splitlines())
     parts = (part.strip() for line in lines for part in line.split("|"))
     calls = dict.fromkeys(part for part in parts if part.startswith("kling-omni "))
     return [shlex.split(call)[1:] for call in calls]
@@ -163,9 +182,10 @@ def test_the_page_lists_the_options_of_polling() -> None:
     """Each field stands there with its default and whether `query` has it."""
     rows = re.findall(r"\| `--([a-z-]+) [A-Z-]+` \| `(.*?)` \| (yes)? ?\|", PAGE)
     listed = {name.replace("-", "_"): (default, bool(yes)) for name, default, yes in rows}
-    usual = {**attrs.asdict(Pace()), **attrs.asdict(Limits()), **attrs.asdict(Downloads())}
     assert listed == {
-        name: (default, name not in NOT_FOR_ONE_LOOK) for name, default in usual.items()
+        name: (default, name not in NOT_FOR_ONE_LOOK)
+        for name, default in defaults_of("poll").items()
+        if name in FIELDS
     }
 
 

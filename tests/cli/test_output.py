@@ -30,9 +30,10 @@ from kling_omni_async import (
     TransportError,
 )
 from kling_omni_async._cli.exit import Ending, Exit, OutputError, UsageError, code_of, described
-from kling_omni_async._cli.session import Connection, logged_as_notes, make_session
-from kling_omni_async._cli.sinks import open_sink, plain_line
-from kling_omni_async._cli.summary import Kind, Tally, kind_of
+from kling_omni_async._cli.options import Connection
+from kling_omni_async._cli.report import Kind, Tally, kind_of
+from kling_omni_async._cli.results import open_sink, plain_line
+from kling_omni_async._cli.session import logged_as_notes, make_session
 from kling_omni_async._cli.terminal import note, out, plain, tell
 
 from .support import success, trouble

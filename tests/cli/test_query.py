@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kling_omni_async import ImageTask, ServerError, TaskImage, TaskStatus
-from kling_omni_async._cli.answers import Answers
+from kling_omni_async._cli.query import Answers
 
 from .support import bare, finish, neighbour, start, terminal_of
 

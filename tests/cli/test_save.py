@@ -18,7 +18,7 @@ import pytest
 
 from kling_omni_async import ImageTask, SavedImage, TaskImage, TaskOutcome, TaskStatus
 from kling_omni_async._cli.exit import Exit, OutputError
-from kling_omni_async._cli.images import Saving
+from kling_omni_async._cli.options import Saving
 
 from .support import FAST, Neighbour, finish, neighbour, pending_in, running, start
 

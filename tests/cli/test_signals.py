@@ -21,9 +21,8 @@ import pytest
 
 from kling_omni_async import __main__
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.once import Once, interruptible
-from kling_omni_async._cli.signals import heed_signals, run, waiting
-from kling_omni_async._cli.terminal import has_room, out, report
+from kling_omni_async._cli.signals import Once, heed_signals, interruptible, run, waiting
+from kling_omni_async._cli.terminal import has_room, out, tell_at_end
 
 from .support import (
     FAST,
@@ -337,7 +336,7 @@ def test_a_report_is_whole_whatever_comes(
     monkeypatch.setattr(select, "select", signalled)
     lines = [str(number) for number in range(10_000)]
     with interruptible(Once()):
-        report(lines)
+        tell_at_end(lines)
     assert capfd.readouterr().err.splitlines() == lines
 
 

@@ -14,7 +14,7 @@ import pytest
 from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.simulate import told
+from kling_omni_async._cli.simulate import summary
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import FAST, finish, ids_in, running, start
@@ -64,12 +64,14 @@ def test_ids_follow_on_stdout_without_a_file() -> None:
 async def test_the_summary_measures_pauses() -> None:
     """Queries are counted with the ids they asked for, pauses once there are two of an id."""
     async with SimulatedCometAPI() as api:
-        assert told(api) == "0 queries of 0 ids, none of an id that was asked for before"
+        assert summary(api) == "0 queries of 0 ids, none of an id that was asked for before"
         task_id = api.create_task(duration=45.0)
         policy = PollPolicy(interval=(20, 20))
         async with KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy) as session:
             await session.wait(task_id)
-        assert told(api) == "4 queries of 1 ids, from 20.00 to 20.00 s between two of the same id"
+        assert (
+            summary(api) == "4 queries of 1 ids, from 20.00 to 20.00 s between two of the same id"
+        )
 
 
 @pytest.mark.parametrize(

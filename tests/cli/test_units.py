@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_omni_async._cli.arguments import parted, with_intervals_joined
+from kling_omni_async._cli.options import parted, with_intervals_joined
 from kling_omni_async._cli.units import (
-    count,
-    interval,
-    number,
+    format_size,
+    format_time,
+    human_number,
+    human_size,
+    human_time,
     or_none,
-    seconds,
-    shown_size,
-    shown_time,
-    size,
+    parse_count,
+    parse_interval,
+    parse_number,
+    parse_size,
+    parse_time,
 )
 
-READERS = (seconds, size, interval, number, count)
+READERS = (parse_time, parse_size, parse_interval, parse_number, parse_count)
 whole = st.integers(0, 10_000)
 
 
@@ -43,7 +47,7 @@ whole = st.integers(0, 10_000)
 )
 def test_a_time_is_read(text: str, value: float) -> None:
     """Units from days to ms, fractions, and plain numbers of s."""
-    assert seconds(text) == value
+    assert parse_time(text) == value
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_a_time_is_read(text: str, value: float) -> None:
 )
 def test_a_size_is_read(text: str, value: int) -> None:
     """Decimal and binary units, and plain numbers of bytes."""
-    assert size(text) == value
+    assert parse_size(text) == value
 
 
 @pytest.mark.parametrize(
@@ -70,27 +74,27 @@ def test_a_size_is_read(text: str, value: int) -> None:
 def test_what_is_no_time_is_refused(text: str) -> None:
     """Neither signs nor another order of units, nor anything that is not finite."""
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        seconds(text)
+        parse_time(text)
 
 
 @pytest.mark.parametrize("text", ["", "MB", "1mb", "1M", "-1B", "1e3", "9" * 41])
 def test_what_is_no_size_is_refused(text: str) -> None:
     """A unit says whether it counts bytes, and is written as it is everywhere."""
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        size(text)
+        parse_size(text)
 
 
 @given(st.integers(0, 10**12))
 def test_a_shown_time_is_read_back(milliseconds: int) -> None:
     """Whatever time is shown, to the ms, is the time that is read."""
     value = milliseconds / 1000
-    assert seconds(shown_time(value)) == value
+    assert parse_time(format_time(value)) == value
 
 
 @given(st.integers(1, 10**15))
 def test_a_shown_size_is_read_back(value: int) -> None:
     """Whatever size is shown is the size that is read."""
-    assert size(shown_size(value)) == value
+    assert parse_size(format_size(value)) == value
 
 
 @given(whole, whole, whole, whole, whole)
@@ -98,7 +102,7 @@ def test_units_add_up(days: int, hours: int, minutes: int, secs: int, ms: int) -
     """All units together are their sum, exact to the last bit of a float."""
     text = f"{days}d{hours}h{minutes}m{secs}s{ms}ms"
     total_ms = (((days * 24 + hours) * 60 + minutes) * 60 + secs) * 1000 + ms
-    assert seconds(text) == total_ms / 1000
+    assert parse_time(text) == total_ms / 1000
 
 
 @given(st.text() | st.from_regex(r"[0-9.]{0,9}[a-zA-Z]{0,3}[0-9.]{0,3}[a-z]{0,2}", fullmatch=True))
@@ -115,35 +119,35 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 def test_an_interval_is_two_times() -> None:
     """Both may have units of their own."""
-    assert interval("500ms-1m") == (0.5, 60.0)
+    assert parse_interval("500ms-1m") == (0.5, 60.0)
     with pytest.raises(ValueError, match="20"):
-        interval("20")
+        parse_interval("20")
 
 
 @pytest.mark.parametrize("text", ["none", "never"])
 def test_nothing_can_be_written(text: str) -> None:
     """Two words stand for no limit; all else goes to the reader."""
-    assert or_none(seconds)(text) is None
-    assert or_none(seconds)("5") == 5.0
+    assert or_none(parse_time)(text) is None
+    assert or_none(parse_time)("5") == 5.0
 
 
 def test_counts_are_whole() -> None:
     """A fraction or a sign is no count."""
-    assert count("12") == 12
+    assert parse_count("12") == 12
     for text in ("1.5", "-1", "", "²"):
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-            count(text)
+            parse_count(text)
 
 
 def test_times_are_shown_short() -> None:
     """Units that are zero are left out; no limit is a word."""
-    assert [shown_time(value) for value in (5400.0, 0.25, 0.0, None)] == [
+    assert [format_time(value) for value in (5400.0, 0.25, 0.0, None)] == [
         "1h30m",
         "250ms",
         "0s",
         "never",
     ]
-    assert [shown_size(value) for value in (1_048_576, 1000, 1001)] == ["1MiB", "1kB", "1001B"]
+    assert [format_size(value) for value in (1_048_576, 1000, 1001)] == ["1MiB", "1kB", "1001B"]
 
 
 @pytest.mark.parametrize(
@@ -165,3 +169,54 @@ def test_two_hyphens_end_the_options() -> None:
     """From there on every word is an id, also one that looks like an option."""
     assert parted(["a", "--", "--debug", "--"]) == (["a"], ["--", "--debug", "--"])
     assert parted(["a"]) == (["a"], [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"),
+        (24.54, "24.5 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (61.4, "1 min 1 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.9, "1 h 0 min"),
+        (7380.0, "2 h 3 min"),
+    ],
+)
+def test_times_for_people(seconds: float, words: str) -> None:
+    """A time has one or two units, and never sixty of one."""
+    assert human_time(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("size_in_bytes", "words"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_940, "999.9 kB"),
+        (999_960, "1.0 MB"),
+        (2_500_000_000, "2.5 GB"),
+        (7_200_000_000_000_000, "7,200.0 TB"),
+    ],
+)
+def test_sizes_for_people(size_in_bytes: int, words: str) -> None:
+    """A size has the unit that keeps it short."""
+    assert human_size(size_in_bytes) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0", "0"),
+        ("8.00", "8"),
+        ("0.250", "0.25"),
+        ("1E+2", "100"),
+        ("100", "100"),
+        ("1E-3", "0.001"),
+    ],
+)
+def test_units_for_people(value: str, words: str) -> None:
+    """A decimal is written out, without zeros that say nothing."""
+    assert human_number(Decimal(value)) == words

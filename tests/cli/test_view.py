@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from kling_omni_async._cli.exit import OutputError
-from kling_omni_async._cli.live import Bar, Rate, choose_view, told
 from kling_omni_async._cli.poll import PollJob
-from kling_omni_async._cli.summary import Kind, Tally
-from kling_omni_async._cli.view import Lines, Silent
+from kling_omni_async._cli.progress import Bar, Lines, Rate, Silent, choose_view, second_line
+from kling_omni_async._cli.report import Kind, Tally
 from kling_omni_async._polling.snapshot import Pulse
 
 from .support import FAST, bare, neighbour, terminal_of
@@ -130,7 +129,7 @@ def pulse_at(now: float = 0.0, **values: Any) -> Pulse:
 )
 def test_the_second_line(pulse: Pulse, oldest: str, line: str) -> None:
     """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
-    assert told(pulse, oldest, 2.5) == line
+    assert second_line(pulse, oldest, 2.5) == line
 
 
 def test_the_rate_is_that_of_the_last_half_minute() -> None:
@@ -161,7 +160,7 @@ def test_a_terminal_that_is_held_up_is_left_alone(
 ) -> None:
     """After Ctrl-S nothing is drawn: the polling goes on behind it."""
     with Bar() as view:
-        monkeypatch.setattr("kling_omni_async._cli.live.has_room", lambda _: False)
+        monkeypatch.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
         before = capfd.readouterr().err
         view.beat(pulse_at(next_in=5.0), "7")
         assert capfd.readouterr().err == ""

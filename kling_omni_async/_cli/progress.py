@@ -1,11 +1,13 @@
-"""The live view: a bar and a line that move while nothing happens, and are gone at the end."""
+"""Progress on stderr: none, a line now and then, or on a terminal two lines that move."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
@@ -24,39 +26,75 @@ from rich.text import Text
 
 from kling_omni_async._polling.snapshot import Pulse
 
-from .colour import is_screen, make_console, wants_colour
 from .exit import OutputError
-from .html import duration
-from .summary import Tally
-from .terminal import has_room, out, plain
-from .view import Lines, Silent
+from .report import Tally
+from .terminal import has_room, is_screen, make_console, note, out, plain, wants_colour
+from .units import human_time
 
 _BEAT_S: Final = 0.25
+# What the rate is the mean of: about one interval, so that it does not swing with the pauses.
 _WINDOW_S: Final = 30.0
-"""What the rate is the mean of: about one interval, so that it does not swing with the pauses."""
-
 _LONGEST_ID: Final = 24
 
 
-class Rate:
-    """Queries a second over the last half minute, from counts that are told now and then."""
+class Silent:
+    """Shows no progress.
 
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
+    Attributes:
+        every_s: How often `beat` is to be called, in s, or None for never.
+    """
 
-    def add(self, now: float, starts: int) -> float:
-        """Take a count and give the rate.
+    every_s: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take down what is shown."""
+
+    def show(self, tally: Tally) -> None:
+        """Show the counts."""
+
+    def beat(self, pulse: Pulse, oldest: str) -> None:
+        """Show how the polling goes.
 
         Args:
-            now: In s.
-            starts: Queries started so far.
+            pulse: What the session tells.
+            oldest: The first id that has no outcome yet, or nothing.
         """
-        samples = self._samples
-        samples.append((now, starts))
-        while samples[0][0] < now - _WINDOW_S:
-            samples.popleft()
-        since, before = samples[0]
-        return (starts - before) / (now - since) if now > since else 0.0
+
+    def out(self, line: str) -> None:
+        """Write a result to stdout.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        out(line)
+
+
+class Lines(Silent):
+    """Writes the counts as plain lines.
+
+    Args:
+        every: The least time between two lines, in s.
+        clock: Gives s.
+    """
+
+    def __init__(self, every: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._next = clock()
+
+    def show(self, tally: Tally) -> None:
+        """Write a line, if the last one is old enough and the summary is not due."""
+        if tally.done < tally.total and (now := self._clock()) >= self._next:
+            self._next = now + self._every
+            note(tally.line())
 
 
 class Bar(Silent):
@@ -66,6 +104,7 @@ class Bar(Silent):
 
     def __init__(self) -> None:
         self._console = make_console(None, colour=wants_colour(sys.stderr))
+        # No thread draws it: `beat` does, in the loop, as only there the session may be looked at.
         self._progress = Progress(
             SpinnerColumn(),
             MofNCompleteColumn(),
@@ -103,12 +142,12 @@ class Bar(Silent):
             self._live.stop()
 
     def show(self, tally: Tally) -> None:
-        """Take the counts, which change as the work goes on; they are drawn with each beat."""
+        """Keep the counts, which change as the work goes on; they are drawn with each beat."""
         self._tally = tally
 
     def beat(self, pulse: Pulse, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
-        self._line.plain = told(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
+        self._line.plain = second_line(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
         tally = self._tally
         self._progress.update(
             self._bar, completed=tally.done, total=tally.total, description=tally.parts()
@@ -132,8 +171,29 @@ class Bar(Silent):
             raise OutputError("stdout", error) from None
 
 
-def told(pulse: Pulse, oldest: str, rate: float) -> str:
-    """Give the second line of the view.
+class Rate:
+    """Queries a second over the last half minute, from counts that are told now and then."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, starts: int) -> float:
+        """Add a count and return the rate.
+
+        Args:
+            now: In s.
+            starts: Queries started so far.
+        """
+        samples = self._samples
+        samples.append((now, starts))
+        while samples[0][0] < now - _WINDOW_S:
+            samples.popleft()
+        since, before = samples[0]
+        return (starts - before) / (now - since) if now > since else 0.0
+
+
+def second_line(pulse: Pulse, oldest: str, rate: float) -> str:
+    """Return the second line of the view.
 
     Args:
         pulse: How the polling goes.
@@ -143,7 +203,7 @@ def told(pulse: Pulse, oldest: str, rate: float) -> str:
     parts = [f"{rate:.1f} queries/s", f"next query {_due(pulse)}"]
     if oldest:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
-        since = "" if pulse.watched is None else f", {duration(int(pulse.watched))}"
+        since = "" if pulse.watched is None else f", {human_time(int(pulse.watched))}"
         parts.append(f"oldest {plain(name)}{since}")
     return "  " + " · ".join(parts)
 

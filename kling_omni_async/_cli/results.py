@@ -1,26 +1,104 @@
-"""The journal of ``--jsonl``: one outcome a line, fit to be read again after a kill."""
+"""Where outcomes go: plain lines, JSON lines, or a journal that can be read again after a kill."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self, TypeAlias
+
+import attrs
 
 from kling_omni_async._outcome import TaskOutcome
 
 from .exit import Exit, OutputError, UsageError
-from .lock import IS_LOCKED, lock
-from .summary import Kind, kind_of
-from .terminal import json_line
+from .report import Kind, kind_of
+from .terminal import json_line, note, painted, plain, wants_colour
 
-_SYNC_EVERY_S = 1.0
-_BEGINNING = b'{"task_id":'
-_FLAGS = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+if sys.platform == "win32":  # pragma: no cover - not run on other systems
+    import msvcrt
+
+    def lock(fd: int) -> None:
+        """Take the lock, or raise OSError at once if another process has it."""
+        os.lseek(fd, 1 << 40, os.SEEK_SET)  # a locked byte cannot be read: lock one past the end
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        os.lseek(fd, 0, os.SEEK_SET)
+
+    IS_LOCKED = PermissionError
+
+else:
+    import fcntl
+
+    def lock(fd: int) -> None:
+        """Take the lock, or raise OSError at once if another process has it."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    IS_LOCKED = BlockingIOError
+
+Out: TypeAlias = Callable[[str], None]
+IsDone: TypeAlias = Callable[[TaskOutcome], bool]
+
+_SYNC_EVERY_S: Final = 1.0
+_BEGINNING: Final = b'{"task_id":'
+_FLAGS: Final = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+
+
+@attrs.frozen
+class Sink:
+    """Takes outcomes.
+
+    Attributes:
+        write: Takes one outcome; may raise `OutputError`.
+        settled: The ids that need no polling, and how they ended.
+    """
+
+    write: Callable[[TaskOutcome], None]
+    settled: Mapping[str, Kind] = attrs.field(factory=dict[str, Kind])
+
+
+@contextmanager
+def open_sink(jsonl: str | None, out: Out, is_done: IsDone = lambda _: True) -> Generator[Sink]:
+    """Open the place for outcomes.
+
+    Args:
+        jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
+        out: Writes a line to stdout.
+        is_done: Whether a settled outcome of a journal leaves nothing else to do.
+
+    Raises:
+        CliError: The journal cannot be used.
+    """
+    if jsonl is None:
+        colour = wants_colour(sys.stdout)
+        yield Sink(lambda outcome: out(plain_line(outcome, colour=colour)))
+    elif jsonl == "-":
+        yield Sink(lambda outcome: out(json_line(outcome.to_dict())))
+    else:
+        with Journal(jsonl, is_done=is_done) as journal:
+            if journal.torn:
+                note(f"dropped a torn last line of {jsonl} ({journal.torn} bytes)")
+            yield Sink(journal.write, journal.settled)
+
+
+def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
+    """Write an outcome as id, word, and images or reason, with tabs between.
+
+    Images are told by their keys where they were saved, else by their URLs.
+    """
+    if outcome.error is None:
+        images = [image.key for image in outcome.saved] or [image.url for image in outcome.images]
+        text = " ".join(images)
+    else:
+        text = str(outcome.error)
+    kind = kind_of(outcome)
+    word = painted(kind, kind.style, colour=colour)
+    return "\t".join((plain(outcome.task_id), word, plain(text)))
 
 
 class _ForeignFormatError(Exception):
@@ -50,7 +128,7 @@ class Journal:
         self,
         path: str,
         *,
-        is_done: Callable[[TaskOutcome], bool] = lambda _: True,
+        is_done: IsDone = lambda _: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settled: dict[str, Kind] = {}
@@ -69,6 +147,7 @@ class Journal:
 
     def _take_over(self) -> None:
         try:
+            # Locked before it is read: what a process writes that is just ending would be missed.
             lock(self._fd)
             self._read_back()
         except IS_LOCKED:
@@ -79,12 +158,23 @@ class Journal:
             raise OutputError(self._path, error, code=Exit.USAGE) from None
 
     def _read_back(self) -> None:
+        """Read how each id ended by its last line, and cut a torn one off."""
+        good = 0
         with open(self._fd, "rb", closefd=False) as file:
-            kinds, good = _read(file, self._is_done)
+            for outcome, end in _outcomes_in(file):
+                good = end
+                if outcome is not None:
+                    self._settle(outcome)
         self.torn = os.fstat(self._fd).st_size - good
         if self.torn:
             os.ftruncate(self._fd, good)
-        self.settled = {task_id: kind for task_id, kind in kinds.items() if kind is not None}
+
+    def _settle(self, outcome: TaskOutcome) -> None:
+        kind = kind_of(outcome)
+        # Taken out first: an id that is to be polled again must not keep what an older line says.
+        self.settled.pop(outcome.task_id, None)
+        if kind.settled and self._is_done(outcome):
+            self.settled[outcome.task_id] = kind
 
     def write(self, outcome: TaskOutcome) -> None:
         """Append an outcome by one write.
@@ -160,23 +250,6 @@ def _refusal(path: str, error: _ForeignFormatError) -> UsageError:
     return UsageError(f"{path} is left as it is: {error} is not an outcome of this program")
 
 
-def _read(
-    file: BinaryIO, is_done: Callable[[TaskOutcome], bool]
-) -> tuple[dict[str, Kind | None], int]:
-    """Read the kind of each id's last line, and how many bytes of whole lines there are.
-
-    An id that is to be polled again has None.
-    """
-    kinds: dict[str, Kind | None] = {}
-    good = 0
-    for outcome, end in _outcomes_in(file):
-        good = end
-        if outcome is not None:
-            kind = kind_of(outcome)
-            kinds[outcome.task_id] = kind if kind.settled and is_done(outcome) else None
-    return kinds, good
-
-
 def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
     """Read whole lines, as far as the file goes now.
 
@@ -207,7 +280,7 @@ def _outcome_in(line: bytes) -> TaskOutcome | None:
 
 
 def _is_torn(line: bytes, *, after_good: bool) -> bool:
-    """Tell whether the last line is the rest of one of ours, not somebody's text.
+    """Return whether the last line is the rest of one of ours, not somebody's text.
 
     After whole lines of ours an end without a line break can be anything: a crash of the
     system leaves zeros, for instance.

@@ -1,0 +1,290 @@
+"""The options: groups of them as classes, how each is read, and where images and ids are."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any, Final
+
+import attrs
+from cyclopts import Parameter, Token
+
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async._saving.formats import image_numbers, image_stem
+from kling_omni_async._saving.stores import folder_of
+
+from .cards import base_name
+from .exit import Exit, OutputError, UsageError
+from .signals import waiting
+from .units import (
+    format_size,
+    format_time,
+    is_interval,
+    or_none,
+    parse_count,
+    parse_interval,
+    parse_number,
+    parse_size,
+    parse_time,
+)
+
+_USUAL: Final = PollPolicy()
+_FLAG: Final = Parameter(show_default=False)
+_INTERVAL: Final = "--interval"
+_END: Final = "--"
+_CHUNK: Final = 1 << 20
+_COMMENT: Final = re.compile(r"(?:^|\s)#.*")
+
+
+def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Part arguments into those that may be options and, from ``--`` on, those that are ids."""
+    at = arguments.index(_END) if _END in arguments else len(arguments)
+    return arguments[:at], arguments[at:]
+
+
+def with_intervals_joined(arguments: list[str]) -> list[str]:
+    """Write ``--interval 20s 30s`` as ``--interval 20s-30s``."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined[-2:-1] == [_INTERVAL] and not is_interval(joined[-1]) and word[:1] != "-":
+            joined[-1] += f"-{word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _policy_option(
+    parse: Callable[[str], object], hint: str, metavar: str, show: Callable[[Any], str] = str
+) -> Parameter:
+    """Describe an option that is a field of `PollPolicy`.
+
+    Args:
+        parse: Reads its text, or raises ValueError.
+        hint: What to write, for who wrote something else.
+        metavar: What help shows behind the option.
+        show: Writes the default as the option takes it.
+    """
+
+    def convert(_: object, tokens: Sequence[Token]) -> object:
+        option, text = tokens[0].keyword or "", tokens[0].value
+        try:
+            value = parse(text.strip())
+            # Only the policy knows which values it takes; its own error is a ValueError too.
+            field: Any = {option.removeprefix("--").replace("-", "_"): value}
+            PollPolicy(**field)
+        except ValueError:
+            raise UsageError(f"{option} cannot be {text!r:.60}: write {hint}") from None
+        return value
+
+    # One word always: cyclopts itself would read the two numbers of an interval from two words.
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar, show_default=show)
+
+
+def _show_interval(interval: tuple[float, float]) -> str:
+    return "-".join(map(format_time, interval))
+
+
+# Not cyclopts' own reader of durations: that refuses `500ms` and a plain `20`.
+_TIME: Final = _policy_option(
+    parse_time, "a time above 0, such as 20s, 1m30s or 500ms", "TIME", format_time
+)
+_SIZE: Final = _policy_option(
+    parse_size, "a size such as 500kB, 1MiB or 100MB", "SIZE", format_size
+)
+_COUNT: Final = _policy_option(parse_count, "a whole number of 1 or more", "NUMBER")
+_RATE: Final = _policy_option(
+    or_none(parse_number), "queries a second, above 0, such as 50, or none", "NUMBER", "{:g}".format
+)
+_PAUSES: Final = _policy_option(
+    parse_interval, "two times, the lower first, such as 20s-30s", "LOW-HIGH", _show_interval
+)
+_PATIENCE: Final = _policy_option(
+    or_none(parse_time), "a time such as 30m or 1h30m, or never", "TIME", format_time
+)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What bounds queries; each option is a field of `PollPolicy`.
+
+    Attributes:
+        query_timeout: The longest time for one query.
+        max_rate: The most queries a second, evenly spaced; none for no limit.
+        max_concurrency: The most queries under way at a time.
+        max_response_bytes: The largest answer that is read.
+    """
+
+    query_timeout: Annotated[float, _TIME] = _USUAL.query_timeout
+    max_rate: Annotated[float | None, _RATE] = _USUAL.max_rate
+    max_concurrency: Annotated[int, _COUNT] = _USUAL.max_concurrency
+    max_response_bytes: Annotated[int, _SIZE] = _USUAL.max_response_bytes
+
+
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How often and how long ids are polled; each option is a field of `PollPolicy`.
+
+    Attributes:
+        interval: The pause between two queries of an id: two times, drawn anew each time.
+        timeout: How long to poll an id before it is given up; never for no end.
+        confirmations: How often "not found" must be said in a row before it is believed.
+        max_pending: The most ids that are read and not yet finished; reading waits beyond it.
+    """
+
+    interval: Annotated[tuple[float, float], _PAUSES] = _USUAL.interval
+    timeout: Annotated[float | None, _PATIENCE] = _USUAL.timeout
+    confirmations: Annotated[int, _COUNT] = _USUAL.confirmations
+    max_pending: Annotated[int, _COUNT] = _USUAL.max_pending
+
+
+@attrs.frozen(kw_only=True)
+class Downloads:
+    """How images are fetched; each option is a field of `PollPolicy`.
+
+    Attributes:
+        max_downloads: The most images that are fetched at a time.
+        max_image_bytes: The largest image that is stored.
+        download_timeout: The longest time for one try to fetch an image.
+    """
+
+    max_downloads: Annotated[int, _COUNT] = _USUAL.max_downloads
+    max_image_bytes: Annotated[int, _SIZE] = _USUAL.max_image_bytes
+    download_timeout: Annotated[float, _TIME] = _USUAL.download_timeout
+
+
+def policy_of(*options: Limits | Pace | Downloads) -> PollPolicy:
+    """Return the policy that options ask for."""
+    values: dict[str, Any] = {}
+    for each in options:
+        values |= attrs.asdict(each)
+    return PollPolicy(**values)
+
+
+@attrs.frozen(kw_only=True)
+class Connection:
+    """Which API is asked.
+
+    Attributes:
+        base_url: Another base URL than that of COMETAPI_BASE_URL.
+        allow_http: Accept a base URL with http:// that is not of this machine.
+    """
+
+    base_url: Annotated[str | None, Parameter(metavar="URL")] = None
+    allow_http: Annotated[bool, _FLAG] = False
+
+
+@attrs.frozen(kw_only=True)
+class Talk:
+    """How much is told on stderr.
+
+    Attributes:
+        verbose: Tell each change of a task on stderr; twice (-vv): each query too.
+    """
+
+    verbose: Annotated[int, Parameter(alias="-v", count=True, show_default=False)] = 0
+
+
+@attrs.frozen(kw_only=True)
+class Saving:
+    """Where images are saved, and which.
+
+    Attributes:
+        save: Where to save images: a directory, or s3://bucket/prefix and the like.
+        watermarked: Save the copies with the watermark instead.
+        overwrite: Replace what is there under the names of images.
+    """
+
+    save: Annotated[str | None, Parameter(metavar="DIR|URL")] = None
+    watermarked: Annotated[bool, _FLAG] = False
+    overwrite: Annotated[bool, _FLAG] = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The directory, also that of a ``file:`` URL; None for a store or if nothing is saved.
+
+        Raises:
+            ConfigurationError: Nothing can be saved there.
+        """
+        return None if self.save is None else folder_of(self.save)
+
+    def prepare(self) -> None:
+        """Make the directory now, so that a wrong one is told before anything is asked.
+
+        Raises:
+            ConfigurationError: Nothing can be saved there.
+            OutputError: It cannot be made.
+        """
+        if (folder := self.folder) is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (OSError, ValueError) as error:  # the latter for what no path can hold
+                raise OutputError(str(folder), error, code=Exit.USAGE) from None
+
+    def is_done(self, outcome: TaskOutcome) -> bool:
+        """Return whether all images of an outcome in a journal are saved, as far as one can see.
+
+        Files are looked for; for a URL the journal is believed.
+        """
+        if self.save is None or outcome.task is None or not outcome.ok:
+            return True
+        names = {
+            PurePosixPath(name).stem: name
+            for name in (base_name(each.key) for each in outcome.saved)
+        }
+        stems = (
+            image_stem(outcome.task_id, number, watermarked=self.watermarked)
+            for number in image_numbers(outcome.task.images)
+        )
+        folder = self.folder
+        return all(
+            stem in names and (folder is None or (folder / names[stem]).is_file()) for stem in stems
+        )
+
+
+def read_ids(source: str) -> list[str]:
+    """Read a file of ids, one a line, with blank lines and comments.
+
+    Args:
+        source: A path, or ``-`` for stdin.
+
+    Returns:
+        The ids in order, with their repeats.
+
+    Raises:
+        UsageError: It cannot be read, or is no text.
+    """
+    try:
+        with waiting():
+            text = _read(source)
+    except OSError as error:
+        raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
+    if text is None:
+        raise UsageError(f"cannot read ids from {source}: not a text file in UTF-8")
+    lines = (_COMMENT.sub("", line).strip() for line in text.split("\n"))
+    return [line for line in lines if line]
+
+
+def _read(source: str) -> str | None:
+    if source == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "stdin is closed")
+        return _text(sys.stdin.buffer)
+    with open(source, "rb") as file:  # noqa: PTH123 - /dev/stdin and the like need no Path
+        return _text(file)
+
+
+def _text(file: IO[bytes]) -> str | None:
+    """Read a text; None for a binary file, of which little is read: it may be endless."""
+    chunks: list[bytes] = []
+    while chunk := file.read(_CHUNK):
+        if b"\0" in chunk:
+            return None
+        chunks.append(chunk)
+    try:
+        return b"".join(chunks).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
