@@ -1,4 +1,4 @@
-"""What ``POST /kling/v1/images/omni-image`` accepts (CometAPI docs)."""
+"""What ``POST /kling/v1/images/omni-image`` accepts (CometAPI docs). Pure: bytes in, order out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BAD_VALUE = 1201
 
 _LONGEST_PROMPT = 2_500
 _MOST_REFERENCES = 10
-_AUTO_AMOUNT = 4
+_AUTO_AMOUNT = 4  # the API chooses; any number of a series would do
 _RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "auto")
 
 
@@ -45,6 +45,7 @@ def read_order(content: bytes) -> Order:
         BadOrderError: It is no JSON object, or a field's value is not allowed.
     """
     body = _parse(content)
+    # null is the same as missing, but for the one field that must be there
     for name, fits, wanted in _RULES:
         if (name == "prompt" or body.get(name) is not None) and not fits(body.get(name)):
             raise BadOrderError(BAD_VALUE, f"{name} must be {wanted}")

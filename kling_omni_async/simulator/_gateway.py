@@ -43,11 +43,13 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.tasks = TaskBook(seed=settings.seed)
         self._settings = settings
+        # apart from the draws of the tasks: how often one asks must not change their ids
         self._random = random.Random(f"requests {settings.seed}")
 
     def answer(self, call: Call, body: bytes, *, now: float) -> Answer:
         """Answer one request to the API."""
         creates = call.method == "POST" and call.path == COLLECTION
+        # what is no route is a web page, whatever the key (source)
         if call.task_id is None and not creates:
             return answers.page()
         if not call.authorised:

@@ -65,6 +65,7 @@ class SimulatedCometAPI:
             epoch=datetime.now(UTC) if epoch is None else epoch,
             log_size=log_size,
         )
+        # queries and images share every mechanism, but neither their faults nor their logs
         self._settings = settings
         self._clock = Clock(scale=time_scale)
         self._gateway = Gateway(settings)
@@ -92,6 +93,7 @@ class SimulatedCometAPI:
             RuntimeError: It runs already.
             OSError: The port is taken.
         """
+        # a clock that ran already goes on: after a restart tasks are as old as they are
         await self._site.start()
         self._clock.start()
 
@@ -123,6 +125,7 @@ class SimulatedCometAPI:
         Raises:
             RuntimeError: It has never been started.
         """
+        # raises before the first start: a port of 0 is no address
         self._clock.now()
         return self._site.url
 

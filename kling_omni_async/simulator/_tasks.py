@@ -18,7 +18,7 @@ USUAL_UNITS = "8"
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
-_MOST_SECONDS_SUBMITTED = 10.0
+_MOST_SECONDS_SUBMITTED = 10.0  # so that a task without end is seen in both states
 
 
 @frozen

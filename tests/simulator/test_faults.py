@@ -1,4 +1,4 @@
-"""The simulator fails on demand."""
+"""The simulator fails on demand: what holds for queries and for images alike, and for queries."""
 
 from __future__ import annotations
 
@@ -12,69 +12,74 @@ import pytest
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .client import ask, client, fetch, url_of
+from .client import IMAGE, QUERY, Kind, ask, client, each_kind, fetch, statuses, url_of
 
 pytestmark = pytest.mark.anyio
 
 
-async def statuses(api: SimulatedCometAPI, task_id: str, count: int) -> list[int]:
-    """Ask one after the other, and return the HTTP statuses."""
-    async with client(api) as session:
-        return [(await fetch(session, url_of(api, task_id)))[0] for _ in range(count)]
-
-
-async def test_spoils_the_next_query_only() -> None:
-    """A fault happens once unless more is said."""
+@each_kind
+async def test_faults_queue_up(kind: Kind) -> None:
+    """Faults happen in the order they were planned, each as often as it was told, else once."""
     async with SimulatedCometAPI() as api:
-        task_id = api.create_task()
-        api.fail_next(task_id, status=502)
-        assert await statuses(api, task_id, 3) == [502, 200, 200]
+        task_id = api.create_task(duration=0)
+        kind.fail_next(api, task_id, status=502, times=2)
+        kind.fail_next(api, task_id, status=500)
+        assert await statuses(api, kind, task_id, 4) == [502, 502, 500, 200]
 
 
-async def test_faults_queue_up() -> None:
-    """Faults happen in the order they were planned, each as often as it was told."""
+@each_kind
+async def test_own_faults_come_before_those_of_any_id(kind: Kind) -> None:
+    """A fault without an id hits whichever request comes next, after the faults of that id."""
     async with SimulatedCometAPI() as api:
-        task_id = api.create_task()
-        api.fail_next(task_id, status=502, times=2)
-        api.fail_next(task_id, status=500)
-        assert await statuses(api, task_id, 4) == [502, 502, 500, 200]
+        first, second = api.create_task(duration=0), api.create_task(duration=0)
+        kind.fail_next(api, status=500, times=2)
+        kind.fail_next(api, first, status=502)
+        assert await statuses(api, kind, first, 2) == [502, 500]
+        assert await statuses(api, kind, second, 2) == [500, 200]
 
 
-async def test_own_faults_come_before_those_of_any_id() -> None:
-    """A fault without an id hits whichever query comes next, after the faults of that id."""
+@each_kind
+async def test_standing_faults_last_until_cleared(kind: Kind) -> None:
+    """With ``times=None`` a fault lasts; counted ones still come through, whosever they are."""
     async with SimulatedCometAPI() as api:
-        first, second = api.create_task(), api.create_task()
-        api.fail_next(status=500, times=2)
-        api.fail_next(first, status=502)
-        assert await statuses(api, first, 2) == [502, 500]
-        assert await statuses(api, second, 2) == [500, 200]
+        task_id = api.create_task(duration=0)
+        kind.fail_next(api, task_id, status=503, times=None)
+        kind.fail_next(api, status=500)
+        assert await statuses(api, kind, task_id, 4) == [500, 503, 503, 503]
+        kind.clear(api)
+        assert await statuses(api, kind, task_id, 2) == [200, 200]
 
 
-async def test_standing_faults_last_until_cleared() -> None:
-    """With ``times=None`` a fault lasts; counted ones still come through."""
-    async with SimulatedCometAPI() as api:
-        task_id = api.create_task()
-        api.fail_next(status=503, times=None)
-        api.fail_next(status=500)
-        assert await statuses(api, task_id, 4) == [500, 503, 503, 503]
-        api.clear_faults()
-        assert await statuses(api, task_id, 2) == [200, 200]
-
-
-async def test_faults_of_one_id_can_be_cleared() -> None:
+@each_kind
+async def test_faults_of_one_id_can_be_cleared(kind: Kind) -> None:
     """Clearing one id leaves the faults of others alone; clearing what is not there is fine."""
     async with SimulatedCometAPI() as api:
-        first, second = api.create_task(), api.create_task()
-        api.fail_next(first, status=500, times=None)
-        api.fail_next(second, status=500)
-        api.clear_faults(first)
-        api.clear_faults("nobody")
-        assert await statuses(api, first, 1) == [200]
-        assert await statuses(api, second, 1) == [500]
+        first, second = api.create_task(duration=0), api.create_task(duration=0)
+        kind.fail_next(api, first, status=500, times=None)
+        kind.fail_next(api, second, status=500)
+        kind.fail_next(api, status=503)
+        kind.clear(api, first)
+        kind.clear(api, "nobody")
+        assert await statuses(api, kind, first, 2) == [503, 200]
+        assert await statuses(api, kind, second) == [500]
 
 
+@each_kind
+async def test_each_kind_has_faults_of_its_own(kind: Kind) -> None:
+    """A fault of images spoils no query and one of queries no image, nor are they cleared."""
+    other = IMAGE if kind is QUERY else QUERY
+    async with SimulatedCometAPI() as api:
+        task_id = api.create_task(duration=0)
+        kind.fail_next(api, task_id, status=502)
+        assert await statuses(api, other, task_id) == [200]
+        other.clear(api)
+        other.clear(api, task_id)
+        assert await statuses(api, kind, task_id) == [502]
+
+
+@each_kind
 @pytest.mark.parametrize(
-    ("fault", "status", "body", "kind"),
+    ("fault", "status", "body", "content_type"),
     [
         (
             {"status": 502},
@@ -83,6 +88,7 @@ async def test_faults_of_one_id_can_be_cleared() -> None:
             "text/html",
         ),
         ({"status": 429}, 429, b"", ""),
+        ({"retry_after": 7}, 429, b"", ""),
         ({"status": 301}, 301, b"", ""),
         ({"status": 204}, 204, b"", ""),
         ({"status": 999, "body": "?"}, 999, b"?", "text/plain"),
@@ -95,32 +101,46 @@ async def test_faults_of_one_id_can_be_cleared() -> None:
     ],
 )
 async def test_any_status_body_and_headers(
-    fault: dict[str, Any], status: int, body: bytes, kind: str
+    kind: Kind, fault: dict[str, Any], status: int, body: bytes, content_type: str
 ) -> None:
     """Status, body and headers are sent as they are given, or as they usually come together."""
     async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(**fault)
-        assert await fetch(session, url_of(api, "x")) == (status, body, kind)
+        kind.fail_next(api, **fault)
+        assert await fetch(session, kind.url(api, "x")) == (status, body, content_type)
+        assert [request.status for request in kind.seen(api)] == [status]
 
 
+@each_kind
 @pytest.mark.parametrize("status", [400, 404, 500, 520])
-async def test_other_errors_have_the_body_of_the_gateway(status: int) -> None:
+async def test_other_errors_have_the_body_of_the_gateway(kind: Kind, status: int) -> None:
     """Where no body is given, errors of the gateway come as its own JSON."""
-    async with SimulatedCometAPI() as api:
-        api.fail_next(status=status)
-        answered, body = await ask(api, api.create_task())
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, status=status)
+        answered, body, _ = await fetch(session, kind.url(api, "x"))
         assert answered == status
-        assert body["error"]["type"] == "comet_api_error"
+        assert json.loads(body)["error"] == {
+            "code": "",
+            "message": f"upstream said {status}",
+            "type": "comet_api_error",
+        }
 
 
-async def test_success_keeps_the_true_body() -> None:
-    """A 201 without a body of its own carries the task."""
-    async with SimulatedCometAPI() as api:
-        api.fail_next(status=201)
-        status, body = await ask(api, api.create_task())
-        assert (status, body["data"]["task_status"]) == (201, "submitted")
+@each_kind
+async def test_success_keeps_the_true_body(kind: Kind) -> None:
+    """A success without a body of its own carries the truth, under other headers if wanted."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        url = kind.url(api, api.create_task(duration=0))
+        _, truth, _ = await fetch(session, url)
+        kind.fail_next(api, status=206, headers={"X-Note": "a", "content-type": "image/webp"})
+        async with session.get(url) as response:
+            assert (response.status, response.headers["X-Note"]) == (206, "a")
+            assert response.content_type == "image/webp"
+            body = await response.read()
+        assert kind.mark in body
+        assert len(body) == len(truth)
 
 
+@each_kind
 @pytest.mark.parametrize(
     ("fault", "status", "header"),
     [
@@ -129,13 +149,98 @@ async def test_success_keeps_the_true_body() -> None:
         ({"retry_after": "Fri, 26 Jun 2026 05:04:05 GMT", "status": 503}, 503, "Fri, 26"),
     ],
 )
-async def test_retry_after(fault: dict[str, Any], status: int, header: str) -> None:
+async def test_retry_after(kind: Kind, fault: dict[str, Any], status: int, header: str) -> None:
     """``retry_after`` sets the header, sensible or not, and a 429 unless told otherwise."""
     async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(**fault)
-        async with session.get(url_of(api, "x")) as response:
+        kind.fail_next(api, **fault)
+        async with session.get(kind.url(api, "x")) as response:
             assert response.status == status
             assert response.headers["Retry-After"].startswith(header)
+
+
+@each_kind
+@pytest.mark.parametrize("sent", [0, 20])
+async def test_cut_off_body(kind: Kind, sent: int) -> None:
+    """A cut-off answer announces more than it sends, then the connection ends."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, cut_after=sent)
+        async with session.get(kind.url(api, api.create_task(duration=0))) as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
+        assert [request.status for request in kind.seen(api)] == [200]
+
+
+@each_kind
+async def test_slow_body_comes_whole(kind: Kind) -> None:
+    """A slow body takes its length over the rate, by the loop's clock."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, body="x" * 100, bytes_per_second=5)
+        _, body, _ = await fetch(session, kind.url(api, "x"))
+        assert body == b"x" * 100
+        (request,) = kind.seen(api)
+        assert request.finished == pytest.approx(request.started + 20.0)
+
+
+@each_kind
+async def test_slow_body_can_be_cut_too(kind: Kind) -> None:
+    """Slowness and cutting go together."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, body="x" * 100, bytes_per_second=20, cut_after=10)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await fetch(session, kind.url(api, "x"))
+        (request,) = kind.seen(api)
+        assert request.finished == pytest.approx(request.started + 0.5)
+
+
+@each_kind
+async def test_delay_comes_first(kind: Kind) -> None:
+    """A delayed answer is the true one of that later moment."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        task_id = api.create_task(duration=10.0)
+        kind.fail_next(api, delay=12.0)
+        _, body, _ = await fetch(session, kind.url(api, task_id))
+        assert kind.mark in body
+        (request,) = kind.seen(api)
+        assert request.finished == request.started + 12.0
+
+
+@each_kind
+async def test_hang_never_answers(kind: Kind) -> None:
+    """A request that hangs ends when its client gives up, and is logged without a status."""
+    async with SimulatedCometAPI() as api:
+        task_id = api.create_task(duration=0)
+        kind.fail_next(api, task_id, hang=True)
+        async with client(api) as session:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(100.0):
+                    await fetch(session, kind.url(api, task_id))
+        assert await statuses(api, kind, task_id) == [200]
+        (hung, good) = kind.seen(api)
+        assert (hung.status, good.status) == (None, 200)
+        assert hung.finished == hung.started + 100.0
+
+
+@each_kind
+async def test_reset_on_a_fresh_connection(kind: Kind) -> None:
+    """A reset reaches the client as a reset; the second one, as aiohttp asks once more."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, reset=True, times=2)
+        with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
+            await fetch(session, kind.url(api, "x"))
+        assert [(each.connection, each.status) for each in kind.seen(api)] == [(1, None), (2, None)]
+
+
+@each_kind
+async def test_raw_bytes(kind: Kind) -> None:
+    """Any bytes at all can be the answer; they have no status."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        with pytest.raises(aiohttp.ClientError):
+            await fetch(session, kind.url(api, "x"))
+        kind.fail_next(api, raw=b"HTTP/1.0 200 Fine\r\n\r\nhello")
+        assert (await fetch(session, kind.url(api, "x")))[:2] == (200, b"hello")
+        assert [request.status for request in kind.seen(api)] == [None, None]
 
 
 @pytest.mark.parametrize(("more", "status"), [({}, 400), ({"status": 404}, 404)])
@@ -152,85 +257,22 @@ async def test_not_found_for_a_moment(more: dict[str, Any], status: int) -> None
 async def test_malformed_json() -> None:
     """A malformed answer is a whole HTTP answer whose JSON stops in the middle."""
     async with SimulatedCometAPI() as api, client(api) as session:
+        url = url_of(api, api.create_task())
+        _, truth, _ = await fetch(session, url)
         api.fail_next(malformed=True)
-        status, body, kind = await fetch(session, url_of(api, api.create_task()))
-        assert (status, kind) == (200, "application/json")
+        status, body, content_type = await fetch(session, url)
+        assert (status, content_type) == (200, "application/json")
+        assert len(body) == len(truth) // 2
         with pytest.raises(json.JSONDecodeError):
             json.loads(body)
 
 
-@pytest.mark.parametrize("sent", [0, 20])
-async def test_cut_off_body(sent: int) -> None:
-    """A cut-off answer announces more than it sends, then the connection ends."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(cut_after=sent)
-        async with session.get(url_of(api, api.create_task())) as response:
-            assert response.status == 200
-            with pytest.raises(aiohttp.ClientPayloadError):
-                await response.read()
-        assert api.queries[0].status == 200
-
-
-async def test_slow_body_comes_whole() -> None:
-    """A slow body takes its length over the rate, by the loop's clock."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(body="x" * 100, bytes_per_second=5)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        _, body, _ = await fetch(session, url_of(api, "x"))
-        assert body == b"x" * 100
-        assert loop.time() - started == pytest.approx(20.0)
-
-
-async def test_slow_body_can_be_cut_too() -> None:
-    """Slowness and cutting go together."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(body="x" * 100, bytes_per_second=20, cut_after=10)
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await fetch(session, url_of(api, "x"))
-
-
-async def test_delay_comes_first() -> None:
-    """A delayed answer is the true one of that later moment."""
-    async with SimulatedCometAPI() as api:
-        task_id = api.create_task(duration=10.0)
-        api.fail_next(delay=12.0)
-        _, body = await ask(api, task_id)
-        assert body["data"]["task_status"] == "succeed"
-        (query,) = api.queries
-        assert query.finished == query.started + 12.0
-
-
-async def test_hang_never_answers() -> None:
-    """A query that hangs ends when its client gives up, and is logged without a status."""
-    async with SimulatedCometAPI() as api:
-        task_id = api.create_task()
-        api.fail_next(task_id, hang=True)
-        async with client(api) as session:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(100.0):
-                    await fetch(session, url_of(api, task_id))
-        assert (await ask(api, task_id))[0] == 200
-        (hung, good) = api.queries
-        assert (hung.status, good.status) == (None, 200)
-        assert hung.finished == hung.started + 100.0
-
-
-async def test_reset_on_a_fresh_connection() -> None:
-    """A reset reaches the client as a reset; the second one, as aiohttp asks once more."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(reset=True, times=2)
-        with pytest.raises(aiohttp.ClientOSError, match="reset by peer"):
-            await fetch(session, url_of(api, "x"))
-        assert [(query.connection, query.status) for query in api.queries] == [(1, None), (2, None)]
-
-
 async def test_reset_only_on_a_reused_connection() -> None:
     """With ``on="reused"`` fresh connections are left alone; aiohttp then asks once more."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        url = url_of(api, api.create_task())
+    async with SimulatedCometAPI() as api:
+        task_id = api.create_task()
         api.fail_next(reset=True, on="reused")
-        assert [(await fetch(session, url))[0] for _ in range(2)] == [200, 200]
+        assert await statuses(api, QUERY, task_id, 2) == [200, 200]
         assert [(query.connection, query.status) for query in api.queries] == [
             (1, 200),
             (1, None),
@@ -245,18 +287,7 @@ async def test_fault_only_on_a_fresh_connection() -> None:
         await fetch(session, url)
         api.fail_next(status=502, on="fresh")
         assert (await fetch(session, url))[0] == 400
-        async with client(api) as other:
-            assert (await fetch(other, url))[0] == 502
-
-
-async def test_raw_bytes() -> None:
-    """Any bytes at all can be the answer."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-        with pytest.raises(aiohttp.ClientError):
-            await fetch(session, url_of(api, "x"))
-        api.fail_next(raw=b"HTTP/1.0 200 Fine\r\n\r\nhello")
-        assert (await fetch(session, url_of(api, "x")))[:2] == (200, b"hello")
+        assert await statuses(api, QUERY, "x") == [502]
 
 
 async def test_faults_come_before_the_key() -> None:
@@ -269,34 +300,65 @@ async def test_faults_come_before_the_key() -> None:
         assert (await fetch(session, url_of(api, "x")))[0] == 401
 
 
+NONSENSE: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({}, ValueError, "say what goes wrong"),
+    ({"status": 502, "times": 0}, ValueError, "times"),
+    ({"status": 502, "times": 1.5}, TypeError, "times"),
+    ({"status": 199}, ValueError, "status must be at least 200, got 199"),
+    ({"status": 1000}, ValueError, "status must be from 200 to 999, got 1000"),
+    ({"status": "502"}, TypeError, "status"),
+    ({"body": 7}, TypeError, "body"),
+    ({"headers": "x"}, TypeError, "headers"),
+    ({"headers": {"X-Number": 1}}, TypeError, "headers"),
+    ({"retry_after": b"7"}, TypeError, "retry_after"),
+    ({"cut_after": -1}, ValueError, "cut_after"),
+    ({"bytes_per_second": 0}, ValueError, "bytes_per_second"),
+    ({"delay": -1}, ValueError, "delay"),
+    ({"raw": "text"}, TypeError, "raw"),
+    ({"hang": True, "reset": True}, ValueError, "do not go together: hang, reset"),
+    ({"reset": True, "status": 502}, ValueError, "do not go together: reset, status"),
+]
+NONSENSE_FOR_QUERIES: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"on": "fresh"}, ValueError, "say what goes wrong"),
+    ({"status": 502, "on": "old"}, ValueError, "on"),
+    ({"not_found": True, "body": ""}, ValueError, "do not go together: body, not_found"),
+]
+NONSENSE_FOR_IMAGES: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"index": 1}, ValueError, "say what goes wrong"),
+    ({"redirects": 0}, ValueError, "say what goes wrong"),
+    ({"status": 502, "index": -1}, ValueError, "index"),
+    ({"status": 502, "index": "1"}, TypeError, "index"),
+    ({"content_length": -1}, ValueError, "content_length"),
+    ({"content_length": 1.5}, TypeError, "content_length"),
+    ({"redirects": -1}, ValueError, "redirects"),
+    ({"redirects": True}, TypeError, "redirects"),
+    ({"redirect_to": ""}, ValueError, "redirect_to must be a URL on one line"),
+    ({"redirect_to": "/x\r\nA: b"}, ValueError, "redirect_to must be a URL on one line"),
+    ({"redirect_to": b"/x"}, TypeError, "redirect_to"),
+    ({"size": 88}, ValueError, "size must be at least 89, got 88"),
+    ({"size": 1e9}, TypeError, "size"),
+    ({"hang": True, "html": True}, ValueError, "do not go together: hang, html"),
+    ({"raw": b"", "content_length": 1}, ValueError, "together: raw, content_length"),
+    ({"html": True, "size": 100, "body": ""}, ValueError, "together: body, html, size"),
+    ({"redirects": 1, "redirect_to": "/"}, ValueError, "together: redirect_to, redirects"),
+    ({"redirects": 1, "status": 301}, ValueError, "together: redirects, status"),
+    ({"redirect_to": "/", "cut_after": 0}, ValueError, "together: cut_after, redirect_to"),
+]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "error", "named"),
+    ("kind", "arguments", "error", "named"),
     [
-        ({}, ValueError, "say what goes wrong"),
-        ({"on": "fresh"}, ValueError, "say what goes wrong"),
-        ({"status": 502, "times": 0}, ValueError, "times"),
-        ({"status": 502, "times": 1.5}, TypeError, "times"),
-        ({"status": 199}, ValueError, "status"),
-        ({"status": 1000}, ValueError, "status"),
-        ({"status": "502"}, TypeError, "status"),
-        ({"body": 7}, TypeError, "body"),
-        ({"headers": "x"}, TypeError, "headers"),
-        ({"headers": {"X-Number": 1}}, TypeError, "headers"),
-        ({"retry_after": b"7"}, TypeError, "retry_after"),
-        ({"cut_after": -1}, ValueError, "cut_after"),
-        ({"bytes_per_second": 0}, ValueError, "bytes_per_second"),
-        ({"delay": -1}, ValueError, "delay"),
-        ({"raw": "text"}, TypeError, "raw"),
-        ({"status": 502, "on": "old"}, ValueError, "on"),
-        ({"hang": True, "reset": True}, ValueError, "hang, reset"),
-        ({"reset": True, "status": 502}, ValueError, "reset, status"),
-        ({"not_found": True, "body": ""}, ValueError, "together: body, not_found"),
+        *((kind, *case) for kind in (QUERY, IMAGE) for case in NONSENSE),
+        *((QUERY, *case) for case in NONSENSE_FOR_QUERIES),
+        *((IMAGE, *case) for case in NONSENSE_FOR_IMAGES),
     ],
+    ids=lambda value: value.name if isinstance(value, Kind) else None,
 )
 async def test_bad_faults_are_named(
-    arguments: dict[str, Any], error: type[Exception], named: str
+    kind: Kind, arguments: dict[str, Any], error: type[Exception], named: str
 ) -> None:
-    """A fault that makes no sense is refused by the name of its argument."""
+    """A fault that makes no sense is refused by the names of its arguments."""
     api = SimulatedCometAPI()
     with pytest.raises(error, match=named):
-        api.fail_next(**arguments)
+        kind.fail_next(api, **arguments)

@@ -1,4 +1,4 @@
-"""The simulator serves images of any size, signed or gone, and remembers who asked for them."""
+"""The simulator serves images of any size, signed or gone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from attrs.exceptions import FrozenInstanceError
 from yarl import URL
 
-from kling_omni_async.simulator import ImageRequest, SimulatedCometAPI
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .client import ask, client, fetch, image_urls, say, status_word
+from .client import client, fetch, image_urls, say, status_word
 from .test_png import chunks
 
 pytestmark = pytest.mark.anyio
@@ -194,113 +193,6 @@ async def test_bad_expiry_is_named(
     """An unknown task or a status that cannot be is refused."""
     with pytest.raises(error, match=named):
         SimulatedCometAPI().expire_images(**arguments)
-
-
-async def test_remembers_what_and_when() -> None:
-    """A record tells image, path, connection, times, status and bytes; it is no query."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        task_id = api.create_task(duration=0, task_id="a/b", images=2, watermarked=True)
-        await asyncio.sleep(3.0)
-        started = asyncio.get_running_loop().time()
-        url = URL(f"{api.base_url}/assets/watermarked/a%2Fb-1.png?q=%7e+%3d", encoded=True)
-        api.fail_next_image(delay=0.5)
-        _, body, _ = await fetch(session, url)
-        (request,) = api.image_requests
-        assert request == ImageRequest(
-            task_id=task_id,
-            index=1,
-            watermarked=True,
-            path="/assets/watermarked/a%2Fb-1.png?q=%7e+%3d",
-            headers=request.headers,
-            connection=1,
-            started=started,
-            finished=started + 0.5,
-            status=200,
-            body_bytes=len(body),
-        )
-        assert api.image_requests_of(task_id) == api.image_requests
-        assert api.image_requests_of("nobody") == ()
-        assert api.queries == ()
-
-
-async def test_remembers_headers() -> None:
-    """Headers are found by any spelling of their names, and nothing of a record can be changed."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        await fetch(session, f"{api.base_url}/assets/x-0.png")
-        (request,) = api.image_requests
-        assert request.headers["AUTHORIZATION"] == f"Bearer {api.api_key}"
-        assert request.headers["authorization"] == request.headers["Authorization"]
-        changeable: Any = request
-        with pytest.raises(TypeError):
-            changeable.headers["Authorization"] = ""
-        with pytest.raises(FrozenInstanceError):
-            changeable.status = 200
-        assert api.api_key not in repr(request)
-        assert {request} == set(api.image_requests)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", "x", "x-.png", "-0.png", "x-a.png", "x-10000.png", "a/x-0.png", "hop-x/x-0.png"],
-)
-async def test_remembers_paths_of_no_image(name: str) -> None:
-    """A path that names no image has neither task nor index, is 404 and meets no fault."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next_image(status=502)
-        assert await fetch(session, f"{api.base_url}/assets/{name}") == (404, b"", "")
-        (request,) = api.image_requests
-        assert (request.task_id, request.index, request.watermarked) == (None, None, False)
-        assert (request.path, request.status) == (f"/assets/{name}", 404)
-
-
-async def test_remembers_the_last_ones_only() -> None:
-    """The log is bounded by ``log_size``, apart from that of queries."""
-    async with SimulatedCometAPI(log_size=2) as api, client(api) as session:
-        await ask(api, "a")
-        for name in "bcd":
-            await fetch(session, f"{api.base_url}/assets/{name}-0.png")
-        assert [request.task_id for request in api.image_requests] == ["c", "d"]
-        assert [request.connection for request in api.image_requests] == [2, 2]
-        assert [query.task_id for query in api.queries] == ["a"]
-
-
-async def test_remembers_what_is_in_flight() -> None:
-    """A download under way has no end and no status; one that was given up gets no status."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        api.fail_next_image("a", hang=True)
-        hung = asyncio.ensure_future(fetch(session, f"{api.base_url}/assets/a-0.png"))
-        await api.wait_for_image_requests(task_id="a")
-        (request,) = api.image_requests
-        assert (request.finished, request.status) == (None, None)
-        await asyncio.sleep(5.0)
-        hung.cancel()
-        await asyncio.wait([hung])
-        await asyncio.sleep(1.0)
-        (request,) = api.image_requests
-        assert (request.finished, request.status) == (request.started + 5.0, None)
-
-
-async def test_counts_downloads_in_flight() -> None:
-    """The highest number of downloads at the same time is kept; queries do not count."""
-    async with SimulatedCometAPI(latency=1.0) as api, client(api) as session:
-        api.fail_next_image(times=3, delay=1.0)
-        url = f"{api.base_url}/assets/a-0.png"
-        crowd = asyncio.gather(*(fetch(session, url) for _ in range(3)), ask(api, "a"))
-        await api.wait_for_image_requests(3)
-        await crowd
-        await fetch(session, url)
-        assert api.image_downloads_peak == 3
-        assert api.in_flight_peak == 1
-
-
-async def test_unread_big_images_are_in_flight() -> None:
-    """An image beyond 64 KiB is in flight until its client has taken it."""
-    async with SimulatedCometAPI() as api, client(api) as session:
-        (url,) = await image_urls(api, api.create_task(duration=0, image_bytes=50 * MB))
-        async with session.get(url):
-            assert [request.finished for request in api.image_requests] == [None]
-            async with session.get(url):
-                assert api.image_downloads_peak == 2
 
 
 @pytest.mark.parametrize("method", ["HEAD", "POST"])

@@ -20,7 +20,7 @@ from kling_omni_async.simulator._answers import Answer
 from kling_omni_async.simulator._faults import Fault
 from kling_omni_async.simulator._server import Connections, Sent, deliver
 
-from .client import ask, client, fetch, status_word, url_of
+from .client import IMAGE, QUERY, Kind, ask, client, each_kind, fetch, status_word, url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -57,47 +57,29 @@ async def test_other_hosts(host: str, called: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("kind", "fault"),
     [
-        {"hang": True},
-        {"delay": 60.0},
-        {"bytes_per_second": 1},
-        {"body": b"x" * 50_000_000},
-        {"body": b"x" * 50_000_000, "cut_after": 49_000_000},
+        *((kind, {"hang": True}) for kind in (QUERY, IMAGE)),
+        *((kind, {"delay": 60.0}) for kind in (QUERY, IMAGE)),
+        *((kind, {"bytes_per_second": 1}) for kind in (QUERY, IMAGE)),
+        (QUERY, {"body": b"x" * 50_000_000}),
+        (QUERY, {"body": b"x" * 50_000_000, "cut_after": 49_000_000}),
+        (IMAGE, {"size": 1_000_000_000}),
     ],
-    ids=["hang", "delay", "slow", "unread", "unread and cut"],
+    ids=lambda value: value.name if isinstance(value, Kind) else " ".join(value),
 )
-async def test_closes_at_once_under_a_query(fault: dict[str, Any]) -> None:
-    """A query in flight, answered or not, read or not, holds nothing up and leaves no task."""
-    loop = asyncio.get_running_loop()
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(nothing_left())
+async def test_closes_at_once_under_a_request(kind: Kind, fault: dict[str, Any]) -> None:
+    """What is in flight, answered or not, read or not, holds nothing up and leaves no task."""
+    async with nothing_left(), contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         api = await stack.enter_async_context(SimulatedCometAPI())
-        api.fail_next(**fault)
-        asked = asyncio.ensure_future(session.get(url_of(api, "x")))
-        await api.wait_for_queries()
-        started = loop.time()
+        task_id = api.create_task(duration=0)
+        kind.fail_next(api, **fault)
+        asked = asyncio.ensure_future(session.get(kind.url(api, task_id)))
+        await kind.arrived(api)
         await api.aclose()
-        assert loop.time() == started
-        await asyncio.wait([asked])
-        if asked.exception() is None:
-            asked.result().close()
-
-
-@pytest.mark.parametrize("fault", [{"delay": 60.0}, {"size": 1_000_000_000}])
-async def test_closes_at_once_under_a_download(fault: dict[str, Any]) -> None:
-    """An image in flight, even a big one that is not read, holds nothing up and leaves no task."""
-    async with nothing_left(), contextlib.AsyncExitStack() as stack:
-        api = await stack.enter_async_context(SimulatedCometAPI())
-        session = await stack.enter_async_context(client(api))
-        api.fail_next_image(**fault)
-        asked = asyncio.ensure_future(session.get(f"{api.base_url}/assets/x-0.png"))
-        await api.wait_for_image_requests()
-        assert api.image_requests[0].finished is None
-        await api.aclose()
-        (request,) = api.image_requests
-        assert request.finished == request.started
+        (request,) = kind.seen(api)
+        assert request.finished == request.started == asyncio.get_running_loop().time()
         await asyncio.wait([asked])
         if asked.exception() is None:
             asked.result().close()
@@ -117,15 +99,16 @@ async def test_closes_at_once_with_idle_connections() -> None:
         await writer.wait_closed()
 
 
-async def test_clients_that_leave_end_their_query() -> None:
+@each_kind
+async def test_clients_that_leave_end_their_request(kind: Kind) -> None:
     """A slow answer stops when its client has gone, and no task is left."""
     async with SimulatedCometAPI() as api, nothing_left():
-        api.fail_next(bytes_per_second=1)
-        async with client(api) as session, session.get(url_of(api, "x")) as response:
+        kind.fail_next(api, api.create_task(duration=0, task_id="x"), bytes_per_second=1)
+        async with client(api) as session, session.get(kind.url(api, "x")) as response:
             response.close()
         await asyncio.sleep(1.0)
-        assert api.in_flight == 0
-        assert api.queries[0].finished == api.queries[0].started
+        (request,) = kind.seen(api)
+        assert request.finished == request.started
 
 
 async def test_starts_and_stops_in_different_tasks() -> None:
@@ -203,9 +186,8 @@ async def test_client_that_has_gone_already_is_no_error(fault: dict[str, Any]) -
 
 
 PLUGIN_USERS = {
-    "anyio": "pytestmark = pytest.mark.anyio\n",
-    "pytest-asyncio": "pytestmark = pytest.mark.asyncio\n",
-    "pytest-asyncio in auto mode": "",
+    "strict": {"anyio": "pytest.mark.anyio", "pytest-asyncio": "pytest.mark.asyncio"},
+    "auto": {"pytest-asyncio": "[]"},
 }
 
 PLUGIN_TEST = """
@@ -226,30 +208,27 @@ def anyio_backend():
 """
 
 
-@pytest.mark.parametrize("user", PLUGIN_USERS)
-def test_fixture_works_under_any_plugin(user: str, tmp_path: Path) -> None:
-    """``comet_api`` runs in the loop of the test, whichever plugin provides it."""
+@pytest.mark.parametrize("mode", PLUGIN_USERS)
+def test_fixture_works_under_any_plugin(mode: str, tmp_path: Path) -> None:
+    """``comet_api`` runs in the loop of the test, whichever plugin provides it, in any mode."""
     plugin = 'pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]\n'
     (tmp_path / "conftest.py").write_text(plugin)
-    code = "import aiohttp\nimport pytest\n" + PLUGIN_USERS[user] + PLUGIN_TEST
-    (tmp_path / "test_it.py").write_text(code)
-    mode = "auto" if "auto" in user else "strict"
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-o", f"asyncio_mode={mode}"]
+    for user, mark in PLUGIN_USERS[mode].items():
+        code = f"import aiohttp\nimport pytest\npytestmark = {mark}\n{PLUGIN_TEST}"
+        (tmp_path / f"test_{user}.py").write_text(code)
+    options = [f"asyncio_mode={mode}", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
         [
-            *command,
-            "-o",
-            "asyncio_default_fixture_loop_scope=function",
-            "--rootdir",
-            tmp_path,
-            tmp_path,
+            *(sys.executable, "-m", "pytest", "-W", "error"),
+            *(part for option in options for part in ("-o", option)),
+            *("--rootdir", tmp_path, tmp_path),
         ],
         check=False,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert f"{len(PLUGIN_USERS[mode])} passed" in done.stdout
 
 
 async def test_fixture_is_at_hand(comet_api: SimulatedCometAPI) -> None:
