@@ -98,6 +98,11 @@ def resets() -> DownloadError:
     return DownloadError("reset", reason="reset")
 
 
+def has_no_descriptor() -> DownloadError:
+    """Fail for want of file descriptors."""
+    return DownloadError("Too many open files", reason="descriptors")
+
+
 def is_no_image() -> DownloadError:
     """Fail for good."""
     return DownloadError("no image", http_status=200, reason="not-an-image")
@@ -107,6 +112,7 @@ FAULTS: Final[dict[str, Callable[[], BaseException] | None]] = {
     "good": None,
     "resets": resets,
     "no image": is_no_image,
+    "descriptors": has_no_descriptor,
     "slow disk": None,
     "defect": DefectError,
     "base defect": Defect,

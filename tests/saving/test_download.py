@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gzip
+import os
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -129,6 +130,26 @@ async def test_no_such_host(downloader: Downloader, monkeypatch: pytest.MonkeyPa
     error = await fault_of(downloader, IMAGE)
     assert (error.reason, error.transient) == ("dns", True)
     assert "signature" not in str(error)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("where", ["dns", "socket"])
+async def test_no_descriptor_for_a_connection(
+    where: str, number: int, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that cannot be asked for want of descriptors may be asked later, and it says so."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    if where == "dns":
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+    else:
+        resolve_to(monkeypatch, ("8.8.8.8", 443), ("1.1.1.1", 443))
+        monkeypatch.setattr("kling_omni_async._saving.download.guarded_socket", fail)
+    error = await fault_of(downloader, IMAGE)
+    assert (error.reason, error.transient) == ("descriptors", True)
+    assert os.strerror(number) in str(error)
 
 
 async def test_a_proxy_is_asked(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:

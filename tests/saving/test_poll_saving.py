@@ -145,6 +145,25 @@ async def test_a_store_that_fails(comet_api: SimulatedCometAPI, tmp_path: Path) 
         assert outcome.task.images
 
 
+async def test_a_store_that_refuses_stops_nobody_else(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """Something else under an image's name is told with its task, and all others are saved."""
+    taken, free = (comet_api.create_task(duration=0) for _ in range(2))
+    (tmp_path / f"{taken}-0.png").write_bytes(b"")
+    async with open_session(comet_api) as session:
+        outcomes = {o.task_id: o for o in await all_of(session, [taken, free], save_to=tmp_path)}
+        task = await session.wait(taken)
+        with pytest.raises(StorageError) as caught:
+            await session.save(task, tmp_path)
+        (saved,) = await session.save(task, tmp_path, overwrite=True)
+    assert caught.value.reason == "exists"
+    assert isinstance(outcomes[taken].error, StorageError)
+    assert outcomes[taken].task
+    assert outcomes[free].ok
+    assert saved.size == (tmp_path / f"{taken}-0.png").stat().st_size
+
+
 async def test_no_copy_to_save(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
     """An outcome without the copy that was asked for ends the stream like any other."""
     task_ids = [comet_api.create_task(watermarked=marked) for marked in (True, False)]

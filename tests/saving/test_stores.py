@@ -1,453 +1,306 @@
-"""Images in a local directory: whole or not there, and nobody else's file is lost."""
+"""What every store promises, whatever it is; and which arguments name one."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
-import stat
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from obstore.store import MemoryStore, S3Store
 
-from kling_omni_async import StorageError
+from kling_omni_async import ConfigurationError, StorageError
 from kling_omni_async._saving.files import STALE_S, Stored
 from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
-from kling_omni_async._saving.stores import LocalStore, Store, _sync_folder
+from kling_omni_async._saving.object_store import RemoteStore
+from kling_omni_async._saving.stores import MAX_OPEN, LocalStore, Stores
 
-from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, jpeg, png
+from .image_files import big_png, jpeg, png
+from .places import FILES, Place, names_in, place_of, put
 
 pytestmark = pytest.mark.anyio
 
-FILES = dict(zip(KINDS, (png(), jpeg(), PIXEL_WEBP, PIXEL_GIF, avif()), strict=True))
-NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.EXDEV]
-
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    """Give a store whose folder is there."""
-    return LocalStore(tmp_path)
+def anyio_backend() -> str:
+    """Take asyncio's own clock: obstore works in threads that no virtual clock knows."""
+    return "asyncio"
 
 
-@pytest.fixture(params=[None, *NO_LINKS], ids=["links", *map(errno.errorcode.get, NO_LINKS)])
-def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take file systems with hard links, and without them."""
-    if request.param is not None:
-        monkeypatch.setattr(os, "link", failing(request.param))
+@pytest.fixture(params=["folder", "cloud", "disk"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Take every kind of store in turn."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    return place_of(request.param, tmp_path)
 
 
-def failing(number: int) -> Callable[..., None]:
-    """Give a system call that fails."""
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.ending)
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_an_image_gets_its_name(place: Place, kind: ImageKind, *, overwrite: bool) -> None:
+    """A kept image is there byte for byte, nothing else is, and it is found as it was kept."""
+    store, file, name = place.store(), FILES[kind], f"1-0.{kind.ending}"
+    stored = await put(store, file, kind=kind, overwrite=overwrite)
+    digest = hashlib.sha256(file).hexdigest()
+    assert stored == Stored(place.key(name), len(file), digest, kind.content_type)
+    assert await place.read(name) == file
+    assert await place.names() == [name]
+    assert [each for each in names_in(place.partials) if each.startswith(".")] == []
+    for fresh in (store, place.store()):
+        assert await fresh.find("1-0") == stored
+        assert await fresh.find("1-1") is None
+
+
+@pytest.mark.parametrize("size", [5 * 1_048_576 - 3000, 12 * 1_048_576], ids=["one", "pieces"])
+async def test_large_images_arrive_whole(place: Place, size: int) -> None:
+    """An image that goes there in one piece or in several is the same."""
+    file = big_png(size)
+    stored = await put(place.store(), file)
+    assert await place.read("1-0.png") == file
+    assert (stored.size, stored.sha256) == (len(file), hashlib.sha256(file).hexdigest())
+    assert await place.store().find("1-0") == stored
+
+
+async def test_the_same_image_may_be_kept_twice(place: Place) -> None:
+    """An image that is there already is as good as kept."""
+    stored = await put(place.store(), png())
+    assert await put(place.store(), png()) == stored
+    assert await place.names() == ["1-0.png"]
+
+
+async def test_images_of_others_are_found(place: Place) -> None:
+    """An image that somebody else put there is used when it is whole."""
+    await place.lay("1-0.jpg", jpeg())
+    found = await place.store().find("1-0")
+    digest = hashlib.sha256(jpeg()).hexdigest()
+    assert found == Stored(place.key("1-0.jpg"), len(jpeg()), digest, "image/jpeg")
+
+
+@pytest.mark.parametrize("content", [b"", b"<!doctype html>", png()[:-1]])
+async def test_what_is_no_image_is_not_found(place: Place, content: bytes) -> None:
+    """Something under the name that is no whole image is told, until it is to be replaced."""
+    await place.lay("1-0.png", content)
+    store = place.store()
+    with pytest.raises(StorageError) as caught:
+        await store.find("1-0")
+    assert (caught.value.reason, caught.value.transient) == ("exists", False)
+    assert str(caught.value) == (
+        f"{place.key('1-0.png')} is there and is not this image, whole: move it away, "
+        "or pass overwrite=True"
+    )
+    assert await place.read("1-0.png") == content
+    stored = await put(store, png(), overwrite=True)
+    assert await store.find("1-0") == stored
+    assert await place.read("1-0.png") == png()
+
+
+async def test_the_first_kind_that_is_there_is_found(place: Place) -> None:
+    """An image is found under any ending, and the likelier one goes first."""
+    store = place.store()
+    kept = await put(store, jpeg(), kind=JPEG)
+    assert await store.find("1-0") == kept
+    likelier = await put(store, png())
+    assert await store.find("1-0") == likelier
+
+
+async def test_an_overwritten_image_leaves_no_other(place: Place) -> None:
+    """If the new image has another ending, the old one goes: a later look finds the new one."""
+    store = place.store()
+    await put(store, jpeg(), kind=JPEG)
+    kept = await put(store, png(), kind=PNG, overwrite=True)
+    assert await store.find("1-0") == kept
+    assert await place.names() == ["1-0.png"]
+
+
+async def test_is_opened_once(place: Place) -> None:
+    """Opening removes stale partial files from the local disk; opening again does nothing."""
+    store, name = place.store(), ".1-0.01234567.kling-part"
+    for left in ([], [name]):
+        (place.partials / name).write_bytes(b"")
+        then = time.time() - 2 * STALE_S
+        os.utime(place.partials / name, (then, then))
+        await store.open()
+        assert names_in(place.partials) == left
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_no_file_descriptor_is_left(
+    place: Place, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Where no file can be opened for want of descriptors, it says that this may pass."""
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    return fail
-
-
-async def put(
-    store: Store, file: bytes, *, kind: ImageKind = PNG, overwrite: bool = False
-) -> Stored:
-    """Bring an image into a store as the saver does."""
-    part = await store.begin("1-0")
-    try:
-        part.write(file)
-        return await store.keep(part, part.content(), "1-0", kind, overwrite=overwrite)
-    finally:
-        part.discard()
-
-
-async def refusal_of(store: Store, file: bytes, *, overwrite: bool = False) -> StorageError:
-    """Bring an image into a store that must refuse it, and give the refusal."""
-    with pytest.raises(StorageError) as caught:
-        await put(store, file, overwrite=overwrite)
-    return caught.value
-
-
-def names_in(folder: Path) -> list[str]:
-    """Give the names of all that is in a folder."""
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.usefixtures("links")
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.ending)
-@pytest.mark.parametrize("overwrite", [False, True])
-async def test_an_image_gets_its_name(
-    store: LocalStore, kind: ImageKind, *, overwrite: bool
-) -> None:
-    """A kept image is there byte for byte, nothing else is, and it is found as it was kept."""
-    stored = await put(store, FILES[kind], kind=kind, overwrite=overwrite)
-    path = store.folder / f"1-0.{kind.ending}"
-    digest = hashlib.sha256(FILES[kind]).hexdigest()
-    assert stored == Stored(str(path), len(FILES[kind]), digest, kind.content_type)
-    assert path.read_bytes() == FILES[kind]
-    assert names_in(store.folder) == [path.name]
-    assert await store.find("1-0") == stored
-    assert await store.find("1-1") is None
-
-
-async def test_makes_its_folder(tmp_path: Path) -> None:
-    """The folder and those above it are made when the store is opened, and not before."""
-    store = LocalStore(tmp_path / "a" / "b")
-    assert names_in(tmp_path) == []
-    await store.open()
-    assert await store.find("1-0") is None
-    await put(store, png())
-    assert names_in(tmp_path / "a" / "b") == ["1-0.png"]
-
-
-async def test_is_opened_once(store: LocalStore) -> None:
-    """Opening removes stale parts; opening again does nothing."""
-    stale = store.folder / ".1-0.01234567.kling-part"
-    for names in ([], [stale.name]):
-        stale.write_bytes(b"")
-        then = time.time() - 2 * STALE_S
-        os.utime(stale, (then, then))
-        await store.open()
-        assert names_in(store.folder) == names
-
-
-@pytest.mark.parametrize("below", ["file", "file/below"])
-async def test_a_file_is_no_folder(tmp_path: Path, below: str) -> None:
-    """A file where the folder should be, or above it, is told in our words."""
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError) as caught:
-        await LocalStore(tmp_path / below).open()
-    assert caught.value.reason == "store"
-    assert str(tmp_path / below) in str(caught.value)
-
-
-def lay_file(content: bytes) -> Callable[[Path], object]:
-    """Give what lays a file under a name."""
-    return lambda path: path.write_bytes(content)
-
-
-def lay_dangling(path: Path) -> None:
-    """Lay a link to nothing under a name."""
-    path.symlink_to(path.with_name("nothing"))
-
-
-def lay_loop(path: Path) -> None:
-    """Lay a link to itself under a name."""
-    path.symlink_to(path)
-
-
-NOT_IMAGES = {
-    "cut": lay_file(png()[:-1]),
-    "empty": lay_file(b""),
-    "page": lay_file(b"<!doctype html>"),
-    "folder": Path.mkdir,
-    "dangling": lay_dangling,
-    "loop": lay_loop,
-    "pipe": os.mkfifo,
-}
-
-
-@pytest.mark.parametrize("lay", NOT_IMAGES.values(), ids=NOT_IMAGES)
-async def test_what_is_not_an_image_is_not_found(
-    store: LocalStore, lay: Callable[[Path], object]
-) -> None:
-    """Something under the name that is no whole image is told, neither used nor waited for."""
-    path = store.folder / "1-0.png"
-    lay(path)
-    with pytest.raises(StorageError) as caught:
-        await store.find("1-0")
-    assert caught.value.reason == "exists"
-    assert str(path) in str(caught.value)
-    assert "overwrite=True" in str(caught.value)
-
-
-@pytest.mark.usefixtures("links")
-@pytest.mark.parametrize("lay", NOT_IMAGES.values(), ids=NOT_IMAGES)
-async def test_what_has_the_name_keeps_it(store: LocalStore, lay: Callable[[Path], object]) -> None:
-    """Without `overwrite` nothing that has the name is replaced, whatever it is."""
-    path = store.folder / "1-0.png"
-    lay(path)
-    before = path.lstat().st_ino, path.lstat().st_mode
-    assert (await refusal_of(store, png())).reason == "exists"
-    assert (path.lstat().st_ino, path.lstat().st_mode) == before
-    assert names_in(store.folder) == ["1-0.png"]
-
-
-@pytest.mark.parametrize(
-    "lay",
-    [lay for name, lay in NOT_IMAGES.items() if name != "folder"],
-    ids=[name for name in NOT_IMAGES if name != "folder"],
-)
-async def test_overwrite_replaces_it(store: LocalStore, lay: Callable[[Path], object]) -> None:
-    """With `overwrite` the image gets the name of anything but a folder."""
-    path = store.folder / "1-0.png"
-    lay(path)
-    stored = await put(store, png(), overwrite=True)
-    assert stat.S_ISREG(path.lstat().st_mode)
-    assert path.read_bytes() == png()
-    assert await store.find("1-0") == stored
-    assert names_in(store.folder) == ["1-0.png"]
-
-
-async def test_overwrite_never_removes_a_folder(store: LocalStore) -> None:
-    """A folder under the name stays, with what is in it, and that is told."""
-    folder = store.folder / "1-0.png"
-    folder.mkdir()
-    (folder / "file").write_bytes(b"x")
-    refusal = await refusal_of(store, png(), overwrite=True)
-    assert refusal.reason == "store"
-    assert str(folder) in str(refusal)
-    assert names_in(store.folder) == ["1-0.png"]
-    assert names_in(folder) == ["file"]
-
-
-async def test_overwrite_leaves_the_target_of_a_link(store: LocalStore, tmp_path: Path) -> None:
-    """With `overwrite` a link is replaced, not what it points to."""
-    target = store.folder / "target"
-    target.write_bytes(b"x")
-    (store.folder / "1-0.png").symlink_to(target)
-    await put(store, png(), overwrite=True)
-    assert target.read_bytes() == b"x"
-    assert (store.folder / "1-0.png").read_bytes() == png()
-
-
-async def test_a_link_to_an_image_is_an_image(store: LocalStore) -> None:
-    """An image that was moved and linked to is found, and the link is left alone."""
-    (store.folder / "moved").write_bytes(png())
-    path = store.folder / "1-0.png"
-    path.symlink_to("moved")
-    found = await store.find("1-0")
-    assert found
-    assert found.key == str(path)
-    assert await put(store, png()) == found
-    assert path.is_symlink()
-
-
-@pytest.mark.usefixtures("links")
-async def test_another_image_keeps_the_name(store: LocalStore) -> None:
-    """Another image that is whole is not replaced without `overwrite`, and is with it."""
-    path = store.folder / "1-0.png"
-    await put(store, png("a"))
-    refusal = await refusal_of(store, png("b"))
-    assert refusal.reason == "exists"
-    assert refusal.__cause__ is None
-    assert path.read_bytes() == png("a")
-    await put(store, png("b"), overwrite=True)
-    assert path.read_bytes() == png("b")
-    assert names_in(store.folder) == ["1-0.png"]
-
-
-@pytest.mark.usefixtures("links")
-async def test_the_same_image_is_kept_once(store: LocalStore) -> None:
-    """An image that is there already is as good as kept; its file stays the same."""
-    stored = await put(store, png())
-    before = (store.folder / "1-0.png").stat().st_ino
-    assert await put(store, png()) == stored
-    assert (store.folder / "1-0.png").stat().st_ino == before
-
-
-@pytest.mark.usefixtures("links")
-async def test_two_may_keep_one_image_at_a_time(tmp_path: Path) -> None:
-    """Sixteen stores that keep the same image at the same time all succeed, with one file."""
-    stored = await asyncio.gather(*(put(LocalStore(tmp_path), png()) for _ in range(16)))
-    assert len(set(stored)) == 1
-    assert names_in(tmp_path) == ["1-0.png"]
-    assert (tmp_path / "1-0.png").read_bytes() == png()
-
-
-async def test_one_of_two_images_wins(tmp_path: Path) -> None:
-    """Of different images that come at the same time one is there and all others are refused."""
-    puts = (put(LocalStore(tmp_path), png(str(number))) for number in range(8))
-    results = await asyncio.gather(*puts, return_exceptions=True)
-    (stored,) = (result for result in results if isinstance(result, Stored))
-    assert all(isinstance(result, StorageError) for result in results if result is not stored)
-    found = await LocalStore(tmp_path).find("1-0")
-    assert found == stored
-    assert names_in(tmp_path) == ["1-0.png"]
-
-
-async def test_the_first_kind_that_is_there_is_found(store: LocalStore) -> None:
-    """An image is found under any ending, and the likelier one goes first."""
-    await put(store, jpeg(), kind=JPEG)
-    found = await store.find("1-0")
-    assert found
-    assert found.content_type == "image/jpeg"
-    await put(store, png())
-    found = await store.find("1-0")
-    assert found
-    assert found.content_type == "image/png"
-
-
-def recorded(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, *, link_fails: bool = False
-) -> list[str]:
-    """Record the system calls that decide what a crash leaves behind."""
-    calls: list[str] = []
-    fsync, link, replace = os.fsync, os.link, os.replace
-
-    def told_fsync(fd: int) -> None:
-        is_folder = os.path.samestat(os.fstat(fd), folder.stat())
-        calls.append("sync folder" if is_folder else f"sync {os.fstat(fd).st_size}")
-        fsync(fd)
-
-    def told_link(part: Path, path: Path) -> None:
-        if link_fails:
-            raise OSError(errno.EPERM, "no links")
-        link(part, path)
-        calls.append(f"link {path.name}")
-
-    def told_replace(part: Path, path: Path) -> None:
-        replace(part, path)
-        calls.append(f"replace {path.name}")
-
-    monkeypatch.setattr(os, "fsync", told_fsync)
-    monkeypatch.setattr(os, "link", told_link)
-    monkeypatch.setattr(os, "replace", told_replace)
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("overwrite", "link_fails", "named"),
-    [(False, False, "link"), (False, True, "replace"), (True, False, "replace")],
-)
-async def test_a_crash_leaves_no_half_image(
-    store: LocalStore,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    overwrite: bool,
-    link_fails: bool,
-    named: str,
-) -> None:
-    """All bytes are on the disk before the name appears, and the name before it is told."""
-    calls = recorded(monkeypatch, store.folder, link_fails=link_fails)
-    await put(store, png(), overwrite=overwrite)
-    assert calls == [f"sync {len(png())}", f"{named} 1-0.png", "sync folder"]
-
-
-async def test_the_name_of_another_process_is_on_the_disk_too(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An image that another process has just named is told only when its name is on the disk."""
-    await put(store, png())
-    calls = recorded(monkeypatch, store.folder)
-    await put(store, png())
-    assert calls == [f"sync {len(png())}", "sync folder"]
-
-
-def folders_fail(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the system refuse to sync folders; gives those that it was asked to."""
-    fds: list[int] = []
-    fsync = os.fsync
-
-    def fail(fd: int) -> None:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            fds.append(fd)
-            raise OSError(number, os.strerror(number))
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    return fds
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
-async def test_systems_that_cannot_sync_folders(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """A file system that knows no such thing is no reason to fail; nothing stays open."""
-    fds = folders_fail(number, monkeypatch)
+    store = place.store()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        patch.setattr(os, "scandir", fail)
+        for work in (store.open(), store.begin("1-0")):
+            with pytest.raises(StorageError) as caught:
+                await work
+            assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
+            assert os.strerror(number) in str(caught.value)
     assert await put(store, png()) == await store.find("1-0")
-    assert len(fds) == 1
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fds[0])
 
 
-async def test_a_folder_that_the_disk_did_not_take(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+# Which arguments name a store.
+
+
+class OwnStore:
+    async def get_async(self, path: str, *, options: None = None) -> object:
+        raise NotImplementedError
+
+    async def put_async(self, path: str, file: Path) -> object:
+        raise NotImplementedError
+
+
+class OwnPath:
+    """A path of another library.
+
+    Args:
+        text: What it stands for.
+    """
+
+    def __init__(self, text: object) -> None:
+        self._text = text
+
+    def __fspath__(self) -> Any:
+        return self._text
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ("images", "images"),
+        ("a/./b", "a/b"),
+        ("C:\\images", "C:\\images"),
+        ("C:/images", "C:/images"),
+        ("a/s3:/b", "a/s3:/b"),
+        ("file:images", "file:images"),
+        (Path("images"), "images"),
+        (OwnPath("images"), "images"),
+        ("file:///none/of%20these", "/none/of these"),
+        ("FILE:///none", "/none"),
+        ("file://localhost/none", "/none"),
+        ("file:///none/of?these#all", "/none/of?these#all"),
+    ],
+)
+def test_takes_folders(given: object, folder: str) -> None:
+    """A path, in whatever form, is a local folder, which is not made yet."""
+    store = Stores().open(given)
+    assert isinstance(store, LocalStore)
+    assert str(store.folder) == folder
+    assert not store.folder.exists()
+
+
+def test_takes_a_folder_that_is_there(tmp_path: Path) -> None:
+    """A folder, or a link to one, is taken as it is."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("", "link"):
+        store = Stores().open(tmp_path / name)
+        assert isinstance(store, LocalStore)
+        assert store.folder == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("memory:///", "MemoryStore "),
+        ("s3://bucket/a/b", "S3Store a/b/"),
+        ("S3://bucket", "S3Store "),
+        (MemoryStore(), "MemoryStore "),
+        (S3Store("bucket", prefix="a"), "S3Store a/"),
+        (OwnStore(), "OwnStore "),
+    ],
+)
+def test_takes_object_stores(given: object, shown: str) -> None:
+    """A URL, a store of obstore and one with its methods are object stores."""
+    store = Stores().open(given)
+    assert isinstance(store, RemoteStore)
+    assert repr(store) == f"<RemoteStore {shown}>"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "not to a NoneType"),
+        (b"images", "not to a bytes"),
+        (7, "not to a int"),
+        (["images"], "not to a list"),
+        (S3Store, "not to a type"),
+        (OwnStore, "not to a type"),
+        (SimpleNamespace(put_async=1), "not to a SimpleNamespace"),
+        ("", "saved to '': give the path of a directory"),
+        (" \n", r"saved to ' \n': give the path of a directory"),
+        ("a\0b", r"saved to 'a\x00b': give the path of a directory"),
+        (OwnPath(b"images"), "saved to b'images': give the path of a directory, as text"),
+        ("\ud800", "no path of this system"),
+        ("file:///a%00b", "no path of this system"),
+        ("x" * 5000, "File name too long"),
+        ("file://host/images", "write file:///path, with three slashes"),
+        ("file://images", "write file:///path, with three slashes"),
+        ("file://", "write file:///path, with three slashes"),
+        ("file://[x", "write file:///path, with three slashes"),
+        (Path("s3://bucket/a"), "give a URL as text"),
+        ("s3:/bucket", "give a URL as text"),
+        ("file:/images", "give a URL as text"),
+        ("s3:\\bucket", "give a URL as text"),
+        ("s3://[x", "the store cannot be opened by its URL"),
+        ("nonsense://x", "the store cannot be opened by its URL"),
+    ],
+)
+def test_refuses_the_rest(given: object, words: str) -> None:
+    """What is no place for images is refused in words, before anything is fetched."""
+    with pytest.raises(ConfigurationError) as caught:
+        Stores().open(given)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("below", "words"),
+    [("file", "it is no directory"), ("file/below", "Not a directory"), ("loop", "symbolic links")],
+)
+def test_refuses_what_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, words: str
 ) -> None:
-    """A disk that fails on the folder is told, and nothing stays open."""
-    fds = folders_fail(errno.EIO, monkeypatch)
-    refusal = await refusal_of(store, png())
-    assert refusal.reason == "store"
-    assert os.strerror(errno.EIO) in str(refusal)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fds[0])
+    """A file where the folder should be, or above it, is refused at once."""
+    monkeypatch.chdir(tmp_path)  # its own name may be too long for a message
+    Path("file").write_bytes(b"")
+    Path("loop").symlink_to("loop")
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Stores().open(below)
+    assert below in str(caught.value)
 
 
-async def test_windows_syncs_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where folders cannot be opened they are not."""
-    monkeypatch.setattr(os, "open", failing(errno.EACCES))
-    with pytest.raises(PermissionError):
-        _sync_folder(tmp_path)
+def test_leaves_to_the_store_what_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may not be looked at is taken; the first image tells what is wrong with it."""
+
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "name", "nt")
-        _sync_folder(tmp_path)
+        patch.setattr(os, "stat", refuse)
+        store = Stores().open(tmp_path / "images")
+    assert isinstance(store, LocalStore)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-async def test_bytes_that_the_disk_did_not_take(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """An image whose bytes are not on the disk never gets its name."""
-    monkeypatch.setattr(os, "fsync", failing(number))
-    refusal = await refusal_of(store, png())
-    assert refusal.reason == "store"
-    assert os.strerror(number) in str(refusal)
-    assert names_in(store.folder) == []
-
-
-async def test_a_disk_that_takes_no_name(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk on which neither linking nor renaming works is told, and no part is left."""
-    monkeypatch.setattr(os, "link", failing(errno.EROFS))
-    monkeypatch.setattr(os, "replace", failing(errno.EROFS))
-    refusal = await refusal_of(store, png())
-    assert refusal.reason == "store"
-    assert os.strerror(errno.EROFS) in str(refusal)
-    assert names_in(store.folder) == []
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
-async def test_a_folder_that_may_not_be_written_to(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """A part that cannot be made is told with the folder's name."""
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", failing(number))
-        refusal = await refusal_of(store, png())
-    assert refusal.reason == "store"
-    assert str(store.folder) in str(refusal)
-    assert os.strerror(number) in str(refusal)
-
-
-async def test_a_folder_that_was_removed(store: LocalStore) -> None:
-    """A folder that goes away after it was opened is made again: a session may live for weeks."""
-    await store.open()
-    store.folder.rmdir()
-    await put(store, png())
-    assert names_in(store.folder) == ["1-0.png"]
-
-
-async def test_a_folder_that_cannot_be_made_again(store: LocalStore) -> None:
-    """Where something else has its place by then, that is told."""
-    await store.open()
-    store.folder.rmdir()
-    store.folder.touch()
-    assert (await refusal_of(store, png())).reason == "store"
-
-
-async def test_an_image_that_cannot_be_read(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file that the system will not open is told as the store's trouble."""
-    await put(store, png())
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", failing(errno.EACCES))
-        with pytest.raises(StorageError) as caught:
-            await store.find("1-0")
-    assert caught.value.reason == "store"
-    assert "1-0.png" in str(caught.value)
-
-
-def test_is_shown_with_its_folder(store: LocalStore) -> None:
-    """Its repr tells where images go."""
-    assert repr(store) == f"<LocalStore {store.folder}>"
+def test_a_name_is_opened_once(tmp_path: Path) -> None:
+    """The same name, of whatever type, gives the same store; after very many it is let go."""
+    stores = Stores()
+    store = stores.open(tmp_path)
+    for number in range(MAX_OPEN - 1):
+        stores.open(tmp_path / str(number))
+    assert stores.open(str(tmp_path)) is store
+    for number in range(MAX_OPEN):
+        stores.open(tmp_path / str(number))
+    assert stores.open(tmp_path) is not store
