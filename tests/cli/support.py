@@ -1,7 +1,14 @@
-"""What the tests of the command line share: a simulator beside them, and the real program."""
+"""What the tests of the command line share.
+
+Most call a command in this process, with a simulator on the same virtual clock: nothing there
+depends on how fast the machine is. Where the process is the point, the program is started beside a
+simulator in a thread; what such a test waits for is something that happens, never a time.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import re
@@ -9,21 +16,78 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
+import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskOutcome, TaskStatus
 from kling_omni_async._cli.gallery import NAME, outcomes_of, write_outcomes
 from kling_omni_async.simulator import SimulatedCometAPI
+from tests.virtual_clock import VirtualClockLoop
 
+T = TypeVar("T")
 PROGRAM = (sys.executable, "-W", "error", "-m", "kling_omni_async")
+# Calls a command; returns its exit code, and what it wrote to stdout and stderr.
+Call = Callable[..., tuple[int, str, str]]
+# Calls a command on a terminal; returns its exit code and all that the terminal got.
+OnScreen = Callable[..., tuple[int, str]]
 FAST = ("--interval", "0.05", "0.1")
+
+
+@contextmanager
+def on_virtual_clock(server: AbstractAsyncContextManager[T]) -> Generator[T]:
+    """Run a server, and the loop of each command that is called here, on one virtual clock."""
+    with (
+        asyncio.Runner(loop_factory=VirtualClockLoop) as runner,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        stack = AsyncExitStack()
+        patched.setattr(asyncio, "run", runner.run)
+        yield runner.run(stack.enter_async_context(server))
+        runner.run(stack.aclose())
+
+
+@contextmanager
+def simulated(**options: Any) -> Generator[SimulatedCometAPI]:
+    """Run a simulator on the virtual clock of the commands, and let the environment lead to it."""
+    with (
+        on_virtual_clock(SimulatedCometAPI(**options)) as api,
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        for name, value in environment_of(api).items():
+            patched.setenv(name, value)
+        yield api
+
+
+def environment_of(api: SimulatedCometAPI) -> dict[str, str]:
+    """Return the variables that lead the program to a simulator."""
+    return {"COMETAPI_BASE_URL": api.base_url, "COMETAPI_KEY": api.api_key}
+
+
+def create(api: SimulatedCometAPI, count: int = 1, **task: Any) -> list[str]:
+    """Create tasks, and return their ids."""
+    return [api.create_task(**task) for _ in range(count)]
+
+
+class Screen(io.TextIOWrapper):
+    """A terminal that takes everything at once, and keeps it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("wb", buffering=0), write_through=True)
+        self._path = path
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        return self._path.read_text("utf-8")
 
 
 @attrs.frozen
@@ -45,7 +109,7 @@ class Neighbour:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"COMETAPI_BASE_URL": self.api.base_url, "COMETAPI_KEY": self.api.api_key}
+        return environment_of(self.api)
 
 
 @contextmanager
@@ -109,14 +173,18 @@ def read_all(screen: int) -> str:
 
 
 def bare(text: str) -> str:
-    """Give what a terminal got without what steers it."""
+    """Return what a terminal got without what steers it."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Give the exit code and what the program wrote."""
+    """Wait for the program; return its exit code and what it wrote."""
     with process:
-        stdout, stderr = process.communicate(timeout=30)
+        try:
+            stdout, stderr = process.communicate()
+        except BaseException:
+            process.kill()  # else the end of the block would wait for it
+            raise
     return process.returncode, stdout, stderr
 
 
@@ -131,14 +199,14 @@ def wait_for_handlers(process: subprocess.Popen[str]) -> None:
 
 
 def pending_in(stderr: str) -> list[str]:
-    """Give the ids below the heading."""
+    """Return the ids below the heading."""
     lines = stderr.splitlines()
     at = next(number for number, line in enumerate(lines) if line.endswith("still pending:"))
     return lines[at + 1 :]
 
 
 def ids_in(journal: Path) -> list[str]:
-    """Give the id of each line."""
+    """Return the id of each line."""
     return [json.loads(line)["task_id"] for line in journal.read_bytes().splitlines()]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import math
 import os
 import runpy
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,25 @@ import pytest
 from kling_omni_async import __main__, __version__
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
+from kling_omni_async._cli.results import Journal
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, Neighbour, ids_in, neighbour, pending_in
+from .support import create, ids_in, pending_in
 
 UNKNOWN = "123456789012345678"
 Captured = pytest.CaptureFixture[str]
 
-
-@pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Generator[Neighbour]:
-    """Run a simulator that the program's environment points to."""
-    with neighbour() as api:
-        for name, value in api.env.items():
-            monkeypatch.setenv(name, value)
-        yield api
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 
 
 def poll(*arguments: str) -> int:
-    """Call the command with short pauses."""
-    return run(["poll", *arguments, *FAST])
+    """Call the command."""
+    return run(["poll", *arguments])
 
 
-def test_exit_code_0_means_that_all_succeeded(api: Neighbour, capfd: Captured) -> None:
+def test_exit_code_0_means_that_all_succeeded(api: SimulatedCometAPI, capfd: Captured) -> None:
     """Each id comes out once on stdout, with its URLs; the summary goes to stderr."""
-    task_ids = api.create(2, duration=0.0, images=2)
+    task_ids = create(api, 2, duration=0.0, images=2)
     assert poll(*task_ids, task_ids[0]) == Exit.OK
     stdout, stderr = capfd.readouterr()
     rows = sorted(line.split("\t") for line in stdout.splitlines())
@@ -47,12 +43,12 @@ def test_exit_code_0_means_that_all_succeeded(api: Neighbour, capfd: Captured) -
     assert stderr.splitlines()[-1] == "kling-omni: 2 of 2 done: 2 succeeded"
 
 
-def test_exit_code_1_means_that_some_did_not(api: Neighbour, capfd: Captured) -> None:
+def test_exit_code_1_means_that_some_did_not(api: SimulatedCometAPI, capfd: Captured) -> None:
     """A failed, an unknown, a malformed and a late id each have a line of their own."""
-    failed = api.create(duration=0.0, fail="Image pixel is invalid")
-    late = api.create(duration=1e6)
+    failed = create(api, duration=0.0, fail="Image pixel is invalid")
+    late = create(api, duration=math.inf)
     task_ids = [*failed, *late, UNKNOWN, "a b"]
-    assert poll(*task_ids, "--timeout", "1", "--max-rate", "none") == Exit.NOT_ALL
+    assert poll(*task_ids) == Exit.NOT_ALL
     stdout, stderr = capfd.readouterr()
     words = dict(line.split("\t")[:2] for line in stdout.splitlines())
     assert list(map(words.get, task_ids)) == ["failed", "timed_out", "not_found", "invalid_id"]
@@ -61,10 +57,10 @@ def test_exit_code_1_means_that_some_did_not(api: Neighbour, capfd: Captured) ->
 
 
 def test_ids_come_from_arguments_and_a_file(
-    api: Neighbour, tmp_path: Path, capfd: Captured
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
 ) -> None:
     """Both sources together are polled, an id that is in both once."""
-    first, second = api.create(2, duration=0.0)
+    first, second = create(api, 2, duration=0.0)
     (tmp_path / "ids.txt").write_text(f"# two\n{first}\n\n{second}\n{first}\n")
     assert poll(first, "--from", str(tmp_path / "ids.txt"), "--jsonl", "-") == Exit.OK
     stdout = capfd.readouterr().out
@@ -73,36 +69,38 @@ def test_ids_come_from_arguments_and_a_file(
     )
 
 
-def test_an_empty_file_of_ids_is_no_error(api: Neighbour, tmp_path: Path, capfd: Captured) -> None:
+def test_an_empty_file_of_ids_is_no_error(
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
+) -> None:
     """Nothing to poll is all succeeded."""
     (tmp_path / "ids.txt").write_text("# none today\n")
     assert poll("--from", str(tmp_path / "ids.txt")) == Exit.OK
     assert capfd.readouterr() == ("", "kling-omni: 0 of 0 done: nothing yet\n")
 
 
-def test_quiet_says_nothing_but_results(api: Neighbour, capfd: Captured) -> None:
+def test_quiet_says_nothing_but_results(api: SimulatedCometAPI, capfd: Captured) -> None:
     """With --quiet stderr stays empty when all goes well."""
-    assert poll(*api.create(duration=0.0), "--quiet") == Exit.OK
+    assert poll(*create(api, duration=0.0), "--quiet") == Exit.OK
     stdout, stderr = capfd.readouterr()
     assert stdout.count("\n") == 1
     assert stderr == ""
 
 
 def test_a_journal_takes_the_place_of_stdout(
-    api: Neighbour, tmp_path: Path, capfd: Captured
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
 ) -> None:
     """A second run polls only what is not settled, and its exit code counts all ids."""
     journal = tmp_path / "out.jsonl"
-    good = api.create(2, duration=0.0)
-    late = api.create(duration=1e6)
-    bad = api.create(duration=0.0, fail="no")
+    good = create(api, 2, duration=0.0)
+    late = create(api, duration=math.inf)
+    bad = create(api, duration=0.0, fail="no")
     options = ["--jsonl", str(journal)]
-    assert poll(*good, *late, *options, "--timeout", "0.1") == Exit.NOT_ALL
+    assert poll(*good, *late, *options) == Exit.NOT_ALL
     assert capfd.readouterr().out == ""
-    api.portal.call(api.api.finish, late[0])
-    asked = len(api.api.queries_of(good[0]))
+    api.finish(late[0])
+    asked = len(api.queries_of(good[0]))
     assert poll(*good, *late, *options) == Exit.OK
-    assert len(api.api.queries_of(good[0])) == asked
+    assert len(api.queries_of(good[0])) == asked
     assert sorted(ids_in(journal)) == sorted([*good, *late, *late])
     assert "; 2 of them by an earlier run" in capfd.readouterr().err
     assert poll(*good, *bad, *options) == Exit.NOT_ALL
@@ -110,10 +108,10 @@ def test_a_journal_takes_the_place_of_stdout(
     assert ids_in(journal).count(bad[0]) == 1
 
 
-def test_a_torn_line_is_told(api: Neighbour, tmp_path: Path, capfd: Captured) -> None:
+def test_a_torn_line_is_told(api: SimulatedCometAPI, tmp_path: Path, capfd: Captured) -> None:
     """A run that drops a torn line says so and polls its id again."""
     journal = tmp_path / "out.jsonl"
-    task_ids = api.create(1, duration=0.0)
+    task_ids = create(api, 1, duration=0.0)
     assert poll(*task_ids, "--jsonl", str(journal)) == Exit.OK
     journal.write_bytes(journal.read_bytes()[:-2])
     assert poll(*task_ids, "--jsonl", str(journal)) == Exit.OK
@@ -121,24 +119,35 @@ def test_a_torn_line_is_told(api: Neighbour, tmp_path: Path, capfd: Captured) ->
     assert ids_in(journal) == task_ids
 
 
-def test_a_foreign_journal_is_refused(api: Neighbour, tmp_path: Path, capfd: Captured) -> None:
+def test_a_foreign_journal_is_refused(
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
+) -> None:
     """A file of another format is one clear line and exit code 2; nothing is polled."""
     notes = tmp_path / "notes.txt"
     notes.write_text("my notes\n")
-    assert poll(*api.create(duration=0.0), "--jsonl", str(notes)) == Exit.USAGE
+    assert poll(*create(api, duration=0.0), "--jsonl", str(notes)) == Exit.USAGE
     stderr = capfd.readouterr().err
     assert [line for line in stderr.splitlines() if "done" not in line] == [
         f"kling-omni: {notes} is left as it is: line 1 is not an outcome of this program"
     ]
     assert notes.read_text() == "my notes\n"
-    assert api.api.queries == ()
+    assert api.queries == ()
+
+
+def test_a_journal_serves_one_run(api: SimulatedCometAPI, tmp_path: Path, capfd: Captured) -> None:
+    """A second run with the same journal gives up in one line, and asks nothing."""
+    journal = str(tmp_path / "out.jsonl")
+    with Journal(journal):
+        assert poll(*create(api, duration=0.0), "--jsonl", journal, "--quiet") == Exit.USAGE
+    assert capfd.readouterr().err == f"kling-omni: {journal} is in use by another process\n"
+    assert api.queries == ()
 
 
 def test_an_unwritable_journal_leaves_all_pending(
-    api: Neighbour, tmp_path: Path, capfd: Captured
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
 ) -> None:
     """A folder that is not there is one clear line, and every id is named as pending."""
-    task_ids = api.create(2, duration=0.0)
+    task_ids = create(api, 2, duration=0.0)
     path = tmp_path / "none" / "out.jsonl"
     assert poll(*task_ids, "--jsonl", str(path)) == Exit.USAGE
     stderr = capfd.readouterr().err
@@ -146,19 +155,68 @@ def test_an_unwritable_journal_leaves_all_pending(
     assert pending_in(stderr) == task_ids
 
 
-def test_a_full_disk_leaves_the_rest_pending(api: Neighbour, capfd: Captured) -> None:
-    """An outcome that could not be written stays pending, its id is on stderr."""
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no /dev/full")
-    task_ids = api.create(2, duration=0.0)
-    assert poll(*task_ids, "--jsonl", "/dev/full") == Exit.NOT_ALL
-    stderr = capfd.readouterr().err
-    assert "kling-omni: cannot write to /dev/full: No space left on device\n" in stderr
-    assert pending_in(stderr) == task_ids
+@full
+def test_a_full_disk_leaves_the_rest_pending(api: SimulatedCometAPI, capfd: Captured) -> None:
+    """A journal without room: what failed, then every id; none was taken for written."""
+    task_ids = create(api, 3, duration=0.0)
+    assert poll(*task_ids, "--jsonl", "/dev/full", "--quiet") == Exit.NOT_ALL
+    first, *rest = capfd.readouterr().err.splitlines()
+    assert first == "kling-omni: cannot write to /dev/full: No space left on device"
+    assert rest == ["3 ids are still pending:", *task_ids]
+
+
+@full
+@pytest.mark.parametrize("jsonl", [(), ("--jsonl", "-")], ids=["plain", "json"])
+def test_a_full_stdout_leaves_the_rest_pending(
+    jsonl: tuple[str, ...],
+    api: SimulatedCometAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Captured,
+) -> None:
+    """Results that go nowhere: what failed, then every id."""
+    task_ids = create(api, 3, duration=0.0)
+    with Path("/dev/full").open("w") as nowhere, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", nowhere)
+        assert poll(*task_ids, *jsonl, "--quiet") == Exit.NOT_ALL
+    first, *rest = capfd.readouterr().err.splitlines()
+    assert first == "kling-omni: cannot write to stdout: No space left on device"
+    assert rest == ["3 ids are still pending:", *task_ids]
+
+
+def test_a_read_only_folder_leaves_all_pending(
+    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
+) -> None:
+    """A journal that cannot be made: what failed, then every id; nothing was asked."""
+    path = read_only(tmp_path) / "out.jsonl"
+    task_ids = create(api, 3, duration=0.0)
+    assert poll(*task_ids, "--jsonl", str(path), "--quiet") == Exit.USAGE
+    first, *rest = capfd.readouterr().err.splitlines()
+    assert first.startswith(f"kling-omni: cannot write to {path}: ")
+    assert rest == ["3 ids are still pending:", *task_ids]
+    assert api.queries == ()
+
+
+def read_only(folder: Path) -> Path:
+    """Give a folder in which nothing can be made: one of the system's where we are root."""
+    folder.chmod(0o555)
+    chosen = Path("/sys") if os.access(folder, os.W_OK) else folder
+    if os.access(chosen / "none", os.F_OK) or not chosen.is_dir():
+        pytest.skip("this system has no folder that its root may not write to")
+    return chosen
+
+
+def test_ids_come_through_a_pipe(
+    api: SimulatedCometAPI, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """``--from -`` reads stdin to its end."""
+    task_ids = create(api, 2, duration=0.0)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(task_ids).encode())))
+    assert poll("--from", "-", "--jsonl", "-") == Exit.OK
+    assert capfd.readouterr().out.count("\n") == 2
 
 
 def test_lost_writes_are_told_when_all_is_done(
-    api: Neighbour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    api: SimulatedCometAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
     """An error of the last sync spoils the exit code, although no id is pending."""
 
@@ -167,17 +225,17 @@ def test_lost_writes_are_told_when_all_is_done(
 
     monkeypatch.setattr(os, "fsync", fail)
     path = tmp_path / "out.jsonl"
-    assert poll(*api.create(duration=0.0), "--jsonl", str(path)) == Exit.NOT_ALL
+    assert poll(*create(api, duration=0.0), "--jsonl", str(path)) == Exit.NOT_ALL
     stderr = capfd.readouterr().err
     assert stderr.endswith(f"kling-omni: cannot write to {path}: Input/output error\n")
 
 
 def test_exit_code_3_means_that_the_key_is_refused(
-    api: Neighbour, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+    api: SimulatedCometAPI, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
     """A wrong key ends both commands at once and appears nowhere."""
     monkeypatch.setenv("COMETAPI_KEY", "sk-wrong-and-secret")
-    task_ids = api.create(2, duration=0.0)
+    task_ids = create(api, 2, duration=0.0)
     assert poll(*task_ids) == Exit.KEY_REFUSED
     polled = capfd.readouterr()
     assert "kling-omni: the key is refused: HTTP 401" in polled.err
@@ -188,10 +246,10 @@ def test_exit_code_3_means_that_the_key_is_refused(
     assert "sk-wrong" not in "".join([*polled, *queried])
 
 
-def test_query_prints_tasks_in_the_order_given(api: Neighbour, capfd: Captured) -> None:
+def test_query_prints_tasks_in_the_order_given(api: SimulatedCometAPI, capfd: Captured) -> None:
     """Each task is one line of JSON, finished or not; unfinished ones are no failure."""
-    slow = api.create(duration=1e6)
-    task_ids = [*api.create(duration=0.0), *slow]
+    slow = create(api, duration=math.inf)
+    task_ids = [*create(api, duration=0.0), *slow]
     assert run(["query", *task_ids, *slow]) == Exit.OK
     stdout, stderr = capfd.readouterr()
     tasks = [json.loads(line) for line in stdout.splitlines()]
@@ -200,18 +258,18 @@ def test_query_prints_tasks_in_the_order_given(api: Neighbour, capfd: Captured) 
     assert stderr == ""
 
 
-def test_query_tells_what_was_not_answered(api: Neighbour, capfd: Captured) -> None:
+def test_query_tells_what_was_not_answered(api: SimulatedCometAPI, capfd: Captured) -> None:
     """An unknown id is a line on stderr and exit code 1, the others are printed."""
-    good = api.create(duration=0.0)
+    good = create(api, duration=0.0)
     assert run(["query", UNKNOWN, *good]) == Exit.NOT_ALL
     stdout, stderr = capfd.readouterr()
     assert json.loads(stdout)["task_id"] == good[0]
     assert f"kling-omni: {UNKNOWN}: HTTP " in stderr
 
 
-def test_query_of_a_failed_task_is_exit_code_1(api: Neighbour, capfd: Captured) -> None:
+def test_query_of_a_failed_task_is_exit_code_1(api: SimulatedCometAPI, capfd: Captured) -> None:
     """A failed task is printed like any other."""
-    assert run(["query", *api.create(duration=0.0, fail="no")]) == Exit.NOT_ALL
+    assert run(["query", *create(api, duration=0.0, fail="no")]) == Exit.NOT_ALL
     assert json.loads(capfd.readouterr().out)["status_message"] == "no"
 
 
@@ -255,23 +313,25 @@ def test_a_missing_key_is_a_wrong_call(capfd: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    "interval",
-    [["--interval", "0.05", "0.1"], ["--interval", "0.05-0.1"], ["--interval=0.05-0.1"]],
+    "interval", [["--interval", "5", "6"], ["--interval", "5s-6s"], ["--interval=5-6"]]
 )
-def test_an_interval_can_be_written_in_three_ways(interval: list[str], api: Neighbour) -> None:
+def test_an_interval_can_be_written_in_three_ways(
+    interval: list[str], api: SimulatedCometAPI
+) -> None:
     """Two numbers, or one range with a hyphen, with or without an equals sign."""
-    task_ids = api.create(duration=1e6)
-    assert run(["poll", *interval, *task_ids, "--timeout", "0.5"]) == Exit.NOT_ALL
-    assert len(api.api.queries) > 1
-    assert min(api.api.gaps()) >= 0.05
+    task_ids = create(api, duration=math.inf)
+    assert run(["poll", *interval, *task_ids, "--timeout", "1m"]) == Exit.NOT_ALL
+    gaps = api.gaps()
+    assert len(gaps) >= 9
+    assert all(4.999 <= gap <= 6.001 for gap in gaps)
 
 
-def test_behind_two_hyphens_all_are_ids(api: Neighbour, capfd: Captured) -> None:
+def test_behind_two_hyphens_all_are_ids(api: SimulatedCometAPI, capfd: Captured) -> None:
     """An id may look like an option or a range behind ``--``."""
     task_ids = ["--interval", "1-2", "--"]
     for task_id in task_ids:
-        api.create(duration=0.0, task_id=task_id)
-    assert run(["poll", *FAST, "--", *task_ids]) == Exit.OK
+        create(api, duration=0.0, task_id=task_id)
+    assert run(["poll", "--interval", "20", "30", "--", *task_ids]) == Exit.OK
     assert {line.split("\t")[0] for line in capfd.readouterr().out.splitlines()} == set(task_ids)
 
 

@@ -14,18 +14,26 @@ from kling_omni_async._cli.exit import Exit
 from kling_omni_async._cli.results import plain_line
 from kling_omni_async._cli.terminal import is_screen, painted, rendered, wants_colour
 from kling_omni_async.errors import PollTimeoutError, TaskFailedError
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, bare, finish, neighbour, start, success, terminal_of, trouble
+from .support import Call, OnScreen, bare, create, success, trouble
 
 PAINT = re.compile(r"\x1b\[[0-9;]*m")
-NONE = {"NO_COLOR": "", "FORCE_COLOR": ""}
 
 
-class Screen(io.StringIO):
+class Terminal(io.StringIO):
     """A terminal."""
 
     def isatty(self) -> bool:
         return True
+
+
+@pytest.fixture(autouse=True)
+def unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what the environment of the tests may say of colours."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +50,7 @@ class Screen(io.StringIO):
 )
 def test_who_wants_colours(environ: dict[str, str], *, on_screen: bool, in_pipe: bool) -> None:
     """NO_COLOR goes before FORCE_COLOR, both before what the stream is; empty ones do not count."""
-    assert wants_colour(Screen(), environ) is on_screen
+    assert wants_colour(Terminal(), environ) is on_screen
     assert wants_colour(io.StringIO(), environ) is in_pipe
     assert wants_colour(None, {}) is False
 
@@ -50,7 +58,7 @@ def test_who_wants_colours(environ: dict[str, str], *, on_screen: bool, in_pipe:
 def test_force_color_makes_no_screen() -> None:
     """Nothing moves in a pipe, whatever its colours."""
     assert not is_screen(io.StringIO(), {"FORCE_COLOR": "1"})
-    assert is_screen(Screen(), {"NO_COLOR": "1"})
+    assert is_screen(Terminal(), {"NO_COLOR": "1"})
 
 
 def test_paint_is_only_paint() -> None:
@@ -77,53 +85,59 @@ def test_nothing_is_folded_for_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table("why")
     table.add_row("x" * 200)
     assert "x" * 200 in rendered(table, io.StringIO())
-    assert max(map(len, bare(rendered(table, Screen())).splitlines())) <= 40
+    assert max(map(len, bare(rendered(table, Terminal())).splitlines())) <= 40
 
 
-@pytest.mark.parametrize(
-    ("env", "painted_too"), [(NONE, True), ({**NONE, "NO_COLOR": "1"}, False)], ids=["plain", "no"]
-)
+@pytest.mark.parametrize(("no_color", "painted_too"), [("", True), ("1", False)])
 def test_a_terminal_gets_colours_unless_they_are_unwanted(
-    env: dict[str, str], *, painted_too: bool
+    no_color: str,
+    api: SimulatedCometAPI,
+    on_screen: OnScreen,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    painted_too: bool,
 ) -> None:
     """With NO_COLOR the bar still moves, but nothing is painted: results, bar and table."""
-    with neighbour() as api:
-        ids = [*api.create(duration=0.0), *api.create(duration=0.3, fail="no")]
-        code, text = terminal_of("poll", *ids, *FAST, env={**api.env, **env})
-    assert code == 1
+    monkeypatch.setenv("NO_COLOR", no_color)
+    ids = [*create(api, duration=0.0), *create(api, duration=30.0, fail="no")]
+    code, text = on_screen("poll", *ids)
+    assert code == Exit.NOT_ALL
     assert "\x1b[?25l" in text
     assert bool(PAINT.search(text)) is painted_too
 
 
-def test_a_dumb_terminal_gets_lines() -> None:
+def test_a_dumb_terminal_gets_lines(
+    api: SimulatedCometAPI, on_screen: OnScreen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a cursor there is neither bar nor colour, but all results and the table."""
-    with neighbour() as api:
-        ids = api.create(duration=0.0, fail="no")
-        code, text = terminal_of("poll", *ids, *FAST, env={**api.env, **NONE, "TERM": "dumb"})
-    assert code == 1
+    monkeypatch.setenv("TERM", "dumb")
+    (task_id,) = create(api, duration=0.0, fail="no")
+    code, text = on_screen("poll", task_id)
+    assert code == Exit.NOT_ALL
     assert "\x1b" not in text
-    assert f"{ids[0]}\tfailed\tno" in text
+    assert f"{task_id}\tfailed\tno" in text
     assert text.count("1 of 1 done: 1 failed") == 1
 
 
 @pytest.mark.parametrize("forced", ["", "1"])
-def test_a_pipe_gets_colours_only_by_force(forced: str) -> None:
+def test_a_pipe_gets_colours_only_by_force(
+    forced: str, api: SimulatedCometAPI, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By default not one control character; with FORCE_COLOR paint, and still no bar."""
-    with neighbour() as api:
-        ids = [*api.create(duration=0.0), *api.create(duration=0.0, fail="no")]
-        env = {**api.env, **NONE, "FORCE_COLOR": forced, "TERM": "xterm"}
-        code, stdout, stderr = finish(start("poll", *ids, *FAST, env=env))
-    assert code == 1
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    ids = [*create(api, duration=0.0), *create(api, duration=0.0, fail="no")]
+    code, stdout, stderr = call("poll", *ids)
+    assert code == Exit.NOT_ALL
     for text in (stdout, stderr):
         assert bool(PAINT.search(text)) is bool(forced)
         assert "\x1b" not in PAINT.sub("", text)
 
 
-def test_help_has_no_colours_in_a_pipe() -> None:
+def test_help_has_no_colours_in_a_pipe(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read by a pager or a file is plain text."""
-    env = {**NONE, "TERM": "xterm"}
-    assert "\x1b" not in finish(start("poll", "--help", env=env))[1]
-    assert PAINT.search(finish(start("poll", "--help", env={**env, "FORCE_COLOR": "1"}))[1])
+    assert "\x1b" not in call("poll", "--help")[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert PAINT.search(call("poll", "--help")[1])
 
 
 def test_a_closed_stdout_is_no_error_for_help(monkeypatch: pytest.MonkeyPatch) -> None:

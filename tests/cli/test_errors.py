@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import NoReturn
@@ -12,8 +13,9 @@ from kling_omni_async._cli import app
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
 from kling_omni_async._cli.session import logged_as_notes
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, finish, neighbour, start
+from .support import Call, create
 
 Captured = pytest.CaptureFixture[str]
 
@@ -83,12 +85,13 @@ def test_a_defect_is_one_line_too(
     assert not any("pending" in line for line in where)
 
 
-def test_what_the_system_says_is_no_defect() -> None:
+def test_what_the_system_says_is_no_defect(monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
     """Help that cannot be written, for instance, is told in the system's words."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    with Path("/dev/full").open("wb") as full:
-        code, _, stderr = finish(start("poll", "--help", stdout=full.fileno()))
+    with io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code, _, stderr = call("poll", "--help")
     line = "kling-omni: No space left on device; --debug shows where\n"
     assert (code, stderr) == (Exit.NOT_ALL, line)
 
@@ -130,15 +133,12 @@ def test_a_level_that_was_set_is_kept(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(("flags", "told"), [((), 0), (("-v",), 1), (("-vv",), 2)])
-def test_the_program_tells_its_log(flags: tuple[str, ...], told: int) -> None:
+def test_the_program_tells_its_log(
+    flags: tuple[str, ...], told: int, api: SimulatedCometAPI, call: Call
+) -> None:
     """Both commands write changes with -v, queries with -vv to stderr, and nothing to stdout."""
-    with neighbour() as api:
-        ids = api.create(duration=0.0)
-        runs = [
-            finish(start("poll", *ids, *FAST, *flags, env=api.env)),
-            finish(start("query", *ids, *flags, env=api.env)),
-        ]
-    for code, stdout, stderr in runs:
+    ids = create(api, duration=0.0)
+    for code, stdout, stderr in (call("poll", *ids, *flags), call("query", *ids, *flags)):
         assert (code, stdout.count("\n")) == (0, 1)
         assert ("info: task " in stderr) is (told >= 1)
         assert ("debug: query " in stderr) is (told >= 2)

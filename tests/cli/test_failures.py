@@ -21,12 +21,12 @@ from kling_omni_async import (
     TaskStatus,
     TransportError,
 )
-from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
 from kling_omni_async._cli.report import Failures, Kind, reason_of
 from kling_omni_async._cli.terminal import rendered
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, neighbour
+from .support import Call, create
 
 PROCESSING = ImageTask(task_id="1", status=TaskStatus.PROCESSING)
 DOWN = ServerError("down", http_status=502)
@@ -96,21 +96,17 @@ def test_foreign_words_cannot_steer_the_terminal() -> None:
     assert "\x1b" not in text
 
 
-def test_a_run_ends_with_its_failures(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_ends_with_its_failures(api: SimulatedCometAPI, call: Call) -> None:
     """The table stands on stderr before the counts; without failures, or quiet, there is none."""
-    with neighbour() as api:
-        for name, value in api.env.items():
-            monkeypatch.setenv(name, value)
-        good = api.create(1, duration=0.0)
-        bad = api.create(2, duration=0.0, fail="Image pixel is invalid")
-        assert run(["poll", *good, *bad, *FAST]) == Exit.NOT_ALL
-        lines = capfd.readouterr().err.splitlines()
-        assert run(["poll", *bad, "--quiet", *FAST]) == Exit.NOT_ALL
-        assert capfd.readouterr().err == ""
-        assert run(["poll", *good, *FAST]) == Exit.OK
-        assert "failed" not in capfd.readouterr().err
+    good = create(api, duration=0.0)
+    bad = create(api, 2, duration=0.0, fail="Image pixel is invalid")
+    code, _, stderr = call("poll", *good, *bad)
+    assert code == Exit.NOT_ALL
+    lines = stderr.splitlines()
+    code, _, stderr = call("poll", *bad, "--quiet")
+    assert (code, stderr) == (Exit.NOT_ALL, "")
+    code, _, stderr = call("poll", *good)
+    assert (code, "failed" in stderr) == (Exit.OK, False)
     row = next(line for line in lines if "Image pixel" in line)
     assert row.split()[:2] == ["2", "failed"]
     assert row.split()[-1] in bad

@@ -1,4 +1,4 @@
-"""The real program: kills, signals, pipes and files that it may not write."""
+"""The real program, where the process is the point: a kill, signals, pipes, a full disk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from .support import FAST, finish, ids_in, neighbour, pending_in, running, start
+
+pytestmark = pytest.mark.heavy
 
 EVERY_S = ("--interval", "0.05", "0.1", "--max-rate", "none")
 
@@ -65,20 +67,6 @@ def test_a_kill_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert f"; {len(finished)} of them by an earlier run" in stderr
 
 
-def test_a_journal_serves_one_process(tmp_path: Path) -> None:
-    """A second process with the same journal gives up in one line, the first goes on."""
-    journal = str(tmp_path / "out.jsonl")
-    with neighbour() as api:
-        task_id = api.create(duration=1e6)[0]
-        call = ("poll", task_id, "--jsonl", journal, "--quiet", *FAST)
-        with running(*call, env=api.env) as first:
-            api.wait_for_queries(1)
-            code, _, stderr = finish(start(*call, env=api.env))
-            assert (code, stderr) == (2, f"kling-omni: {journal} is in use by another process\n")
-            api.portal.call(api.api.finish, task_id)
-            assert finish(first)[0] == 0
-
-
 def test_a_reader_that_leaves_ends_it() -> None:
     """A closed pipe is one line, with the ids whose results nobody has read."""
     with neighbour() as api:
@@ -104,28 +92,3 @@ def test_a_full_stdout_ends_it() -> None:
         code, _, stderr = finish(process)
     line = "kling-omni: cannot write to stdout: No space left on device\n"
     assert (code, stderr) == (1, line)
-
-
-def test_ids_come_through_a_pipe() -> None:
-    """``--from -`` reads stdin to its end."""
-    with neighbour() as api:
-        done = api.create(2, duration=0.0)
-        process = start("poll", "--from", "-", "--jsonl", "-", *FAST, env=api.env, stdin=-1)
-        assert process.stdin is not None
-        process.stdin.write("\n".join(done))
-        process.stdin.close()
-        process.stdin = None
-        code, stdout, _ = finish(process)
-    assert (code, stdout.count("\n")) == (0, 2)
-
-
-def test_the_key_shows_nowhere() -> None:
-    """Neither results nor progress nor errors hold the key."""
-    with neighbour() as api:
-        task_ids = [*api.create(duration=0.0), *api.create(duration=0.0, fail="no"), "?", "1"]
-        api.fail_next(task_ids[0], status=502)
-        code, stdout, stderr = finish(start("poll", *task_ids, *FAST, env=api.env))
-        key = api.api.api_key
-    assert code == 1
-    assert stdout.count("\n") == 4
-    assert key not in stdout + stderr

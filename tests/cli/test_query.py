@@ -9,22 +9,22 @@ from datetime import UTC, datetime
 import pytest
 
 from kling_omni_async import ImageTask, ServerError, TaskImage, TaskStatus
+from kling_omni_async._cli.exit import Exit
 from kling_omni_async._cli.query import Answers
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import bare, finish, neighbour, start, terminal_of
+from .support import Call, OnScreen, bare, create
 
 UNKNOWN = "123456789012345678"
 MOMENT = datetime(2026, 11, 22, 13, 14, 15, tzinfo=UTC)
 
 
-def test_a_terminal_gets_a_table() -> None:
+def test_a_terminal_gets_a_table(api: SimulatedCometAPI, on_screen: OnScreen) -> None:
     """A row for each id in the order given, also for one without an answer, then whole URLs."""
-    with neighbour() as api:
-        good = api.create(duration=0.0, images=2)[0]
-        bad = api.create(duration=0.0, fail="[red]no\x1b[2J")[0]
-        code, text = terminal_of("query", good, bad, UNKNOWN, env=api.env)
-        task = json.loads(finish(start("query", good, env=api.env))[1])
-    assert code == 1
+    (good,) = create(api, duration=0.0, images=2)
+    (bad,) = create(api, duration=0.0, fail="[red]no\x1b[2J")
+    code, text = on_screen("query", good, bad, UNKNOWN)
+    assert code == Exit.NOT_ALL
     lines = [line.rstrip() for line in bare(text).splitlines()]
     assert lines[0].split() == ["task", "status", "images", "updated", "message"]
     rows = [line for line in lines if re.match(rf"{good}|{bad}|{UNKNOWN}", line)]
@@ -32,32 +32,36 @@ def test_a_terminal_gets_a_table() -> None:
     assert rows[0].split()[1:3] == ["succeed", "2"]
     assert "failed" in rows[1]
     assert "no answer" in rows[2]
-    assert rows[3:] == [f"{good}  {image['url']}" for image in task["images"]]
+    images = [f"{api.base_url}/assets/{good}-{index}.png" for index in range(2)]
+    assert rows[3:] == [f"{good}  {image}" for image in images]
     assert "\x1b[2J" not in text
     assert "kling-omni:" not in text
 
 
-def test_the_table_fits_a_narrow_terminal() -> None:
+def test_the_table_fits_a_narrow_terminal(api: SimulatedCometAPI, on_screen: OnScreen) -> None:
     """At 80 columns no row is wider, whatever the API says; ids are whole."""
-    with neighbour() as api:
-        ids = api.create(2, duration=0.0, fail="word " * 60)
-        _, text = terminal_of("query", *ids, env=api.env)
+    ids = create(api, 2, duration=0.0, fail="word " * 60)
+    code, text = on_screen("query", *ids)
+    assert code == Exit.NOT_ALL
     lines = bare(text).splitlines()
     assert max(map(len, lines)) <= 80
     assert all(any(line.startswith(task_id) for line in lines) for task_id in ids)
     assert bare(text).count("word") == 120
 
 
-@pytest.mark.parametrize("on_terminal", [True, False])
-def test_json_lines_are_one_task_each(*, on_terminal: bool) -> None:
-    """In a pipe, or with --json on a terminal, each line is one object, without colours."""
-    with neighbour() as api:
-        ids = api.create(2, duration=0.0)
-        if on_terminal:
-            code, text = terminal_of("query", *ids, "--json", env=api.env)
-        else:
-            code, text, _ = finish(start("query", *ids, env=api.env))
-    assert code == 0
+def test_json_lines_are_one_task_each(api: SimulatedCometAPI, call: Call) -> None:
+    """In a pipe each line is one object, without colours."""
+    ids = create(api, 2, duration=0.0)
+    code, stdout, _ = call("query", *ids)
+    assert code == Exit.OK
+    assert [json.loads(line)["task_id"] for line in stdout.splitlines()] == ids
+
+
+def test_a_terminal_gets_json_if_it_is_wanted(api: SimulatedCometAPI, on_screen: OnScreen) -> None:
+    """With --json each line is one object on a terminal too, without colours."""
+    ids = create(api, 2, duration=0.0)
+    code, text = on_screen("query", *ids, "--json")
+    assert code == Exit.OK
     assert [json.loads(line)["task_id"] for line in text.splitlines()] == ids
 
 
@@ -80,11 +84,11 @@ def test_a_row_has_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_trouble_is_one_line_with_a_hint() -> None:
+def test_trouble_is_one_line_with_a_hint(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look that brings nothing is told once: no warning speaks of asking again."""
-    env = {"COMETAPI_KEY": "k", "COMETAPI_BASE_URL": "http://127.0.0.1:9"}
-    code, stdout, stderr = finish(start("query", "1", env=env))
-    assert (code, stdout) == (1, "")
+    monkeypatch.setenv("COMETAPI_KEY", "k")
+    code, stdout, stderr = call("query", "1", "--base-url", "http://127.0.0.1:9")
+    assert (code, stdout) == (Exit.NOT_ALL, "")
     (line,) = stderr.splitlines()
     assert line.startswith("kling-omni: 1: connect: ")
     assert line.endswith("; check the network, the proxy and COMETAPI_BASE_URL")

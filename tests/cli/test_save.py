@@ -19,18 +19,14 @@ import pytest
 from kling_omni_async import ImageTask, SavedImage, TaskImage, TaskOutcome, TaskStatus
 from kling_omni_async._cli.exit import Exit, OutputError
 from kling_omni_async._cli.options import Saving
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, Neighbour, finish, neighbour, pending_in, running, start
+from .support import FAST, Call, Neighbour, create, finish, neighbour, pending_in, running, start
 
 QUICK = ("--max-rate", "none", *FAST)
 ROOT = Path(__file__).parents[2]
 
 can_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-
-
-def poll(api: Neighbour, *arguments: str) -> tuple[int, str, str]:
-    """Run the program to its end."""
-    return finish(start("poll", *arguments, *QUICK, env=api.env))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -43,12 +39,11 @@ def outcomes_in(journal: Path) -> list[TaskOutcome]:
     return [TaskOutcome.from_dict(json.loads(line)) for line in journal.read_bytes().splitlines()]
 
 
-def test_images_and_journal(tmp_path: Path) -> None:
+def test_images_and_journal(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:
     """The images are in the directory, which is made, and the journal names them."""
     folder, journal = tmp_path / "new" / "images", tmp_path / "out.jsonl"
-    with neighbour() as api:
-        task_ids = api.create(3, duration=0.0, images=2)
-        code, stdout, stderr = poll(api, *task_ids, "--save", str(folder), "--jsonl", str(journal))
+    task_ids = create(api, 3, duration=0.0, images=2)
+    code, stdout, stderr = call("poll", *task_ids, "--save", str(folder), "--jsonl", str(journal))
     assert (code, stdout) == (Exit.OK, "")
     saved = [image for outcome in outcomes_in(journal) for image in outcome.saved]
     assert sorted(image.key for image in saved) == [str(folder / name) for name in names_in(folder)]
@@ -58,81 +53,80 @@ def test_images_and_journal(tmp_path: Path) -> None:
     )
 
 
-def test_plain_lines_name_the_files(tmp_path: Path) -> None:
+def test_plain_lines_name_the_files(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:
     """Without a journal each line has the paths of the images in place of their URLs."""
-    with neighbour() as api:
-        (task_id,) = api.create(duration=0.0, images=2)
-        code, stdout, _ = poll(api, task_id, "--save", str(tmp_path), "--quiet")
+    (task_id,) = create(api, duration=0.0, images=2)
+    code, stdout, _ = call("poll", task_id, "--save", str(tmp_path), "--quiet")
     paths = " ".join(str(tmp_path / f"{task_id}-{index}.png") for index in range(2))
     assert (code, stdout) == (Exit.OK, f"{task_id}\tsucceed\t{paths}\n")
 
 
 @pytest.mark.parametrize("journal", [True, False], ids=["journal", "no journal"])
-def test_the_second_run_downloads_nothing(*, journal: bool, tmp_path: Path) -> None:
+def test_the_second_run_downloads_nothing(
+    *, api: SimulatedCometAPI, call: Call, journal: bool, tmp_path: Path
+) -> None:
     """The same command again asks no host for an image, and changes no file."""
     extra = ("--jsonl", str(tmp_path / "out.jsonl")) if journal else ()
-    with neighbour() as api:
-        task_ids = api.create(3, duration=0.0, images=2)
-        call = (*task_ids, "--save", str(tmp_path / "images"), *extra)
-        first, second = poll(api, *call), poll(api, *call)
-        assert len(api.api.image_requests) == 6
-        assert len(api.api.queries) == (3 if journal else 6)
+    task_ids = create(api, 3, duration=0.0, images=2)
+    batch = (*task_ids, "--save", str(tmp_path / "images"), *extra)
+    first, second = call("poll", *batch), call("poll", *batch)
+    assert len(api.image_requests) == 6
+    assert len(api.queries) == (3 if journal else 6)
     assert first[0] == second[0] == Exit.OK
     assert len(names_in(tmp_path / "images")) == 6
 
 
-def test_what_is_missing_is_saved_by_the_next_run(tmp_path: Path) -> None:
+def test_what_is_missing_is_saved_by_the_next_run(
+    api: SimulatedCometAPI, call: Call, tmp_path: Path
+) -> None:
     """Ids that a journal calls settled are asked for again if their images are not there."""
     journal, folder = tmp_path / "out.jsonl", tmp_path / "images"
-    with neighbour() as api:
-        task_ids = api.create(2, duration=0.0)
-        failing = api.create(1, duration=0.0, fail="too dark")
-        call = (*task_ids, *failing, "--jsonl", str(journal))
-        assert poll(api, *call)[0] == Exit.NOT_ALL
-        assert api.api.image_requests == ()
-        assert poll(api, *call, "--save", str(folder))[0] == Exit.NOT_ALL
-        (folder / f"{task_ids[0]}-0.png").unlink()
-        assert poll(api, *call, "--save", str(folder))[0] == Exit.NOT_ALL
-        assert len(api.api.image_requests) == 3
-        assert len(api.api.queries_of(failing[0])) == 1
+    task_ids = create(api, 2, duration=0.0)
+    failing = create(api, 1, duration=0.0, fail="too dark")
+    batch = (*task_ids, *failing, "--jsonl", str(journal))
+    assert call("poll", *batch)[0] == Exit.NOT_ALL
+    assert api.image_requests == ()
+    assert call("poll", *batch, "--save", str(folder))[0] == Exit.NOT_ALL
+    (folder / f"{task_ids[0]}-0.png").unlink()
+    assert call("poll", *batch, "--save", str(folder))[0] == Exit.NOT_ALL
+    assert len(api.image_requests) == 3
+    assert len(api.queries_of(failing[0])) == 1
     assert names_in(folder) == sorted(f"{task_id}-0.png" for task_id in task_ids)
 
 
-def test_what_could_not_be_saved(tmp_path: Path) -> None:
+def test_what_could_not_be_saved(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:
     """An image that is gone: its line says so, the exit code is 1, and it is tried again."""
     journal = tmp_path / "out.jsonl"
-    with neighbour() as api:
-        gone, good = api.create(2, duration=0.0)
-        api.portal.call(api.api.expire_images, gone)
-        api.portal.call(lambda: api.api.expire_images(gone, status=410))
-        call = (gone, good, "--save", str(tmp_path / "images"))
-        code, stdout, stderr = poll(api, *call)
-        assert code == Exit.NOT_ALL
-        lines = dict(line.split("\t", 1) for line in stdout.splitlines())
-        assert lines[gone] == "not_saved\tHTTP 410: the URL has expired, or its image was cleared"
-        assert "1 succeeded, 1 succeeded but not saved; 1 image saved" in stderr
-        for _ in range(2):
-            assert poll(api, *call, "--jsonl", str(journal))[0] == Exit.NOT_ALL
+    gone, good = create(api, 2, duration=0.0)
+    api.expire_images(gone)
+    api.expire_images(gone, status=410)
+    batch = (gone, good, "--save", str(tmp_path / "images"))
+    code, stdout, stderr = call("poll", *batch)
+    assert code == Exit.NOT_ALL
+    lines = dict(line.split("\t", 1) for line in stdout.splitlines())
+    assert lines[gone] == "not_saved\tHTTP 410: the URL has expired, or its image was cleared"
+    assert "1 succeeded, 1 succeeded but not saved; 1 image saved" in stderr
+    for _ in range(2):
+        assert call("poll", *batch, "--jsonl", str(journal))[0] == Exit.NOT_ALL
     assert [outcome.task_id for outcome in outcomes_in(journal)].count(gone) == 2
     assert names_in(tmp_path / "images") == [f"{good}-0.png"]
 
 
-def test_watermarked_and_overwrite(tmp_path: Path) -> None:
+def test_watermarked_and_overwrite(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:
     """Both options reach the store, and make no sense without one."""
-    with neighbour() as api:
-        (task_id,) = api.create(duration=0.0, watermarked=True)
-        path = tmp_path / f"{task_id}-0-watermarked.png"
-        path.write_text("mine")
-        call = (task_id, "--save", str(tmp_path), "--watermarked")
-        code, stdout, _ = poll(api, *call)
-        assert code == Exit.NOT_ALL
-        assert "pass overwrite=True" in stdout
-        assert path.read_text() == "mine"
-        assert poll(api, *call, "--overwrite")[0] == Exit.OK
-        assert path.read_bytes().startswith(b"\x89PNG")
-        for option in ("--watermarked", "--overwrite"):
-            code, _, stderr = poll(api, task_id, option)
-            assert (code, "give --save too" in stderr) == (Exit.USAGE, True)
+    (task_id,) = create(api, duration=0.0, watermarked=True)
+    path = tmp_path / f"{task_id}-0-watermarked.png"
+    path.write_text("mine")
+    batch = (task_id, "--save", str(tmp_path), "--watermarked")
+    code, stdout, _ = call("poll", *batch)
+    assert code == Exit.NOT_ALL
+    assert "pass overwrite=True" in stdout
+    assert path.read_text() == "mine"
+    assert call("poll", *batch, "--overwrite")[0] == Exit.OK
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for option in ("--watermarked", "--overwrite"):
+        code, _, stderr = call("poll", task_id, option)
+        assert (code, "give --save too" in stderr) == (Exit.USAGE, True)
 
 
 @pytest.mark.parametrize(
@@ -145,26 +139,26 @@ def test_watermarked_and_overwrite(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_place_is_told_before_anything_is_asked(
-    store: str, line: str, tmp_path: Path
+    api: SimulatedCometAPI, call: Call, store: str, line: str, tmp_path: Path
 ) -> None:
     """What is wrong in the first line, exit code 2, and no query."""
     (tmp_path / "file").touch()
     file = str(tmp_path / "file")
-    with neighbour() as api:
-        (task_id,) = api.create()
-        code, _, stderr = poll(api, task_id, "--quiet", "--save", store.format(file=file))
-        assert api.api.queries == ()
+    (task_id,) = create(api)
+    code, _, stderr = call("poll", task_id, "--quiet", "--save", store.format(file=file))
+    assert api.queries == ()
     assert code == Exit.USAGE
     assert stderr.startswith(f"kling-omni: {line.format(file=file)}")
 
 
+@pytest.mark.heavy
 @can_kill
 def test_a_signal_while_images_come(tmp_path: Path) -> None:
     """Ctrl-C in the middle of a download: the id is still pending, and no file is left."""
     folder = tmp_path / "images"
     with neighbour() as api:
         (task_id,) = api.create(duration=0.0, image_bytes=1_000_000)
-        api.portal.call(lambda: api.api.fail_next_image(bytes_per_second=50_000.0))
+        api.portal.call(lambda: api.api.fail_next_image(bytes_per_second=1_000.0))
         call = ("poll", task_id, "--save", str(folder), "--quiet", *QUICK)
         with running(*call, env=api.env) as process:
             api.portal.call(api.api.wait_for_image_requests, 1)
@@ -220,20 +214,19 @@ def test_what_counts_as_saved_in_a_store_elsewhere() -> None:
     assert Saving().is_done(unnamed)
 
 
-def test_a_file_url_is_a_directory(tmp_path: Path) -> None:
+def test_a_file_url_is_a_directory(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:
     """It is made before anything is asked, and what is missing in it is saved again."""
     folder, journal = tmp_path / "my images", tmp_path / "out.jsonl"
-    call = ("--save", folder.as_uri(), "--jsonl", str(journal))
-    with neighbour() as api:
-        task_ids = api.create(2, duration=0.0)
-        assert poll(api, *task_ids, *call)[0] == Exit.OK
-        asked = len(api.api.queries)
-        assert poll(api, *task_ids, *call)[0] == Exit.OK
-        assert len(api.api.queries) == asked
-        names = names_in(folder)
-        (folder / names[0]).unlink()
-        assert poll(api, *task_ids, *call)[0] == Exit.OK
-        assert len(api.api.queries) == asked + 1
+    batch = ("--save", folder.as_uri(), "--jsonl", str(journal))
+    task_ids = create(api, 2, duration=0.0)
+    assert call("poll", *task_ids, *batch)[0] == Exit.OK
+    asked = len(api.queries)
+    assert call("poll", *task_ids, *batch)[0] == Exit.OK
+    assert len(api.queries) == asked
+    names = names_in(folder)
+    (folder / names[0]).unlink()
+    assert call("poll", *task_ids, *batch)[0] == Exit.OK
+    assert len(api.queries) == asked + 1
     assert names_in(folder) == names
     assert len(names) == 2
 

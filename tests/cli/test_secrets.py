@@ -21,7 +21,7 @@ from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
 from tests.test_secrets import IDS, KEY, echo
 
-from .support import FAST, finish, neighbour, running
+from .support import FAST, finish, neighbour, on_virtual_clock, running
 
 T = TypeVar("T")
 PIECE = 8
@@ -62,12 +62,21 @@ async def recorder() -> AsyncGenerator[tuple[str, bytearray]]:
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
-    """Point the command line to a gateway that echoes the key in all that it says."""
-    monkeypatch.setenv("COMETAPI_KEY", KEY)
-    with beside(echo()) as url:
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Point commands that are called here to a gateway that echoes the key in all that it says."""
+    with on_virtual_clock(echo()) as url:
+        monkeypatch.setenv("COMETAPI_KEY", KEY)
         monkeypatch.setenv("COMETAPI_BASE_URL", url)
-        yield url
+        yield
+
+
+@pytest.fixture
+def gateway_beside(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Point the program to such a gateway in a thread of its own."""
+    with beside(echo()) as url:
+        monkeypatch.setenv("COMETAPI_KEY", KEY)
+        monkeypatch.setenv("COMETAPI_BASE_URL", url)
+        yield
 
 
 @pytest.fixture
@@ -98,8 +107,8 @@ class Shown:
         with warnings.catch_warnings(record=True) as caught, self._caplog.at_level(logging.DEBUG):
             warnings.simplefilter("always")
             codes = [run(["query", *IDS])]
-            codes += [run(["poll", "failed", "refusal", "--jsonl", str(self._path), *FAST])]
-            codes += [run(["poll", task_id, *FAST, "--timeout", "0.2"]) for task_id in IDS]
+            codes += [run(["poll", "failed", "refusal", "--jsonl", str(self._path)])]
+            codes += [run(["poll", task_id]) for task_id in IDS]
         assert set(codes) == {Exit.NOT_ALL}
         stdout, stderr = self._capfd.readouterr()
         records = self._caplog.records
@@ -120,17 +129,17 @@ def shown(
     return Shown(tmp_path, capfd, caplog)
 
 
-def test_an_echoed_key_is_shown_nowhere(gateway: str, shown: Shown) -> None:
+def test_an_echoed_key_is_shown_nowhere(gateway: None, shown: Shown) -> None:
     """A gateway that echoes the key finds it on no stream, in no journal and in no log record."""
     texts = shown()
     assert [place for place, text in texts.items() if holds_key(text)] == []
     assert "[redacted]" in texts["journal"]
     assert all("failed" in texts[place] for place in ("journal", "stdout"))
     assert "HTTP 400" in texts["stderr"]
-    assert "asyncio" in texts["log"]
+    assert "'levelname': 'DEBUG'" in texts["log"]
 
 
-def test_a_leak_of_an_echoed_key_is_found(gateway: str, leaky: None, shown: Shown) -> None:
+def test_a_leak_of_an_echoed_key_is_found(gateway: None, leaky: None, shown: Shown) -> None:
     """Without redaction the same search finds the key on both streams and in the journal."""
     texts = shown()
     found = {place for place, text in texts.items() if holds_key(text)}
@@ -139,7 +148,7 @@ def test_a_leak_of_an_echoed_key_is_found(gateway: str, leaky: None, shown: Show
 
 @pytest.mark.parametrize("place", ["log", "warnings"])
 def test_a_leak_into_records_is_found(
-    place: str, gateway: str, shown: Shown, monkeypatch: pytest.MonkeyPatch
+    place: str, gateway: None, shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A DEBUG record or a warning that holds a piece of the key is found where it went."""
     real = Client.fetch
@@ -235,8 +244,9 @@ def crash(where: str, words: str, journal: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("where", PLACES)
-def test_a_crash_shows_no_key(where: str, gateway: str, tmp_path: Path) -> None:
+def test_a_crash_shows_no_key(where: str, gateway_beside: None, tmp_path: Path) -> None:
     """An unforeseen exception shows a traceback and the pending ids, but no key."""
     text = crash(where, "'unforeseen'", tmp_path / "out.jsonl")
     assert "RuntimeError: unforeseen" in text
@@ -244,12 +254,14 @@ def test_a_crash_shows_no_key(where: str, gateway: str, tmp_path: Path) -> None:
     assert not holds_key(text)
 
 
-def test_a_leak_in_a_crash_is_found(gateway: str, tmp_path: Path) -> None:
+@pytest.mark.heavy
+def test_a_leak_in_a_crash_is_found(gateway_beside: None, tmp_path: Path) -> None:
     """An exception that holds a piece of the key is found in the traceback."""
     words = f"os.environ['COMETAPI_KEY'][-{PIECE}:]"
     assert holds_key(crash("in the transport", words, tmp_path / "out.jsonl"))
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 @pytest.mark.parametrize(("more", "seen"), [((), False), ((KEY,), True)])
 def test_the_process_list_holds_no_key(more: tuple[str, ...], *, seen: bool) -> None:

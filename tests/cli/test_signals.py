@@ -193,6 +193,7 @@ def outcome_of(script: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.heavy
 @on_linux
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_during_imports_waits_for_the_ids(number: signal.Signals) -> None:
@@ -209,6 +210,7 @@ sys.meta_path.insert(0, Finder)
     assert outcome_of(script, "poll", "1", "2") == (Exit.INTERRUPTED, "", told)
 
 
+@pytest.mark.heavy
 @on_linux
 def test_a_signal_in_code_made_from_text_is_an_interruption_too() -> None:
     """Where attrs makes a class, Python would later die of SIGINT, although that was caught."""
@@ -221,6 +223,7 @@ poll.make_session = lambda *_: exec("signal.raise_signal(signal.SIGINT)")
     assert outcome_of(script, "poll", "1") == (Exit.INTERRUPTED, "", told)
 
 
+@pytest.mark.heavy
 @on_linux
 @pytest.mark.parametrize("number", BOTH)
 def test_a_signal_while_python_ends_changes_nothing(number: signal.Signals) -> None:
@@ -230,6 +233,7 @@ def test_a_signal_while_python_ends_changes_nothing(number: signal.Signals) -> N
     assert outcome_of(script, "poll") == (Exit.USAGE, "", told)
 
 
+@pytest.mark.heavy
 @on_linux
 def test_reading_stdin_can_be_broken_off() -> None:
     """A signal need not wait for ids that nobody writes."""
@@ -300,6 +304,7 @@ def test_a_wait_in_a_loop_can_be_broken_off() -> None:
     assert not steps
 
 
+@pytest.mark.heavy
 @on_linux
 def test_a_report_nobody_reads_can_be_broken_off() -> None:
     """While stderr is a full pipe another signal ends it, with the exit code of before."""
@@ -353,6 +358,7 @@ def test_a_wait_for_room_looks_up_now_and_then(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.heavy
 @on_linux
 @pytest.mark.parametrize("number", BOTH)
 def test_a_reader_that_hangs_does_not_hold_it(number: signal.Signals) -> None:

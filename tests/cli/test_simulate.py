@@ -30,6 +30,7 @@ def exports(process: subprocess.Popen[str]) -> dict[str, str]:
     return dict(word[1].split("=", 1) for word in words)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_two_programs_work_together(number: int, tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_two_programs_work_together(number: int, tmp_path: Path) -> None:
     assert stderr.splitlines()[2:] == ["kling-omni: interrupted"]
 
 
+@pytest.mark.heavy
 def test_ids_follow_on_stdout_without_a_file() -> None:
     """Base URL and key come first as shell lines, then one id a line."""
     with running("simulate", "3") as server:

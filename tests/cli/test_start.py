@@ -46,6 +46,7 @@ main()
 """
 
 
+@pytest.mark.heavy
 def test_the_signals_are_taken_over_before_the_work_of_importing() -> None:
     """The module with `main` needs nothing but what signals need; the rest is imported behind."""
     call = [sys.executable, "-c", LIGHT]
@@ -54,6 +55,7 @@ def test_the_signals_are_taken_over_before_the_work_of_importing() -> None:
     assert not HEAVY.intersection(names)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(6))
 def test_a_signal_at_any_call_of_a_function_is_an_interruption(seed: int) -> None:
     """From the first call on, in whatever module: no traceback, and the ids are told."""
@@ -81,6 +83,7 @@ def test_a_signal_at_any_call_of_a_function_is_an_interruption(seed: int) -> Non
         assert sorted([*told, *pending_in(done.stderr)]) == IDS
 
 
+@pytest.mark.heavy
 @on_linux
 @pytest.mark.parametrize("seed", range(4))
 def test_an_early_signal_ends_the_program_well(seed: int) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from kling_omni_async._cli.exit import OutputError
+from kling_omni_async._cli.exit import Exit, OutputError
 from kling_omni_async._cli.poll import PollJob
 from kling_omni_async._cli.progress import Bar, Lines, Rate, Silent, choose_view, second_line
 from kling_omni_async._cli.report import Kind, Tally
 from kling_omni_async._polling.snapshot import Pulse
+from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, bare, neighbour, terminal_of
+from .support import FAST, OnScreen, bare, create, neighbour, terminal_of
 
 NEVER_S = 3600.0
 
@@ -195,11 +196,12 @@ def test_a_terminal_that_has_gone_ends_results_only(
             view.out("result")
 
 
+@pytest.mark.heavy
 def test_a_terminal_gets_a_bar_and_whole_results() -> None:
-    """On one terminal the results stand above a bar that moves and vanishes."""
+    """On one real terminal the results stand above a bar that moves and vanishes."""
     with neighbour() as api:
         done = api.create(3, duration=0.0)
-        failed = api.create(1, duration=0.3, fail="[bold]no[/bold]\x1b[2J")
+        failed = api.create(1, duration=0.0, fail="[bold]no[/bold]\x1b[2J")
         code, text = terminal_of("poll", *done, *failed, *FAST, env=api.env)
     assert code == 1
     assert "━" in text
@@ -212,34 +214,45 @@ def test_a_terminal_gets_a_bar_and_whole_results() -> None:
     assert text.endswith("4 of 4 done: 3 succeeded, 1 failed\r\n")
 
 
-def test_the_live_lines_tell_rate_next_query_and_oldest_id() -> None:
-    """While an id is not finished, a terminal shows what the polling does, and for how long."""
-    with neighbour() as api:
-        slow = api.create(duration=2.0)[0]
-        code, text = terminal_of("poll", slow, "--interval", "0.3s-0.4s", env=api.env)
-    assert code == 0
-    assert "queries/s · next query in 1 s · oldest " in bare(text)
-    assert re.search(rf"oldest {slow}, [1-9]\d* s", bare(text))
+def test_the_live_lines_tell_rate_next_query_and_oldest_id(
+    api: SimulatedCometAPI, on_screen: OnScreen
+) -> None:
+    """Each second while an id is not finished a terminal shows what is done, and for how long."""
+    (slow,) = create(api, duration=45.0)
+    code, text = on_screen("poll", slow, "--interval", "20-20", columns=100)
+    assert code == Exit.OK
+    lines = re.findall(r"^  .* queries/s · .*?(?=\s*$)", bare(text), re.MULTILINE)
+    ages = [line.rpartition(f" · oldest {slow}, ")[2] for line in lines]
+    seconds = [f"{second} s" for second in range(60)]
+    assert [age for age in dict.fromkeys(ages) if age in seconds] == seconds
+    assert all(ages.count(second) >= 4 for second in seconds[1:])
+    # Queries start at 0, 20, 40 and 60 s.
+    assert f"  0.1 queries/s · next query in 5 s · oldest {slow}, 15 s" in lines
+    assert f"  0.1 queries/s · next query in 15 s · oldest {slow}, 45 s" in lines
 
 
-def test_log_lines_come_whole_above_the_bar() -> None:
+def test_log_lines_come_whole_above_the_bar(api: SimulatedCometAPI, on_screen: OnScreen) -> None:
     """With --verbose each change is a line of its own, not torn by the bar that moves."""
-    with neighbour() as api:
-        slow = api.create(3, duration=0.8)
-        code, text = terminal_of("poll", *slow, "-v", *FAST, env=api.env, columns=200)
-    assert code == 0
-    lines = [line.strip() for line in re.split(r"\r\n|\r", bare(text))]
+    slow = create(api, 3, duration=45.0)
+    code, text = on_screen("poll", *slow, "-v", columns=200)
+    assert code == Exit.OK
+    lines = [line.strip() for line in re.split(r"\n|\r", bare(text))]
     told = [line for line in lines if "info: " in line]
     assert all(line.startswith("kling-omni: info: ") for line in told)
     assert all(sum(task_id in line for line in told) >= 2 for task_id in slow)
 
 
-def test_results_in_a_file_leave_the_bar_alone(tmp_path: Path) -> None:
+def test_results_in_a_file_leave_the_bar_alone(
+    api: SimulatedCometAPI,
+    on_screen: OnScreen,
+    tmp_path: Path,
+) -> None:
     """With stdout in a file the terminal shows the bar, and the file holds the results."""
-    with neighbour() as api, (tmp_path / "out.txt").open("wb") as file:
-        done = api.create(2, duration=0.0)
-        code, text = terminal_of("poll", *done, *FAST, env=api.env, stdout=file.fileno())
-    assert code == 0
+    done = create(api, 2, duration=0.0)
+    with (tmp_path / "out.txt").open("w") as file:
+        code, text = on_screen("poll", *done, stdout=file)
+    assert code == Exit.OK
+    assert "━" in text
     assert "succeed\t" not in text
     lines = (tmp_path / "out.txt").read_text().splitlines()
     assert sorted(line.split("\t")[0] for line in lines) == sorted(done)
