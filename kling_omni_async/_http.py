@@ -38,14 +38,16 @@ def out_of_descriptors(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _EXHAUSTED
 
 
-def reason_of(error: Exception) -> str:
-    """Give our word for why no answer came."""
+def reason_of(error: BaseException) -> str:
+    """Return our word for why no answer came."""
+    if out_of_descriptors(error):
+        return "descriptors"
     fitting = (reason for kind, reason in _REASONS if isinstance(error, kind))
     return next(fitting, "network")
 
 
-def detail_of(error: Exception) -> str:
-    """Give an error's own words, without the URL, which may hold a proxy's password."""
+def detail_of(error: BaseException) -> str:
+    """Return an error's own words, without the URL, which may hold a proxy's password."""
     if isinstance(error, aiohttp.ClientResponseError):
         return f"HTTP {error.status} {error.message}"
     return str(error)

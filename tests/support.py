@@ -46,3 +46,9 @@ async def now_waiting(count: int = 3) -> None:
 def now() -> float:
     """Give the virtual time in s."""
     return asyncio.get_running_loop().time()
+
+
+def freeze(seconds: float) -> None:
+    """Let time pass while nothing runs, as for a process that was stopped or a loop that stood."""
+    loop: Any = asyncio.get_running_loop()
+    loop.freeze(seconds)

@@ -43,6 +43,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    def freeze(self, seconds: float) -> None:
+        """Let time pass while nothing runs."""
+        self._jumping.now_s += seconds
+
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], Any], *args: *Ts
     ) -> asyncio.Future[Any]:

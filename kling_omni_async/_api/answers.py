@@ -6,7 +6,7 @@ What is read here is lenient, as gateways differ: each leniency is in ``docs/wir
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -15,9 +15,10 @@ from kling_omni_async.errors import KlingOmniError, ResponseError, TransportErro
 
 from . import values
 from .refusals import is_error_body, refusal
-from .values import Document, an_object, parse
+from .values import NO_KEY, Secret, an_object, parse
 
-SNIPPET_LENGTH = 200
+SNIPPET_LENGTH: Final = 200
+_SNIPPET_SOURCE: Final = 16_384  # so much that keys taken out of it leave enough
 _PROXY_AUTHENTICATION_REQUIRED = 407
 _PROXY_TEXT = "the proxy wants credentials; put them into its URL, http://user:password@host"
 
@@ -37,19 +38,38 @@ _WRAPPER_WORDS = _VENDOR_WORDS | {
 }
 
 
-@attrs.frozen
+class Echo(bytes):
+    """A body that the key is in, with the key.
+
+    Polling keeps the bytes of an answer and decodes them on demand, so what has to be taken out of
+    the record goes with them.
+
+    Attributes:
+        secret: The key.
+    """
+
+    secret: Secret
+
+    def __repr__(self) -> str:
+        return f"<Echo of {len(self)} bytes>"
+
+
+@attrs.define
 class Answer:
     """One HTTP answer, read to its end.
 
     Attributes:
         status: The HTTP status.
-        body: After decompression.
+        body: After decompression; an `Echo` if the key is in it.
         headers: With case-insensitive names.
+        secret: The key, which is taken out of errors.
     """
 
+    # Not frozen: that costs as much as reading half the record.
     status: int
-    body: bytes
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    body: bytes = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    secret: Secret = NO_KEY
 
 
 def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | KlingOmniError:
@@ -63,15 +83,19 @@ def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | K
     Returns:
         The task as the API described it, or an error to raise; never raises.
     """
-    document = parse(answer.body)
-    if answer.status == 200 and (task := _task_in(document, task_id)):  # noqa: PLR2004 - a status
-        return task
+    body = answer.body
+    value, more = parse(body)
+    if answer.status == 200 and not more:  # noqa: PLR2004 - a status
+        secret = body.secret if type(body) is Echo else None
+        if task := _task_in(value, task_id, secret):
+            return task
     if error := refusal(
-        document.value,
+        value,
         status=answer.status,
         headers=answer.headers,
         task_id=task_id,
         wall_s=wall_s,
+        secret=answer.secret,
     ):
         return error
     if answer.status == _PROXY_AUTHENTICATION_REQUIRED:
@@ -81,45 +105,67 @@ def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | K
 
 def read_task(body: bytes, task_id: str) -> ImageTask:
     """Read again the body of an answer that was a task before."""
-    task = _task_in(parse(body), task_id)
+    secret = body.secret if type(body) is Echo else None
+    task = _task_in(parse(body)[0], task_id, secret)
     if task is None:
         raise ValueError("not the body of a task's answer")
     return task
 
 
 def status_word(task: ImageTask) -> str:
-    """Give the word of the wire that became the task's status, cut to 60 characters."""
+    """Return the word of the wire that became the task's status, cut to 60 characters."""
     _, payload = _layers(task.raw)
     words = (task.raw.get("task_status"), payload.get("task_status"), task.raw.get("status"))
     return ascii(next(filter(None, map(values.text, words)), None))[:60]
 
 
 def foreign_id(task: ImageTask) -> str | None:
-    """Give the id in the answer if it is another than the one asked for."""
+    """Return the id in the answer if it is another than the one asked for."""
     inner = task.raw.get("task_id")
     return None if inner == task.task_id else values.text(inner)
 
 
-def _task_in(document: Document, task_id: str) -> ImageTask | None:
+def unusable_images(task: ImageTask) -> int:
+    """Return how many images of a task that succeeded have no usable URL, beside those that do."""
+    if not task.images:
+        return 0
+    plain = values.text(task.raw.get("task_status")) is not None
+    payload = task.raw if plain else _layers(task.raw)[1]
+    return values.images(payload.get("task_result"))[1]
+
+
+def snippet_of(body: bytes, secret: Secret) -> str:
+    """Return the first characters of a body, without the key."""
+    # Redacted before it is cut, so that no piece of a key stays at the cut.
+    return secret.redact(body[:_SNIPPET_SOURCE].decode("utf-8", "replace"))[:SNIPPET_LENGTH]
+
+
+def _task_in(value: Any, task_id: str, secret: Secret | None) -> ImageTask | None:
     """Read a task if this is the API's success answer with a status in it."""
-    envelope = an_object(document.value)
+    # This runs for each answer: what is usual is looked at without a call.
+    envelope = an_object(value)
     data = an_object(envelope.get("data"))
-    if document.more or not data or is_error_body(envelope) or not _says_found(envelope):
+    code = envelope.get("code")
+    if not data or ((type(code) is not int or code) and not _says_found(envelope)):
         return None
     request_id = values.request_id(envelope)
-    if values.text(data.get("task_status")) is None:
-        return _unwrap(data, task_id, request_id)
-    status = _status(data.get("task_status"), _VENDOR_WORDS)
+    word = data.get("task_status")
+    status = _VENDOR_WORDS.get(word) if type(word) is str else None
     if status is None:
-        return None
-    return _record(data, task_id, status=status, request_id=request_id, raw=data)
+        if values.text(word) is None:
+            return _unwrap(data, task_id, request_id, secret)
+        if (status := _status(word, _VENDOR_WORDS)) is None:
+            return None
+    return _record(data, task_id, status=status, request_id=request_id, raw=data, secret=secret)
 
 
 def _says_found(envelope: dict[str, Any]) -> bool:
     code = envelope.get("code")
+    if is_error_body(envelope):
+        return False
     if isinstance(code, str):
         return code.strip().lower() in {"success", "0", ""}
-    return code is None or (type(code) is int and code == 0)
+    return code is None
 
 
 def _status(word: object, known: Mapping[str, TaskStatus]) -> TaskStatus | None:
@@ -130,7 +176,9 @@ def _status(word: object, known: Mapping[str, TaskStatus]) -> TaskStatus | None:
     return known.get(text.strip().lower(), TaskStatus.UNKNOWN)
 
 
-def _unwrap(outer: dict[str, Any], task_id: str, request_id: str | None) -> ImageTask | None:
+def _unwrap(
+    outer: dict[str, Any], task_id: str, request_id: str | None, secret: Secret | None
+) -> ImageTask | None:
     """Read the older wrapped form: outer words, and the payload or an envelope inside."""
     outer_status = _status(outer.get("status"), _WRAPPER_WORDS)
     if outer_status is None:
@@ -146,11 +194,12 @@ def _unwrap(outer: dict[str, Any], task_id: str, request_id: str | None) -> Imag
         status=_stronger(outer_status, inner_status),
         request_id=request_id or values.request_id(envelope),
         raw=outer,
+        secret=secret,
     )
 
 
 def _layers(outer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give what a wrapper holds: an envelope, or the payload in its place, and the payload."""
+    """Return what a wrapper holds: an envelope, or the payload in its place, and the payload."""
     envelope = an_object(outer.get("data"))
     payload = envelope if "task_status" in envelope else an_object(envelope.get("data"))
     return envelope, payload
@@ -187,14 +236,30 @@ def _record(
     status: TaskStatus,
     request_id: str | None,
     raw: Mapping[str, Any],
+    secret: Secret | None,
 ) -> ImageTask:
+    images, unusable = values.images(payload.get("task_result"))
+    message = payload.get("task_status_msg")
+    if message is not None:
+        message = values.text(message)
+    if unusable and images and status is TaskStatus.SUCCEED:
+        # Where a reader of the outcome looks for what the matter is; it needs no new field, and
+        # survives JSON.
+        note = f"images without a usable URL: {unusable} of {unusable + len(images)}"
+        message = f"{message}; {note}" if message else note
     external = an_object(payload.get("task_info")).get("external_task_id")
+    if secret is not None:
+        # URLs are used byte for byte, so they alone stay as they came.
+        raw = secret.redact_json(raw)
+        message = message and secret.redact(message)
+        request_id = request_id and secret.redact_name(request_id)
+        external = secret.redact_name(external) if isinstance(external, str) else external
     return ImageTask(
         task_id=task_id,
         status=status,
-        status_message=values.text(payload.get("task_status_msg")),
-        images=values.images(payload.get("task_result")),
-        external_task_id=values.text(external),
+        status_message=message,
+        images=images,
+        external_task_id=None if external is None else values.text(external),
         created_at=values.instant(payload.get("created_at")),
         updated_at=values.instant(payload.get("updated_at")),
         final_unit_deduction=values.units(payload.get("final_unit_deduction")),
@@ -204,11 +269,12 @@ def _record(
 
 
 def _not_the_api(answer: Answer, task_id: str) -> ResponseError:
-    snippet = answer.body[: 4 * SNIPPET_LENGTH].decode("utf-8", "replace")[:SNIPPET_LENGTH]
+    snippet = snippet_of(answer.body, answer.secret)
     redirects = 300 <= answer.status < 400  # noqa: PLR2004 - a status
     location = values.text(answer.headers.get("Location")) if redirects else None
     text = f"HTTP {answer.status}: not an answer of the API: {snippet!r}"
     if location is not None:
+        location = answer.secret.redact(location)
         text = f"HTTP {answer.status} points to {location[:SNIPPET_LENGTH]!r}: never followed"
     return ResponseError(
         text,

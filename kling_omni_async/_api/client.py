@@ -1,14 +1,17 @@
-"""One bounded GET by aiohttp."""
+"""One bounded HTTP request by aiohttp, and one timer that bounds all of them."""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
+import importlib
 from collections import OrderedDict
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Sequence
+from http.cookies import SimpleCookie
 from typing import Any, Final
 
 import aiohttp
+import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -22,27 +25,28 @@ from kling_omni_async.errors import (
     TransportError,
 )
 
-from .answers import SNIPPET_LENGTH, Answer
+from .answers import SNIPPET_LENGTH, Answer, Echo, snippet_of
+from .values import Secret
 
 KEEP_ALIVE_S: Final = 45.0
 """Longer than one interval, so that each poll does not shake hands anew."""
 
-_CHUNK_BYTES: Final = 65_536
-_REDACTED: Final = "[redacted]"
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout()
-"""The library's own costs less than a timer for each query."""
+MOST_HEADER_BYTES: Final = 65_536
+"""The longest header, and the longest first line."""
+
+Reply = Answer | KlingOmniError
 
 
 class Client:
-    """Queries over one aiohttp session, the caller's or one of our own."""
+    """Requests to the API over one aiohttp session, the caller's or one of our own."""
 
     def __init__(self, settings: Settings, http: aiohttp.ClientSession | None) -> None:
         self._settings = settings
         self._given = http
-        self._http = http
-        self._proxy: URL | None = None
-        self._time_limit = SharedTimeout(settings.policy.query_timeout)
-        self._key = settings.api_key.encode()
+        self._pool: _Pool | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._limit = SharedTimeout(settings.policy.query_timeout)
+        self._secret = Secret(settings.api_key)
         # For each request: what a session has by itself goes to proxies too.
         self._headers = CIMultiDict(
             {
@@ -51,9 +55,18 @@ class Client:
                 "User-Agent": USER_AGENT,
             }
         )
+        self._options: dict[str, Any] = {
+            "headers": self._headers,
+            "allow_redirects": False,
+            "raise_for_status": False,
+            "timeout": aiohttp.ClientTimeout(),  # a timer for each would cost more than ours
+            "auto_decompress": True,
+            "max_line_size": MOST_HEADER_BYTES,
+            "max_field_size": MOST_HEADER_BYTES,
+        }
 
     def __repr__(self) -> str:
-        return f"<Client to {self._settings.base_url}>"
+        return f"<Client of {self._settings.base_url}>"
 
     def bind(self) -> None:
         """Check what is known only in a running loop.
@@ -62,10 +75,11 @@ class Client:
             ConfigurationError: The given session is closed or of another loop, or a proxy of
                 the environment cannot be used.
         """
-        self._proxy = self._settings.proxy()
+        self._options["proxy"] = self._settings.proxy()
         if self._given is not None:
             require_usable(self._given)
             _require_this_loop(self._given)
+            self._options["middlewares"] = _without_cookies(self._given)
 
     async def open(self) -> int | None:
         """Open a session of our own unless one was given.
@@ -73,109 +87,224 @@ class Client:
         Returns:
             The most connections that the given session's connector has, or None.
         """
+        # Python would import these at the first name that is looked up, and cannot when this
+        # process has no file descriptor left.
+        codecs.lookup("idna")
+        importlib.import_module("concurrent.futures.thread")
         if self._given is not None:
+            self._pool = _Pool(self._given)
             return _connections(self._given.connector)
-        limit = self._settings.policy.max_concurrency
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limit, keepalive_timeout=KEEP_ALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._pool = self._new_pool()
         return None
 
     async def aclose(self) -> None:
         """Close the session if it is our own."""
-        if self._given is None and self._http is not None:
-            await self._http.close()
+        if self._given is None and self._pool is not None:
+            await self._pool.http.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
-    async def fetch(self, task_id: str) -> Answer | KlingOmniError:
+    def give_up_idle(self) -> None:
+        """Close our idle connections, so that their file descriptors serve somebody else.
+
+        A request under way keeps its connection until it has ended. A query that finds no
+        descriptor left needs no such call: it would have used an idle connection.
+        """
+        old = self._pool
+        if self._given is None and old is not None and old.has_served:
+            # aiohttp cannot close idle connections alone.
+            self._pool = self._new_pool()
+            old.is_retired = True
+            if not old.in_flight:
+                self._close(old)
+
+    async def fetch(self, task_id: str) -> Reply:
         """Send one query.
 
         Returns:
             The answer, whatever it says, or why there is none.
         """
         url = self._settings.task_url(path_segment(task_id))
-        try:
-            with self._time_limit:
-                return await self._get(url, task_id)
-        except Exception as error:  # noqa: BLE001 - all that is not an answer is translated
-            return self._translate(error, task_id)  # kept in no frame: its own hold the key
+        return await self.request("GET", url, task_id=task_id)
 
-    async def _get(self, url: URL, task_id: str) -> Answer | KlingOmniError:
-        assert self._http is not None  # noqa: S101 - opened by the owner task
-        response = await self._http.get(
-            url,
-            headers=self._headers,
-            proxy=self._proxy,
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=_NO_TIMEOUT,
-            auto_decompress=True,
-        )
+    async def request(
+        self, method: str, url: URL, *, task_id: str | None = None, data: bytes | None = None
+    ) -> Reply:
+        """Send one request, bounded in time and in the bytes of its answer.
+
+        Args:
+            method: In capital letters.
+            url: On the API's origin; the key is sent there.
+            task_id: The id that errors name.
+            data: The body, or None.
+
+        Returns:
+            The answer, whatever it says, or why there is none.
+        """
+        pool = self._pool
+        task = asyncio.current_task()
+        assert pool is not None  # noqa: S101 - opened by the owner task
+        assert task is not None  # noqa: S101 - and used in tasks
+        self._limit.start(task)
+        pool.in_flight += 1
         try:
-            body = await self._read(response)
-            headers = self._redacted_headers(response.headers)
+            return await self._exchange(pool, method, url, data, task_id)
+        except asyncio.CancelledError as error:
+            if self._limit.stop(task):
+                return self._too_late(task_id)
+            if task.cancelling():
+                raise
+            # By nobody: aiohttp cancels what waits for a connector's place when it is closed.
+            return self._translate(pool.http, error, task_id)
+        except Exception as error:  # noqa: BLE001 - all that is not an answer is translated
+            return self._translate(pool.http, error, task_id)  # kept in no frame: its hold the key
         finally:
-            response.release()
+            self._limit.stop(task)
+            pool.in_flight -= 1
+            if pool.is_retired and not pool.in_flight:
+                self._close(pool)
+
+    async def _exchange(
+        self, pool: _Pool, method: str, url: URL, data: bytes | None, task_id: str | None
+    ) -> Reply:
+        response = await pool.http.request(method, url, data=data, **self._options)
+        try:
+            body = await response.content.readany()
+            if not response.content.at_eof():
+                body = await self._read_on(response, body)
+        finally:
+            if not response.closed:  # by its end, after which there is nothing to release
+                response.release()
+        pool.has_served = True
         if len(body) > self._settings.policy.max_response_bytes:
             return self._too_long(response.status, body, task_id)
-        return Answer(response.status, self._redacted(body), headers)
+        if self._secret.is_in(body):
+            body = Echo(body)
+            body.secret = self._secret
+        return Answer(response.status, body, response.headers, self._secret)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Read a body, but not far beyond the longest that is accepted."""
+    async def _read_on(self, response: aiohttp.ClientResponse, first: bytes) -> bytes:
+        """Read the rest of a body, but not far beyond the longest that is accepted."""
         most = self._settings.policy.max_response_bytes
         content = response.content
-        chunks = [await content.read(_CHUNK_BYTES)]
-        size = len(chunks[0])
+        chunks = [first]
+        size = len(first)
         while not content.at_eof():
             if size > most:
                 response.close()
                 break
-            chunks.append(await content.read(_CHUNK_BYTES))
+            chunks.append(await content.readany())
             size += len(chunks[-1])
         return b"".join(chunks)
 
-    def _too_long(self, status: int, body: bytes, task_id: str) -> ResponseError:
+    def _new_pool(self) -> _Pool:
+        limit = self._settings.policy.max_concurrency
+        return _Pool(
+            aiohttp.ClientSession(
+                connector=_Connector(limit=limit, keepalive_timeout=KEEP_ALIVE_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        )
+
+    def _close(self, pool: _Pool) -> None:
+        """Close a retired session beside what goes on."""
+        task = asyncio.create_task(_closed(pool.http), name="kling_omni_async.close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _too_long(self, status: int, body: bytes, task_id: str | None) -> ResponseError:
         most = self._settings.policy.max_response_bytes
-        snippet = self._redacted(body[:SNIPPET_LENGTH]).decode("utf-8", "replace")
         return ResponseError(
             f"HTTP {status}: an answer of more than {most} bytes was not read on",
             task_id=task_id,
             http_status=status,
-            snippet=snippet,
+            snippet=snippet_of(body, self._secret),
         )
 
-    def _redacted(self, body: bytes) -> bytes:
-        """Take the key out of a body that echoes it."""
-        return body.replace(self._key, _REDACTED.encode()) if self._key in body else body
+    def _too_late(self, task_id: str | None) -> TransportError:
+        text = f"no full answer within {self._settings.policy.query_timeout:g} s"
+        return TransportError(text, task_id=task_id, reason="timeout")
 
-    def _redacted_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        key = self._settings.api_key
-        if key not in "\n".join(headers.values()):
-            return headers
-        pairs = {name: value.replace(key, _REDACTED) for name, value in headers.items()}
-        return CIMultiDict(pairs)
-
-    def _translate(self, error: Exception, task_id: str) -> KlingOmniError:
+    def _translate(
+        self, http: aiohttp.ClientSession, error: BaseException, task_id: str | None
+    ) -> KlingOmniError:
         """Say in our words why there is no answer.
 
         Foreign errors are not chained: they hold request headers and proxy credentials.
         """
-        if self._http is None or self._http.closed:
+        if http.closed:
             return ConfigurationError("the given aiohttp session was closed", task_id=task_id)
         reason = reason_of(error)
-        detail = detail_of(error).replace(self._settings.api_key, _REDACTED)[:SNIPPET_LENGTH]
-        text = f"{reason}: {detail or type(error).__name__}"
         if reason == "timeout":
-            text = f"no full answer within {self._settings.policy.query_timeout:g} s"
+            return self._too_late(task_id)
+        detail = self._secret.redact(detail_of(error))[:SNIPPET_LENGTH]
+        text = f"{reason}: {detail or type(error).__name__}"
         return TransportError(text, task_id=task_id, reason=reason)
 
 
-def require_usable(http: aiohttp.ClientSession) -> None:
+@attrs.define(eq=False)
+class _Pool:
+    """An aiohttp session with its connections.
+
+    Attributes:
+        http: The session.
+        in_flight: Requests that are under way over it.
+        has_served: Whether a connection of it may be idle.
+        is_retired: Whether it is to be closed when nothing is under way any more.
+    """
+
+    http: aiohttp.ClientSession
+    in_flight: int = 0
+    has_served: bool = False
+    is_retired: bool = False
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Uses no connection on which something came that nobody asked for."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        # An answer that waits there already would be taken for the answer to the next request.
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
+
+
+async def _closed(http: aiohttp.ClientSession) -> None:
+    if http.connector is not None:
+        await http.connector.close(abort_ssl=True)  # a farewell could hold descriptors for 30 s
+    await http.close()
+
+
+def _without_cookies(http: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
+    """Return the session's own middlewares and one that keeps our answers out of its cookie jar.
+
+    Middlewares of a request replace those of the session, which nothing public tells.
+    """
+    return (*getattr(http, "_middlewares", ()), _drop_cookies)
+
+
+async def _drop_cookies(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    response = await handler(request)
+    response.cookies = SimpleCookie()  # what stands here is what the jar takes
+    return response
+
+
+def require_usable(http: object) -> None:
     """Refuse a session that would clash with our header, or that cannot send.
 
     Raises:
-        ConfigurationError: It has default auth or ``trust_env=True``, or it is closed.
+        ConfigurationError: It has default auth or ``trust_env=True``, it is closed, or it is no
+            aiohttp session at all.
     """
+    if not isinstance(http, aiohttp.ClientSession):
+        raise ConfigurationError(
+            f"http must be an aiohttp session, not {type(http).__name__}; "
+            "write http=aiohttp.ClientSession(), made in a running event loop"
+        )
     if http.closed:
         raise ConfigurationError("the given aiohttp session is closed; give an open one")
     if http.auth is not None:
@@ -199,11 +328,18 @@ def _require_this_loop(http: aiohttp.ClientSession) -> None:
 
 
 def _connections(connector: aiohttp.BaseConnector | None) -> int | None:
-    """Give the most connections that a connector opens to one host, or None for no limit."""
+    """Return the most connections that a connector opens to one host, or None for no limit."""
     if connector is None:
         return None
     limits = [limit for limit in (connector.limit, connector.limit_per_host) if limit]
     return min(limits, default=None)
+
+
+FROZEN_S: Final = 1.0
+"""A timer that comes later than this tells that nobody could read meanwhile."""
+
+READ_S: Final = 1.0
+"""The least time to read what waits in the sockets after that."""
 
 
 class SharedTimeout:
@@ -216,56 +352,67 @@ class SharedTimeout:
         limit_s: How long each may take, in s.
     """
 
-    __slots__ = ("_limit_s", "_overdue", "_running", "_timer")
+    __slots__ = ("_due", "_limit_s", "_overdue", "_running", "_spared", "_timer")
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._running: OrderedDict[asyncio.Task[Any], float] = OrderedDict()
+        self._spared: OrderedDict[asyncio.Task[Any], float] = OrderedDict()
         self._overdue: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
-    def __enter__(self) -> None:
+    def start(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task, the current one, when its time is up."""
         loop = asyncio.get_running_loop()
-        deadline = self._running[_this_task(loop)] = loop.time() + self._limit_s
+        deadline = self._running[task] = loop.time() + self._limit_s
         if self._timer is None:
-            self._timer = loop.call_at(deadline, self._ring)
+            self._arm(loop, deadline)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Turn our own cancellation into an exception, and leave everybody else's alone.
+    def stop(self, task: asyncio.Task[Any]) -> bool:
+        """Leave a task alone from now on.
 
-        Raises:
-            TimeoutError: The time was up.
+        Returns:
+            Whether a cancellation that came is ours alone; it is taken back then.
         """
-        task = _this_task(asyncio.get_running_loop())
-        self._running.pop(task, None)
-        if not self._running and self._timer is not None:
+        if self._running.pop(task, None) is None:
+            self._spared.pop(task, None)
+        if self._timer is not None and not self._running and not self._spared:
             self._timer.cancel()
             self._timer = None
-        if task in self._overdue:
-            self._overdue.remove(task)
-            if not task.uncancel() and exc_type is asyncio.CancelledError:
-                raise TimeoutError from exc
+        if task not in self._overdue:
+            return False
+        self._overdue.remove(task)
+        return not task.uncancel()
 
-    def _ring(self) -> None:
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._due = due
+        self._timer = loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
         """Cancel the tasks whose time is up, and wait for the next one's."""
         loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._due > FROZEN_S:
+            self._spare(now)
+        for tasks in (self._spared, self._running):
+            while tasks and next(iter(tasks.values())) <= now:
+                task, _ = tasks.popitem(last=False)
+                self._overdue.add(task)
+                task.cancel()
         self._timer = None
-        while self._running:
-            task, deadline = next(iter(self._running.items()))
-            if deadline > loop.time():
-                self._timer = loop.call_at(deadline, self._ring)
-                return
-            del self._running[task]
-            self._overdue.add(task)
-            task.cancel()
+        following = [next(iter(tasks.values())) for tasks in (self._spared, self._running) if tasks]
+        if following:
+            self._arm(loop, min(following))
 
+    def _spare(self, now: float) -> None:
+        """Add the time for which the loop stood still, once for each task.
 
-def _this_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
-    task = asyncio.current_task(loop)
-    assert task is not None  # noqa: S101 - queries run in workers
-    return task
+        Their answers may wait in the sockets: what was no time for reading is no time-out.
+        """
+        late = now - self._due
+        for task, deadline in self._running.items():
+            if deadline - self._limit_s <= self._due:  # not begun since
+                self._spared[task] = max(deadline + late, now + READ_S)
+        for task in self._spared:
+            self._running.pop(task, None)

@@ -22,7 +22,7 @@ from kling_omni_async.errors import (
 )
 
 from . import values
-from .values import an_object
+from .values import NO_KEY, Secret, an_object
 
 ErrorClass = type[ApiError]
 
@@ -83,9 +83,15 @@ def is_error_body(envelope: Mapping[str, Any]) -> bool:
 
 
 def refusal(
-    body: object, *, status: int, headers: Mapping[str, str], task_id: str, wall_s: float
+    body: object,
+    *,
+    status: int,
+    headers: Mapping[str, str],
+    task_id: str,
+    wall_s: float,
+    secret: Secret = NO_KEY,
 ) -> ApiError | None:
-    """Give the API's error, or None if the answer is not the API's.
+    """Return the API's error, or None if the answer is not the API's.
 
     Args:
         body: The parsed JSON, or any other object where there is none.
@@ -93,17 +99,20 @@ def refusal(
         headers: With case-insensitive names.
         task_id: The id that was asked for.
         wall_s: Seconds since the epoch.
+        secret: The key, which decides nothing and is taken out of the error.
     """
     complaint = _complaint(body)
     kind = _class_of(complaint, status, body)
     if kind is None:
         return None
+    code = complaint.code
+    request_id = complaint.request_id or values.text(headers.get(_REQUEST_ID_HEADER))
     return kind(
-        complaint.message,
+        secret.redact(complaint.message),
         task_id=task_id,
         http_status=status,
-        code=complaint.code,
-        request_id=complaint.request_id or values.text(headers.get(_REQUEST_ID_HEADER)),
+        code=secret.redact_name(code) if isinstance(code, str) else code,
+        request_id=request_id and secret.redact_name(request_id),
         retry_after=retry_after_s(headers.get("Retry-After"), wall_s),
     )
 
@@ -123,7 +132,7 @@ def _complaint(body: object) -> _Complaint:
 
 
 def _code(value: object) -> int | str | None:
-    """Give a code that says something: 0, "" and a boolean do not."""
+    """Return a code that says something: 0, "" and a boolean do not."""
     if type(value) is int:
         return value if 0 < abs(value) < 2**31 else None
     return values.text(value)

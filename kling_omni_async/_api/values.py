@@ -1,7 +1,6 @@
-"""What strangers send, as plain values: JSON, and the single values of the wire.
+"""What strangers send, as plain values: JSON, the single values of the wire, and the key echoed.
 
-What is no JSON is `NOT_JSON`, and what is no text, number, date or URL reads as None; nothing here
-raises.
+What is no JSON is `NOT_JSON`; what is no text, number, date or URL reads as None. Nothing raises.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NoReturn, cast
-
-import attrs
+from json.scanner import make_scanner
+from typing import Any, Final
 
 from kling_omni_async._models import TaskImage
 
@@ -28,12 +27,10 @@ SECONDS_BELOW = 1e11
 _LONGEST_INT_BITS = 128  # Python refuses to write very long numbers
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?", re.ASCII)
-_WEB_URL = re.compile(
-    r"https?://[^\s/?#\x00-\x1f\x7f\ud800-\udfff]++[^\s\x00-\x1f\x7f\ud800-\udfff]*+", re.IGNORECASE
-)
-"""Possessive: going back over a long host would take time in the square of its length."""
-
 _REQUEST_ID_AT_END = re.compile(r"\(request id:\s*([^()\s]{1,128})\s*\)\W*$", re.IGNORECASE)
+
+
+# JSON.
 
 
 class _NotJson:
@@ -43,52 +40,76 @@ class _NotJson:
 NOT_JSON: Final = _NotJson()
 
 
-@attrs.frozen
-class Document:
-    """The first JSON document of a body.
-
-    Attributes:
-        value: What it says, or `NOT_JSON`.
-        more: Whether something else stands behind it.
-    """
-
-    value: Any = NOT_JSON
-    more: bool = False
-
-
-def parse(body: bytes) -> Document:
+def parse(body: bytes) -> tuple[Any, bool]:
     """Read the first JSON document of a body.
 
     Some gateways write two objects into one body (source); the first is the one they meant.
 
     Args:
         body: UTF-8, with or without a byte order mark; other bytes become U+FFFD.
+
+    Returns:
+        What it says, or `NOT_JSON`, and whether something else stands behind it. A number that
+        is none, or that Python could not write again, reads as None.
     """
-    text = body.decode("utf-8-sig", "replace").strip(" \t\r\n")
+    # Not by "utf-8-sig": Python imports that codec at its first use, and cannot when this process
+    # has no file descriptor left.
+    read = body.decode("utf-8", "replace").removeprefix("\ufeff").strip(" \t\r\n")
     try:
-        value, end = _DECODER.raw_decode(text)
-        if _openers(body) > MAX_DEPTH:
+        value, end = _scanned(read)
+        if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
             _require_shallow(value)
-    except (ValueError, RecursionError):
-        return Document()
-    more = end < len(text)
-    if more and not isinstance(value, dict):  # "404 page not found" is text, not the number 404
-        return Document()
-    return Document(value, more=more)
+    except (ValueError, StopIteration, RecursionError):
+        return NOT_JSON, False
+    more = end < len(read)
+    if more and type(value) is not dict:  # "404 page not found" is text, not the number 404
+        return NOT_JSON, False
+    if value is None and read[0] != "n":  # a bare NaN
+        return NOT_JSON, False
+    return value, more  # pyright: ignore[reportUnknownVariableType]
+
+
+def _scanned(text: str) -> tuple[Any, int]:
+    try:
+        return _scan(text, 0)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python reads
+        return _scan_any_integer(text, 0)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _short(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _scanner(parse_int: Callable[[str], Any] | None) -> Callable[[str, int], tuple[Any, int]]:
+    decoder: Any = json.JSONDecoder(
+        parse_float=_finite, parse_constant=lambda _: None, parse_int=parse_int
+    )
+    return make_scanner(decoder)
+
+
+_scan = _scanner(None)
+_scan_any_integer = _scanner(_short)
+"""Three times slower, as C asks Python for each integer."""
 
 
 def an_object(value: object) -> dict[str, Any]:
-    """Give a JSON object as it is, and an empty one for anything else."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    """Return a JSON object as it is, and an empty one for anything else."""
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 def an_array(value: object) -> list[Any]:
-    """Give a JSON array as it is, and an empty one for anything else."""
+    """Return a JSON array as it is, and an empty one for anything else."""
     return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
-
-
-def _openers(body: bytes) -> int:
-    return body.count(b"[") + body.count(b"{")
 
 
 def _require_shallow(value: Any) -> None:
@@ -106,21 +127,11 @@ def _children(node: Any) -> list[Any]:
     return [child for child in children if isinstance(child, dict | list)]
 
 
-def _finite(text: str) -> float:
-    if math.isfinite(number := float(text)):
-        return number
-    raise ValueError("a number too large for a float")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+# Single values.
 
 
 def text(value: object) -> str | None:
-    """Give text that is not blank, its lone surrogates replaced, else None."""
+    """Return text that is not blank, its lone surrogates replaced, else None."""
     if not isinstance(value, str) or not value or value.isspace():
         return None
     if value.isascii():
@@ -130,7 +141,7 @@ def text(value: object) -> str | None:
 
 def instant(value: object) -> datetime | None:
     """Read ms (or seconds) since the epoch as a UTC time."""
-    number = _number(value)
+    number = value if type(value) is int else _number(value)
     if number is None or number <= 0:
         return None
     ms = number * 1000 if number < SECONDS_BELOW else number
@@ -158,7 +169,7 @@ def units(value: object) -> Decimal | None:
 
 
 def request_id(envelope: Mapping[str, Any]) -> str | None:
-    """Give the body's name for the request: a UUID, 18 digits or a short token."""
+    """Return the body's name for the request: a UUID, 18 digits or a short token."""
     value = envelope.get("request_id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if value.bit_length() <= _LONGEST_INT_BITS else None
@@ -166,23 +177,40 @@ def request_id(envelope: Mapping[str, Any]) -> str | None:
 
 
 def request_id_in(message: str) -> str | None:
-    """Give the X of a ``(request id: X)`` at the end of a message."""
+    """Return the X of a ``(request id: X)`` at the end of a message."""
     match = _REQUEST_ID_AT_END.search(message[-200:])
     return match and match[1]
 
 
-def images(result: object) -> tuple[TaskImage, ...]:
-    """Read both arrays of a result in order, without repeats of a URL."""
+# Images.
+
+_ARRAYS: Final = ("images", "series_images")
+
+
+def images(result: object) -> tuple[tuple[TaskImage, ...], int]:
+    """Read both arrays of a result.
+
+    Returns:
+        The images in order, without repeats of a URL, and how many more are announced whose URL
+        cannot be used.
+    """
     by_url: dict[str, TaskImage] = {}
+    unusable: Counter[str] | None = None
     arrays = an_object(result)
-    for image in _array(arrays.get("images")) + _array(arrays.get("series_images")):
-        by_url.setdefault(image.url, image)
-    return tuple(by_url.values())
+    for name in _ARRAYS:
+        items = an_array(arrays.get(name))
+        found = _array(items)
+        for image in found:
+            by_url.setdefault(image.url, image)
+        if len(found) < len(items):
+            # A gateway may fill both arrays with the same images.
+            unusable = _unusable(items) | (unusable or Counter[str]())
+    return tuple(by_url.values()), unusable.total() if unusable else 0
 
 
-def _array(items: object) -> list[TaskImage]:
+def _array(items: list[Any]) -> list[TaskImage]:
     """Read one array; its indices give the order if each is there once."""
-    found = [image for image in map(_image, an_array(items)) if image]
+    found = [image for item in items if (image := _image(item))]
     if len(found) > 1:
         indices = [image.index for image in found if image.index is not None]
         if len(set(indices)) == len(found):
@@ -190,22 +218,131 @@ def _array(items: object) -> list[TaskImage]:
     return found
 
 
+def _unusable(items: list[Any]) -> Counter[str]:
+    """Count what is no image by its URL."""
+    bad = (an_object(item) or {"url": item} for item in items if _image(item) is None)
+    return Counter(repr(fields.get("url")) for fields in bad)
+
+
 def _image(item: object) -> TaskImage | None:
     fields = an_object(item) or {"url": item}
     url = _url(fields.get("url"))
     if url is None:
         return None
+    index, watermark = fields.get("index"), fields.get("watermark_url")
     return TaskImage(
         url=url,
-        index=_index(fields.get("index")),
-        watermark_url=_url(fields.get("watermark_url")),
+        index=index if type(index) is int and 0 <= index < 2**31 else None,
+        watermark_url=None if watermark is None else _url(watermark),
     )
 
 
+_NEVER = r"\s\x00-\x1f\x7f\ud800-\udfff"
+_WEB_URL = re.compile(rf"https?://[^{_NEVER}/?#]++[^{_NEVER}]*+", re.IGNORECASE)
+"""Possessive: going back over a long host would take time in the square of its length."""
+
+_LOOSE_URL = re.compile(
+    rf"(https?:)?(//[^{_NEVER}/?#]++)((?:[/?#].*+)?)", re.IGNORECASE | re.DOTALL
+)
+_ILLEGAL = re.compile(rf"[{_NEVER}]")
+_AROUND: Final = "".join(map(chr, range(0x21))) + "\x7f\x85\xa0\u2028\u2029\u3000\ufeff"
+_LINE_BREAKS: Final = str.maketrans("", "", "\t\r\n")
+
+
 def _url(value: object) -> str | None:
-    """Give an absolute web URL byte for byte."""
-    return value if isinstance(value, str) and _WEB_URL.fullmatch(value) else None
+    """Return an absolute web URL, byte for byte where nothing is wrong with it."""
+    if not isinstance(value, str):
+        return None
+    return value if _WEB_URL.fullmatch(value) else _mended(value)
 
 
-def _index(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**31 else None
+def _mended(url: str) -> str | None:
+    """Mend what is plainly meant as a URL in the way of browsers (WHATWG's URL standard).
+
+    White space around it and line breaks in it go, what no path may hold is percent-encoded, and
+    ``//host`` gets a scheme. A host is never mended.
+    """
+    match = _LOOSE_URL.fullmatch(url.strip(_AROUND).translate(_LINE_BREAKS))
+    if match is None:
+        return None
+    scheme, host, rest = match.groups()
+    return f"{scheme or 'https:'}{host}{_ILLEGAL.sub(_percent_encoded, rest)}"
+
+
+def _percent_encoded(match: re.Match[str]) -> str:
+    char = match[0] if not "\ud800" <= match[0] <= "\udfff" else "\ufffd"
+    return "".join(f"%{byte:02X}" for byte in char.encode())
+
+
+# The key.
+
+
+class Secret:
+    """The key, which a server may echo: whatever is shown of an answer goes through here.
+
+    An answer is read as it came, as a short key can be in it by chance.
+
+    Args:
+        key: As it is sent; "" for none.
+    """
+
+    __slots__ = ("_by_chance", "_key", "_pattern", "_plain")
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._plain = key.encode()
+        self._by_chance = len(key) < _SHORTEST_ECHO
+        self._pattern = re.compile("".join(map(_any_form, key)) or r"(?!)")
+
+    def __repr__(self) -> str:
+        return "<Secret>"
+
+    def is_in(self, body: bytes) -> bool:
+        """Return whether the key is in a JSON text, as it is or with JSON's escapes."""
+        if self._plain in body:
+            return True
+        return b"\\" in body and self._plain in _JSON_ESCAPE.sub(_unescaped, body)
+
+    def redact(self, shown: str) -> str:
+        """Return a text without the key, however it is escaped in there."""
+        if self._key in shown or "\\" in shown or "%" in shown:
+            return self._pattern.sub(_REDACTED, shown)
+        return shown
+
+    def redact_name(self, shown: str) -> str:
+        """Return a name without the key; one that a short key is in by chance stays whole."""
+        return shown if self._by_chance else self.redact(shown)
+
+    def redact_json(self, value: Any, name: str = "") -> Any:
+        """Return a JSON value without the key."""
+        if isinstance(value, str):
+            return self.redact_name(value) if name in _NAMES else self.redact(value)
+        if isinstance(value, list):
+            return [self.redact_json(item) for item in an_array(value)]  # pyright: ignore[reportUnknownArgumentType]
+        if isinstance(value, dict):
+            items = an_object(value).items()  # pyright: ignore[reportUnknownArgumentType]
+            return {self.redact_name(key): self.redact_json(item, key) for key, item in items}
+        return value
+
+
+_SHORTEST_ECHO: Final = 8
+"""Characters of a key that a name does not hold by chance."""
+
+_NAMES: Final = frozenset(
+    {"code", "external_task_id", "request_id", "status", "task_id", "task_status"}
+)
+_REDACTED: Final = "[redacted]"
+_JSON_ESCAPE = re.compile(rb"\\(?:u00([0-7][0-9A-Fa-f])|([/\\]))")
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    return match[2] or bytes.fromhex(match[1].decode())
+
+
+def _any_form(char: str) -> str:
+    """Return a pattern for a character, as it is or escaped in JSON or in a URL."""
+    code = f"{ord(char):02x}"
+    return rf"(?:{re.escape(char)}|\\u00(?i:{code})|\\{re.escape(char)}|%(?i:{code}))"
+
+
+NO_KEY: Final = Secret("")

@@ -16,11 +16,15 @@ from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskStatus, e
 from kling_omni_async._api.answers import (
     SNIPPET_LENGTH,
     Answer,
+    Echo,
     foreign_id,
     read_answer,
     read_task,
+    snippet_of,
     status_word,
+    unusable_images,
 )
+from kling_omni_async._api.values import NO_KEY, Secret
 from kling_omni_async.errors import ApiError, ResponseError, TransportError
 
 CASES: list[dict[str, Any]] = json.loads(Path(__file__).with_name("cases.json").read_bytes())
@@ -423,6 +427,171 @@ def test_no_status_word() -> None:
     """A task that was made by hand need not have a word."""
     task = ImageTask(task_id="t-1", status=TaskStatus.UNKNOWN, raw={})
     assert status_word(task) == "None"
+
+
+BAD_URLS = [" ", "x.png", "data:image/png;base64,AA==", None]
+
+
+class TestUnusableImages:
+    """An image without a usable URL beside others that have one."""
+
+    @pytest.mark.parametrize("url", BAD_URLS)
+    @pytest.mark.parametrize(
+        ("message", "shown"),
+        [
+            (None, "images without a usable URL: 1 of 3"),
+            ("", "images without a usable URL: 1 of 3"),
+            ("made", "made; images without a usable URL: 1 of 3"),
+        ],
+    )
+    def test_is_said(self, url: object, message: str | None, shown: str) -> None:
+        """The status message of the task says how many there are, in either form, also later."""
+        items = [{"url": URL}, {"url": url}, {"url": f"{URL}?2"}]
+        data = done(task_result={"images": items}, task_status_msg=message)
+        for body in (data, wrapped("SUCCESS", data), wrapped("SUCCESS", data["data"])):
+            task = task_of(body)
+            assert [image.url for image in task.images] == [URL, f"{URL}?2"]
+            assert task.status_message == shown
+            assert unusable_images(task) == 1
+            assert read_task(json.dumps(body).encode(), ASKED) == task
+
+    def test_is_said_of_a_success_alone(self) -> None:
+        """A task that is not finished, or has no image at all, says nothing of the kind."""
+        for word, items in (("processing", [{"url": URL}, None]), ("succeed", [None, None])):
+            task = task_of(found(task_status=word, task_result={"images": items}))
+            assert task.status_message is None
+        assert unusable_images(task) == 0
+
+    def test_is_not_said_of_good_ones(self) -> None:
+        """Where each image has its URL there is nothing to say, whatever a wrapper holds."""
+        for body in (
+            done(),
+            wrapped("SUCCESS", done()),
+            done(data={"task_result": {"images": [1]}}),
+        ):
+            task = task_of(body)
+            assert (task.status_message, unusable_images(task)) == (None, 0)
+
+    def test_a_task_made_by_hand(self) -> None:
+        """One whose `raw` is empty has none."""
+        task = ImageTask(task_id="t", status=TaskStatus.SUCCEED, images=(TaskImage(url=URL),))
+        assert unusable_images(task) == 0
+
+
+def echoing(key: str, body: object, status: int = 200, **headers: str) -> Answer:
+    """Make an answer as the client does of one that may hold the key."""
+    secret = Secret(key)
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    if secret.is_in(content):
+        content = Echo(content)
+        content.secret = secret
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, content, CIMultiDict(names), secret)
+
+
+def read_with(key: str, body: object, status: int = 200, **headers: str) -> Any:
+    """Read an answer with this key in use."""
+    return read_answer(echoing(key, body, status, **headers), ASKED, wall_s=NOW_S)
+
+
+class TestKeys:
+    """The key decides nothing, and is taken out of what is shown."""
+
+    @pytest.mark.parametrize(
+        "key", ["1", "data", "test", "http", "task_not_exist", "succeed", "code", "s", "png"]
+    )
+    @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+    def test_a_short_key_breaks_nothing(self, case: dict[str, Any], key: str) -> None:
+        """Each recorded answer becomes what it should, but for words that are only shown."""
+        body, headers = case["body"].encode(), case["headers"]
+        names = {name.replace("-", "_"): value for name, value in headers.items()}
+        reply = read_with(key, body, case["status"], **names)
+        expected = dict(case["expect"])
+        expected.pop("status_message", None)
+        if len(key) >= 8:
+            expected.pop("code", None)
+        facts = facts_of(reply)
+        assert facts | expected == facts
+        if isinstance(reply, ImageTask):
+            assert foreign_id(reply) is None
+            assert read_task(echoing(key, body).body, ASKED) == reply
+
+    def test_urls_stay_as_they_came(self) -> None:
+        """A URL is used byte for byte; in `raw`, which is shown, the key is taken out."""
+        item = {"url": "https://test.example/test.png", "watermark_url": "//test.example/w"}
+        body = done(task_result={"images": [item]}, task_status_msg="a test", new=["test", 1])
+        task = read_with("test", body)
+        assert task.images == (TaskImage(url=item["url"], watermark_url="https://test.example/w"),)
+        assert task.status_message == "a [redacted]"
+        assert "test" not in repr(task.raw)
+        assert task.raw["new"] == ["[redacted]", 1]
+        assert task.raw["task_result"]["images"][0]["url"] == (
+            "https://[redacted].example/[redacted].png"
+        )
+
+    @pytest.mark.parametrize("escape", [str, lambda key: "".join(f"\\u00{ord(c):x}" for c in key)])
+    def test_an_echo_is_taken_out_of_a_task(self, escape: Any) -> None:
+        """A whole key that is echoed shows in no text, name or token of a task, nor when reread."""
+        key = "sk-0123456789"
+        data = done(
+            task_status_msg="K", task_info={"external_task_id": "<K>"}, K={"K": ["K"]}, task_id="K"
+        )
+        body = json.dumps({**data, "request_id": "K-1"}).replace("K", escape(key)).encode()
+        answer = echoing(key, body)
+        task = read_answer(answer, ASKED, wall_s=NOW_S)
+        assert isinstance(task, ImageTask)
+        assert task.external_task_id == "<[redacted]>"
+        assert task.request_id == "[redacted]-1"
+        assert foreign_id(task) == "[redacted]"
+        for each in (task, read_task(answer.body, ASKED)):
+            assert key not in f"{each!r} {each.raw}"
+            assert each.raw["[redacted]"] == {"[redacted]": ["[redacted]"]}
+        assert key not in f"{answer!r} {answer.body!r} {answer}"
+        assert repr(answer.body) == f"<Echo of {len(body)} bytes>"
+
+    def test_an_echo_is_taken_out_of_an_error(self) -> None:
+        """So it is with errors: their message, code and request id, whatever they decide."""
+        key = "sk-0123456789"
+        body = {"code": f"{key} task_not_exist", "message": f"no {key}"}
+        error = read_with(key, body, 400, X_Oneapi_Request_Id=f"r-{key}", Retry_After="7")
+        assert type(error) is errors.TaskNotFoundError
+        assert (error.code, error.message) == ("[redacted] task_not_exist", "no [redacted]")
+        assert (error.request_id, error.retry_after) == ("r-[redacted]", 7.0)
+        assert str(error) == "HTTP 400, code [redacted] task_not_exist: no [redacted]"
+        error = read_with(key, {**body, "request_id": key}, 400)
+        assert error.request_id == "[redacted]"
+
+    def test_a_short_key_decides_nothing_in_an_error(self) -> None:
+        """Headers, codes and ids are read as they came."""
+        body = {"code": "task_not_exist", "message": "task 1", "request_id": "1-task"}
+        error = read_with("task", body, 429, Retry_After="task")
+        assert type(error) is errors.TaskNotFoundError
+        assert (error.code, error.message) == ("task_not_exist", "[redacted] 1")
+        assert (error.request_id, error.retry_after) == ("1-task", None)
+        error = read_with("1", {"code": 1303, "message": "1"}, 429, Retry_After="1")
+        assert (error.retry_after, error.message, error.code) == (1.0, "[redacted]", 1303)
+
+    def test_an_echo_is_taken_out_of_a_stranger(self) -> None:
+        """So it is with what is not the API's: snippet, target of a redirect and text."""
+        key = "sk-0123456789"
+        error = read_with(key, f"<html>{key}</html>".encode())
+        assert error.snippet == "<html>[redacted]</html>"
+        assert str(error) == "HTTP 200: not an answer of the API: '<html>[redacted]</html>'"
+        error = read_with(key, b"", 302, Location=f"/login?key={key}")
+        assert error.location == "/login?key=[redacted]"
+        assert str(error) == "HTTP 302 points to '/login?key=[redacted]': never followed"
+
+    @pytest.mark.parametrize("filling", [0, 186, 187, 195, 199, 200])
+    def test_no_piece_of_a_key_stays_at_the_cut(self, filling: int) -> None:
+        """A key that stands across the end of a snippet is taken out before the cut."""
+        key = "sk-0123456789"
+        snippet = snippet_of(b"x" * filling + key.encode() * 30, Secret(key))
+        assert snippet == ("x" * filling + "[redacted]" * 30)[:200]
+
+    def test_a_snippet_reads_a_bounded_piece(self) -> None:
+        """Of a long body only the beginning is decoded and looked at."""
+        assert snippet_of(b"\xe4\xbb\xbb" * 10**6, NO_KEY) == "任" * 200
+        assert snippet_of(b"K" * 16_384 + b"x", Secret("K" * 100)) == ("[redacted]" * 163)[:200]
 
 
 NOT_FOUND = "task_not_exist"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import json
+import os
+import resource
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from kling_omni_async import (
     ConfigurationError,
@@ -22,9 +28,11 @@ from kling_omni_async import (
     ServerError,
     TransportError,
 )
-from kling_omni_async._api.client import _connections
+from kling_omni_async._api.answers import Answer
+from kling_omni_async._api.client import Client, _connections
+from kling_omni_async._config import make_settings
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.support import all_of, new_session, now, now_waiting, open_session
+from tests.support import all_of, freeze, new_session, now, now_waiting, open_session
 
 pytestmark = pytest.mark.anyio
 
@@ -375,7 +383,7 @@ class TestCertificates:
 async def test_a_transport_shows_where_it_sends(comet_api: SimulatedCometAPI) -> None:
     """The repr of the transport names the base URL and no key."""
     session = new_session(comet_api)
-    assert repr(session._transport) == f"<Client to {comet_api.base_url}>"
+    assert repr(session._transport) == f"<Client of {comet_api.base_url}>"
     await session.aclose()
 
 
@@ -384,17 +392,330 @@ def test_a_connector_that_has_gone_sets_no_limit() -> None:
     assert _connections(None) is None
 
 
-async def test_cookies_of_a_given_session_stay_its_own(comet_api: SimulatedCometAPI) -> None:
-    """A given session's cookie jar is used as it is and never keeps what our own would."""
+async def test_cookies_of_a_given_session_stay_as_they_are(comet_api: SimulatedCometAPI) -> None:
+    """No answer of ours changes a given session's cookie jar; what is in it is sent as ever."""
     comet_api.fail_next(status=502, headers={"Set-Cookie": "a=b"}, times=2)
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+    seen: list[str] = []
+
+    async def look(request: aiohttp.ClientRequest, handler: Any) -> Any:
+        seen.append(request.headers.get("Cookie", ""))
+        return await handler(request)
+
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(cookie_jar=jar, middlewares=[look]) as http:
+        jar.update_cookies({"mine": "1"}, URL(comet_api.base_url))
         session = KlingOmniSession(comet_api.api_key, base_url=comet_api.base_url, http=http)
         async with session:
             with pytest.raises(ServerError):
                 await session.query("1")
-        assert [cookie.key for cookie in http.cookie_jar] == ["a"]
+        assert [cookie.key for cookie in jar] == ["mine"]
+    assert seen == ["mine=1"]
     async with open_session(comet_api) as own:
         with pytest.raises(ServerError):
             await own.query("1")
-        assert own._transport._http is not None
-        assert list(own._transport._http.cookie_jar) == []
+        assert len(comet_api.queries) == 2
+
+
+@asynccontextmanager
+async def opened(base_url: str, http: Any = None, **policy: Any) -> AsyncGenerator[Client]:
+    """Open a client by itself."""
+    settings = make_settings(KEY, base_url, PollPolicy(**policy), allow_http=True)
+    client = Client(settings, http)
+    client.bind()
+    await client.open()
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
+
+
+class Wire:
+    """A server that says what it is told to, and counts its connections.
+
+    Attributes:
+        opened: Connections so far.
+        closed: Those of them that the client has closed.
+    """
+
+    def __init__(self, *scripts: tuple[bytes, ...]) -> None:
+        self.opened = self.closed = 0
+        self._scripts = scripts
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = self._scripts[min(self.opened, len(self._scripts) - 1)]
+        self.opened += 1
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            for parts in script:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(parts)
+            await reader.read()
+        self.closed += 1
+        writer.close()
+
+
+@asynccontextmanager
+async def speaking(wire: Wire) -> AsyncGenerator[str]:
+    """Run such a server on loopback; gives its base URL."""
+    async with await asyncio.start_server(wire.serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def said(body: bytes) -> bytes:
+    """Make the bytes of an answer."""
+    return ANSWER % (len(body), body)
+
+
+async def test_an_answer_that_nobody_asked_for_is_no_answer() -> None:
+    """What came on an idle connection is never read: that connection is closed, not used."""
+    wire = Wire((said(b"first") + said(b"of another"), b""), (said(b"second"),))
+    async with speaking(wire) as url, opened(url) as client:
+        assert body_of(await client.fetch("1")) == b"first"
+        assert body_of(await client.fetch("2")) == b"second"
+        assert wire.opened == 2
+
+
+async def test_an_answer_that_comes_later_is_no_answer() -> None:
+    """So it is where it comes when the first answer has long been read."""
+    late = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said(b"own" if late.is_set() else b"first"))
+        if not late.is_set():
+            await late.wait()
+            writer.write(said(b"of another"))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with opened(url) as client:
+            assert body_of(await client.fetch("1")) == b"first"
+            late.set()
+            await asyncio.sleep(1)
+            assert body_of(await client.fetch("2")) == b"own"
+
+
+def body_of(reply: Any) -> bytes:
+    """Return the body of an answer."""
+    assert isinstance(reply, Answer), reply
+    return reply.body
+
+
+async def test_idle_connections_can_be_given_up() -> None:
+    """Idle connections are closed when asked for; one that is in use ends its query first."""
+    hold = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.path.endswith("slow"):
+            await hold.wait()
+        return web.Response(text=str(id(request.transport)))
+
+    async with serving(handle) as url, opened(url) as client:
+        client.give_up_idle()
+        first = await client.fetch("1")
+        assert body_of(await client.fetch("2")) == body_of(first)
+        client.give_up_idle()
+        client.give_up_idle()
+        second = await client.fetch("3")
+        assert body_of(second) != body_of(first)
+        slow = asyncio.create_task(client.fetch("slow"))
+        await now_waiting(20)
+        client.give_up_idle()
+        third = await client.fetch("4")
+        hold.set()
+        assert body_of(await slow) == body_of(second)
+        assert body_of(third) != body_of(second)
+        await now_waiting(20)
+        assert not client._closing
+
+
+async def test_what_is_given_up_is_closed_with_the_client() -> None:
+    """A client that is closed at once leaves no task behind."""
+    wire = Wire((said(b"a"),))
+    async with speaking(wire) as url:
+        async with opened(url) as client:
+            await client.fetch("1")
+            client.give_up_idle()
+            assert client._closing
+        assert not client._closing
+        await now_waiting(20)
+        assert (wire.opened, wire.closed) == (1, 1)
+
+
+async def test_a_given_sessions_connections_are_left_alone() -> None:
+    """Nothing of a given session is given up."""
+    wire = Wire((said(b"a"), said(b"b")))
+    async with speaking(wire) as url, aiohttp.ClientSession() as http:
+        async with opened(url, http) as client:
+            await client.fetch("1")
+            client.give_up_idle()
+            await client.fetch("2")
+        assert (wire.opened, wire.closed) == (1, 0)
+
+
+async def test_a_client_can_be_made_anywhere() -> None:
+    """Nothing is opened or bound before `bind` and `open`, so a process may fork before them."""
+    settings = make_settings(KEY, "http://127.0.0.1:9", None, allow_http=False)
+    client = await asyncio.to_thread(Client, settings, None)
+    await client.aclose()
+    assert client._pool is None
+
+
+async def test_no_descriptor_left_is_a_fault_that_passes(comet_api: SimulatedCometAPI) -> None:
+    """Where no file can be opened any more, a query is a transient fault that says so."""
+    async with opened(comet_api.base_url) as client:
+        with no_descriptors():
+            reply = await client.fetch("1")
+        assert isinstance(reply, TransportError)
+        assert (reply.reason, reply.transient) == ("descriptors", True)
+        assert isinstance(await client.fetch("1"), Answer)
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open no more files for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("length", [9_000, 60_000])
+@pytest.mark.parametrize("given", [False, True], ids=["own", "given"])
+async def test_long_headers_are_read(length: int, *, given: bool) -> None:
+    """A header of up to 64 KiB is no fault, over a given session neither."""
+    body = b'{"code":0,"data":{"task_status":"submitted"}}'
+    head = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * length + b"\r\n"
+    wire = Wire((head + b"Content-Length: %d\r\n\r\n" % len(body) + body,))
+    async with speaking(wire) as url, aiohttp.ClientSession() as http:
+        session = KlingOmniSession(KEY, base_url=url, http=http if given else None)
+        async with session:
+            assert (await session.query("1")).task_id == "1"
+
+
+@pytest.mark.parametrize("value", ["x", aiohttp.ClientSession, object(), 0])
+def test_what_is_no_session_is_refused(value: Any) -> None:
+    """Anything else for `http` is refused with what to write instead."""
+    with pytest.raises(
+        ConfigurationError, match=r"^http must be an aiohttp session, not .*; write"
+    ):
+        KlingOmniSession(KEY, http=value)
+
+
+@asynccontextmanager
+async def crowded(api: SimulatedCometAPI) -> AsyncGenerator[aiohttp.ClientSession]:
+    """Give a session whose connector has one place, taken by its user."""
+    api.fail_next("taken", hang=True)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as http:
+        url = f"{api.base_url}/kling/v1/images/omni-image/taken"
+        own = asyncio.ensure_future(http.get(url))
+        await api.wait_for_queries(1)
+        yield http
+        own.cancel()
+        with suppress(asyncio.CancelledError, aiohttp.ClientError):
+            await own
+
+
+async def test_a_session_closed_under_a_query_that_waits_for_a_place(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """A given session that its user closes while a query waits for a connection is named."""
+    async with crowded(comet_api) as http:
+        session = KlingOmniSession(comet_api.api_key, base_url=comet_api.base_url, http=http)
+        async with session:
+            query = asyncio.ensure_future(session.query("1"))
+            await now_waiting(20)
+            await http.close()
+            with pytest.raises(ConfigurationError, match="closed"):
+                await query
+            assert not session.closed
+
+
+async def test_a_cancellation_of_aiohttps_own_is_a_fault(comet_api: SimulatedCometAPI) -> None:
+    """One that comes from within while the session is open is a fault like any other."""
+
+    async def broken(_request: Any, _handler: Any) -> Any:
+        raise asyncio.CancelledError
+
+    async with (
+        aiohttp.ClientSession(middlewares=[broken]) as http,
+        opened(comet_api.base_url, http) as client,
+    ):
+        reply = await client.fetch("1")
+    assert isinstance(reply, TransportError)
+    assert (reply.reason, str(reply)) == ("network", "network: CancelledError")
+
+
+async def test_a_real_cancellation_goes_through(comet_api: SimulatedCometAPI) -> None:
+    """A query that is cancelled is cancelled, also if its session is closed in the same moment."""
+    async with crowded(comet_api) as http, opened(comet_api.base_url, http) as client:
+        query = asyncio.ensure_future(client.fetch("1"))
+        await now_waiting(5)
+        query.cancel()
+        await http.close()
+        with pytest.raises(asyncio.CancelledError):
+            await query
+        assert query.cancelled()
+        assert client._pool is not None
+        assert client._pool.in_flight == 0
+
+
+async def test_a_request_of_any_method(comet_api: SimulatedCometAPI) -> None:
+    """A body is sent by the same way, with the key and within the same bounds."""
+
+    async def echo(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == f"Bearer {KEY}"
+        return web.Response(text=f"{request.method} {await request.text()}", status=201)
+
+    async with serving(echo) as url, opened(url) as client:
+        reply = await client.request("POST", URL(f"{url}/x"), data=b'{"a": 1}')
+        assert isinstance(reply, Answer)
+        assert (reply.status, reply.body) == (201, b'POST {"a": 1}')
+    async with opened("http://127.0.0.1:9") as client:
+        reply = await client.request("POST", URL("http://127.0.0.1:9/x"))
+        assert isinstance(reply, TransportError)
+        assert (reply.reason, reply.task_id) == ("connect", None)
+
+
+@pytest.mark.parametrize("frozen_s", [0.9, 1.1, 100.0])
+async def test_what_came_while_the_process_was_frozen_is_read(
+    comet_api: SimulatedCometAPI, frozen_s: float
+) -> None:
+    """A query whose answer waits in its socket when a frozen process wakes is no time-out."""
+    comet_api.fail_next(times=None, delay=14.9)
+    async with opened(comet_api.base_url) as client:
+        query = asyncio.ensure_future(client.fetch(comet_api.create_task()))
+        await asyncio.sleep(14.5)
+        freeze(0.5 + frozen_s)
+        reply = await query
+        assert isinstance(reply, Answer if frozen_s > 1 else TransportError)
+
+
+async def test_a_dead_server_is_a_time_out_after_a_freeze(comet_api: SimulatedCometAPI) -> None:
+    """What does not come in the second after it is a time-out all the same."""
+    comet_api.fail_next(hang=True)
+    async with opened(comet_api.base_url) as client:
+        query = asyncio.ensure_future(client.fetch("1"))
+        await asyncio.sleep(14.5)
+        freeze(8.5)
+        reply = await query
+        assert isinstance(reply, TransportError)
+        assert reply.reason == "timeout"
+        assert now() == pytest.approx(24.0)
+
+
+def test_nothing_is_imported_or_opened_on_the_way_of_an_answer() -> None:
+    """Answers of all families are read without one import and without one file being opened."""
+    command = [sys.executable, "-m", "tests.api.program_audit"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    kinds, events = json.loads(done.stdout)
+    assert events == []
+    assert len(kinds) == 24

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 import pytest
 
 from kling_omni_async._api.client import SharedTimeout
-from tests.support import now_waiting
+from tests.support import freeze, now_waiting
 
 pytestmark = pytest.mark.anyio
 
 LIMIT_S = 15.0
+
+
+@contextmanager
+def within(limit: SharedTimeout) -> Iterator[None]:
+    """Bound what is inside as the client does."""
+    task = asyncio.current_task()
+    assert task
+    limit.start(task)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if limit.stop(task):
+            raise TimeoutError from None
+        raise
+    finally:
+        limit.stop(task)
 
 
 async def work(limit: SharedTimeout, *, for_s: float, after_s: float = 0.0) -> float:
@@ -21,7 +39,7 @@ async def work(limit: SharedTimeout, *, for_s: float, after_s: float = 0.0) -> f
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        with limit:
+        with within(limit):
             await asyncio.sleep(for_s)
     except TimeoutError:
         return began - loop.time()
@@ -100,7 +118,7 @@ async def test_another_error_at_the_deadline_comes_out() -> None:
     limit = SharedTimeout(LIMIT_S)
 
     async def fail_late() -> None:
-        with limit:
+        with within(limit):
             try:
                 await asyncio.sleep(99.0)
             finally:
@@ -111,3 +129,50 @@ async def test_another_error_at_the_deadline_comes_out() -> None:
     task = asyncio.current_task()
     assert task
     assert not task.cancelling()
+
+
+async def test_a_frozen_loop_is_no_time_out() -> None:
+    """Whoever waited when the loop stood still gets that time back, and a second at least."""
+    limit = SharedTimeout(LIMIT_S)
+    works = [
+        asyncio.create_task(work(limit, for_s=99.0)),
+        asyncio.create_task(work(limit, for_s=99.0, after_s=5.0)),
+        asyncio.create_task(work(limit, for_s=26.0, after_s=10.0)),
+        asyncio.create_task(work(limit, for_s=99.0, after_s=38.0)),
+    ]
+    await asyncio.sleep(12.0)
+    freeze(20.0)  # until 32: the first was due at 15, so 17 are lost
+    assert await asyncio.gather(*works) == pytest.approx([-33.0, -32.0, 26.0, -15.0])
+    assert limit._timer is None
+
+
+async def test_time_is_given_back_once() -> None:
+    """A loop that stands still again and again lets no work run for ever."""
+    limit = SharedTimeout(LIMIT_S)
+    works = [asyncio.create_task(work(limit, for_s=999.0)) for _ in range(2)]
+    await asyncio.sleep(14.0)
+    freeze(11.0)
+    await asyncio.sleep(0.5)
+    freeze(50.0)
+    assert await asyncio.gather(*works) == pytest.approx([-75.5, -75.5])
+    assert limit._timer is None
+
+
+async def test_what_begins_after_a_freeze_has_its_own_time() -> None:
+    """What began when the loop ran again, but before the timer could, gets nothing back."""
+    limit = SharedTimeout(LIMIT_S)
+    first = asyncio.create_task(work(limit, for_s=99.0))
+    later = asyncio.create_task(work(limit, for_s=99.0, after_s=15.0))
+    await asyncio.sleep(14.0)
+    freeze(8.0)
+    assert await asyncio.gather(first, later) == pytest.approx([-23.0, -15.0])
+
+
+@pytest.mark.parametrize(("late_s", "took"), [(1.0, -16.0), (1.25, -17.25)])
+async def test_a_little_late_is_no_freeze(late_s: float, took: float) -> None:
+    """A timer that comes up to a second late is as good as any."""
+    limit = SharedTimeout(LIMIT_S)
+    first = asyncio.create_task(work(limit, for_s=99.0))
+    await asyncio.sleep(14.0)
+    freeze(1.0 + late_s)
+    assert await first == pytest.approx(took)

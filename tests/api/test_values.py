@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from kling_omni_async import TaskImage
 from kling_omni_async._api.values import (
     MAX_DEPTH,
+    NO_KEY,
     NOT_JSON,
-    Document,
+    Secret,
     an_array,
     an_object,
     images,
@@ -50,9 +51,9 @@ from kling_omni_async._ids import quoted
 )
 def test_reads_json(body: bytes, value: Any) -> None:
     """JSON is read, also behind a byte order mark, with broken UTF-8 and in white space."""
-    document = parse(body)
-    assert document == Document(value, more=False)
-    assert type(document.value) is type(value)
+    read, more = parse(body)
+    assert (read, more) == (value, False)
+    assert type(read) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,8 @@ def test_reads_json(body: bytes, value: Any) -> None:
         b"\xc2\xa0{}",
         b"X{}",
         b"NaN",
-        b'{"a": NaN}',
-        b'{"a": [Infinity]}',
-        b'{"a": -Infinity}',
-        b'{"a": 1e400}',
-        b'{"a": -1e400}',
+        b"-Infinity",
+        b"1e400",
         b"1" * 5000,
         b'"\n"',
         b'"' + b"\x00" + b'"',
@@ -88,8 +86,31 @@ def test_reads_json(body: bytes, value: Any) -> None:
 )
 def test_what_is_no_json(body: bytes) -> None:
     """Text, half a document, what is no JSON number, and a scalar with more behind it are none."""
-    assert parse(body) == Document()
-    assert parse(body).value is NOT_JSON
+    assert parse(body) == (NOT_JSON, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (b"NaN", None),
+        (b"Infinity", None),
+        (b"-Infinity", None),
+        (b"1e400", None),
+        (b"-1e400", None),
+        (b"1" * 4300 + b".5", None),
+        (b"1" * 4300, int("1" * 4300)),
+        (b"-" + b"1" * 4300, -int("1" * 4300)),
+        (b"1" * 4301, None),
+        (b"-" + b"1" * 100_000, None),
+        (b"1e308", 1e308),
+    ],
+    ids=lambda value: f"{value[:9]!r} {len(value)}" if isinstance(value, bytes) else "",
+)
+def test_numbers_that_are_none(number: bytes, value: object) -> None:
+    """What is no number, or is too long to be written again, is null; all else is read."""
+    read = {"a": [value, 7, {"b": value}], "c": "x", "d": 2}
+    assert parse(b'{"a": [%b, 7, {"b": %b}], "c": "x", "d": 2}' % (number, number)) == (read, False)
+    assert parse(b'{"a": %b]' % number) == (NOT_JSON, False)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,7 @@ def test_what_is_no_json(body: bytes) -> None:
 )
 def test_first_of_two_documents(tail: bytes) -> None:
     """Of two documents in one body the first object is read, and that there is more is said."""
-    assert parse(b'{"a": 1}' + tail) == Document({"a": 1}, more=True)
+    assert parse(b'{"a": 1}' + tail) == ({"a": 1}, True)
 
 
 def nested(depth: int, leaf: bytes, *, opener: bytes, closer: bytes) -> bytes:
@@ -109,20 +130,20 @@ def nested(depth: int, leaf: bytes, *, opener: bytes, closer: bytes) -> bytes:
 def test_depth_of_arrays(leaf: bytes) -> None:
     """So many levels of arrays are read, whatever is in the innermost, and not one more."""
     good = nested(MAX_DEPTH, leaf, opener=b"[", closer=b"]")
-    assert parse(good).value is not NOT_JSON
-    assert parse(b"[" + good + b"]").value is NOT_JSON
+    assert parse(good)[0] is not NOT_JSON
+    assert parse(b"[" + good + b"]")[0] is NOT_JSON
 
 
 def test_depth_of_objects() -> None:
     """Objects count as arrays do."""
     good = nested(MAX_DEPTH - 1, b"{}", opener=b'{"a":', closer=b"}")
-    assert parse(good).value is not NOT_JSON
-    assert parse(b'{"a":' + good + b"}").value is NOT_JSON
+    assert parse(good)[0] is not NOT_JSON
+    assert parse(b'{"a":' + good + b"}")[0] is NOT_JSON
 
 
 def test_width_is_free() -> None:
     """Any number of brackets beside each other is shallow."""
-    assert parse(json.dumps([[], {}] * 5000).encode()).value == [[], {}] * 5000
+    assert parse(json.dumps([[], {}] * 5000).encode())[0] == [[], {}] * 5000
 
 
 @pytest.mark.parametrize("value", [None, True, 0, 1.5, "text", NOT_JSON])
@@ -154,7 +175,7 @@ VALUES = st.recursive(
 def test_reads_what_json_writes(value: Any, ascii_only: bool) -> None:  # noqa: FBT001 - drawn
     """Whatever Python writes as JSON is read back."""
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
-    assert parse(body) == Document(value, more=False)
+    assert parse(body) == (value, False)
 
 
 NO_TEXT: list[Any] = [None, 0, 1.5, True, False, [], {}, ["a"]]
@@ -302,32 +323,37 @@ def test_request_id_at_the_end_of_a_message(message: str, expected: str | None) 
 A, B, C = (f"https://a.example/{name}.png" for name in "abc")
 
 
+def found(result: Any) -> tuple[TaskImage, ...]:
+    """Return the usable images of a result."""
+    return images(result)[0]
+
+
 def urls(result: Any) -> list[str]:
-    """Give the URLs of the images that are found in a result."""
-    return [image.url for image in images(result)]
+    """Return their URLs."""
+    return [image.url for image in found(result)]
 
 
 def test_full_image() -> None:
     """An image has its URL, its index and its watermarked copy."""
     item = {"url": A, "index": 2, "watermark_url": B}
-    assert images({"images": [item]}) == (TaskImage(url=A, index=2, watermark_url=B),)
+    assert found({"images": [item]}) == (TaskImage(url=A, index=2, watermark_url=B),)
 
 
 def test_bare_image() -> None:
     """An item may hold only a URL, or be one."""
-    assert images({"images": [{"url": A}, B]}) == (TaskImage(url=A), TaskImage(url=B))
+    assert found({"images": [{"url": A}, B]}) == (TaskImage(url=A), TaskImage(url=B))
 
 
 @pytest.mark.parametrize("index", [None, "0", 0.0, True, -1, 2**31, [0]])
 def test_odd_index(index: object) -> None:
     """An index that is no small whole number reads as None."""
-    assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A),)
+    assert found({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A),)
 
 
 @pytest.mark.parametrize("index", [0, 1, 62, 2**31 - 1])
 def test_index(index: int) -> None:
     """An index is a whole number from 0 on that fits into 32 bits."""
-    assert images({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A, index=index),)
+    assert found({"images": [{"url": A, "index": index}]}) == (TaskImage(url=A, index=index),)
 
 
 def test_index_gives_the_order() -> None:
@@ -381,17 +407,67 @@ def test_usable_url(url: str) -> None:
     assert urls({"images": [{"url": url}]}) == [url]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [None, "", " ", 5, True, [], {}, "x.png", "/x.png", "//a.example/x.png", "ftp://a.example/x",
-     "data:image/png;base64,AA==", "javascript:alert(1)", "https://", "https:///x", "https://?x",
-     "https:/a.example", " https://a.example/", "https://a.example/ ", "https://a.example/a b",
-     "https://a.example/\n", "https://a.example/\x00", "https://a.example/\ud800"],
-)  # fmt: skip
+UNUSABLE: list[Any] = [
+    *(None, "", " ", 5, True, [], {}, "x.png", "/x.png", "ftp://a.example/x"),
+    *("data:image/png;base64,AA==", "javascript:alert(1)", "https://", "https:///x", "https://?x"),
+    *("https:/a.example", "https:a.example", "//", "///x", "// a.example/x", "//?x"),
+    *("https://a b.example/", "https://a\u3000b.example/", "https://a\x00b.example/x"),
+    *("https:// a.example/", "see https://a.example/", "https://\ud800/"),
+]
+
+
+@pytest.mark.parametrize("url", UNUSABLE)
 def test_unusable_url(url: object) -> None:
-    """Everything else is no image, and no watermark either."""
-    assert images({"images": [{"url": url, "index": 0}]}) == ()
-    assert images({"images": [{"url": A, "watermark_url": url}]}) == (TaskImage(url=A),)
+    """Everything else is no image, and no watermark either; images that are not there count."""
+    assert images({"images": [{"url": url, "index": 0}]}) == ((), 1)
+    assert images({"images": [{"url": A, "watermark_url": url}]}) == ((TaskImage(url=A),), 0)
+    assert images({"images": [A, url, B, {"url": url}]}) == (
+        (TaskImage(url=A), TaskImage(url=B)),
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "mended"),
+    [
+        (" https://a.example/1.png", "https://a.example/1.png"),
+        ("https://a.example/1.png ", "https://a.example/1.png"),
+        ("\ufeffhttps://a.example/1.png\u3000\r\n", "https://a.example/1.png"),
+        ("\x00https://a.example/\x1f", "https://a.example/"),
+        ("https://a.exa\nmple/a\tb\r.png", "https://a.example/ab.png"),
+        ("https://a.example/a b.png", "https://a.example/a%20b.png"),
+        ("https://a.example?a b#c d", "https://a.example?a%20b#c%20d"),
+        ("https://a.example/a\x00\x7fb", "https://a.example/a%00%7Fb"),
+        ("https://a.example/图\u3000a", "https://a.example/图%E3%80%80a"),
+        ("https://a.example/\ud800x", "https://a.example/%EF%BF%BDx"),
+        ("https://a.example/\udfff", "https://a.example/%EF%BF%BD"),
+        ("//a.example/1.png", "https://a.example/1.png"),
+        (" //a.example:8443?a b ", "https://a.example:8443?a%20b"),
+        ("//a.example", "https://a.example"),
+        ("HTTP://A.example/a b%20c%2F", "HTTP://A.example/a%20b%20c%2F"),
+    ],
+)
+def test_mended_url(url: str, mended: str) -> None:
+    """What is plainly meant as a URL is mended as browsers do, of a watermark too."""
+    expected = TaskImage(url=mended, watermark_url=mended)
+    assert images({"images": [{"url": url, "watermark_url": url}]}) == ((expected,), 0)
+
+
+@pytest.mark.parametrize(
+    ("plain", "series", "count"),
+    [
+        ([None], [None], 1),
+        ([None, None], [None], 2),
+        ([None], ["x", "y"], 3),
+        (["x", A, "y"], ["y", A, "x"], 2),
+        ([{"url": "x"}], ["x"], 1),
+        ([A, A, f" {A}"], [A], 0),
+        ("x", {"url": "y"}, 0),
+    ],
+)
+def test_unusable_images_of_both_arrays(plain: object, series: object, count: int) -> None:
+    """An image without a usable URL that stands in both arrays counts once; repeats are none."""
+    assert images({"images": plain, "series_images": series})[1] == count
 
 
 @pytest.mark.parametrize(
@@ -401,12 +477,87 @@ def test_unusable_url(url: object) -> None:
 )  # fmt: skip
 def test_no_images(result: object) -> None:
     """A result without one usable URL has no images."""
-    assert images(result) == ()
+    assert found(result) == ()
 
 
-@pytest.mark.parametrize("tail", [" ", "/ ", "?\n"])
-def test_a_long_host_takes_no_time(tail: str) -> None:
-    """A hostile URL of a whole answer's length is refused in time linear in its length."""
+@pytest.mark.parametrize("around", ["https://%s", "//%s /", "%s", "https://a.example/%s", " %s"])
+@pytest.mark.parametrize("filling", ["a", " ", "\n", "\x00", "https://", "\u3000", "/"])
+def test_a_long_url_takes_no_time(around: str, filling: str) -> None:
+    """A hostile URL of a whole answer's length is read in time linear in its length."""
     began = time.process_time()
-    assert urls({"images": ["https://" + "a" * 1_000_000 + tail]}) == []
-    assert time.process_time() - began < 1.0
+    images({"images": [around % (filling * (1_000_000 // len(filling)))]})
+    assert time.process_time() - began < 2.0
+
+
+KEY = "sk-a/b\\%c+0123"
+NAMES = ["code", "external_task_id", "request_id", "status", "task_id", "task_status"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("nothing of it: sk-a/b", "nothing of it: sk-a/b"),
+        (f"<{KEY}|{KEY}>", "<[redacted]|[redacted]>"),
+        (json.dumps(f"a {KEY} b"), '"a [redacted] b"'),
+        (KEY.replace("/", r"\/"), "[redacted]"),
+        ("".join(f"\\u{ord(char):04x}" for char in KEY), "[redacted]"),
+        ("".join(f"\\u{ord(char):04X}" for char in KEY), "[redacted]"),
+        ("?k=sk-a%2Fb%5C%25c%2b0123&x=%20", "?k=[redacted]&x=%20"),
+        ("".join(f"%{ord(char):02x}" for char in KEY), "[redacted]"),
+        (KEY.upper(), KEY.upper()),
+    ],
+    ids=quoted,
+)
+def test_the_key_is_redacted(text: str, shown: str) -> None:
+    """The key is taken out of a text, as it is and as JSON or a URL would escape it."""
+    assert Secret(KEY).redact(text) == shown
+    assert NO_KEY.redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "is_in"),
+    [
+        (b"", False),
+        (b'{"a": "sk-a/b"}', False),
+        (b"sk-a/b\\%c+0123", True),
+        (json.dumps(KEY).encode(), True),
+        (rb'"sk-a\/b\\%c+0123"', True),
+        ("".join(f"\\u{ord(char):04x}" for char in KEY).encode(), True),
+        ("".join(f"\\u{ord(char):04X}" for char in KEY).encode(), True),
+        ("".join(f"\\u{ord(char) + 256:04x}" for char in KEY).encode(), False),
+        (json.dumps(KEY[:-1]).encode(), False),
+    ],
+)
+def test_the_key_is_found_in_a_body(body: bytes, *, is_in: bool) -> None:
+    """The key is found in JSON, as it is and with each escape that JSON has for it."""
+    assert Secret(KEY).is_in(body) is is_in
+
+
+@pytest.mark.parametrize("length", [1, 4, 7, 8, 9])
+def test_a_short_key_may_be_in_a_name_by_chance(length: int) -> None:
+    """A key of fewer than 8 characters is taken out of texts, but not out of names."""
+    key = "abcdefghi"[:length]
+    secret = Secret(key)
+    name = f"x-{key}" if length < 8 else "x-[redacted]"
+    assert secret.redact_name(f"x-{key}") == name
+    assert secret.redact_json({f"x-{key}": f"x-{key}"}) == {name: "x-[redacted]"}
+    for field in NAMES:
+        assert secret.redact_json({field: f"x-{key}"}) == {field: name}
+
+
+def test_the_key_is_redacted_in_json() -> None:
+    """Texts and names at each level are redacted, and nothing else is changed or shared."""
+    value = {"a": [KEY, {KEY: [f"<{KEY}>", 1, None, True, 0.5]}], "n": 10123}
+    shown = Secret(KEY).redact_json(value)
+    assert shown == {
+        "a": ["[redacted]", {"[redacted]": ["<[redacted]>", 1, None, True, 0.5]}],
+        "n": 10123,
+    }
+    assert Secret("1").redact_json(value) is not value
+    assert value["n"] == 10123
+
+
+def test_a_secret_shows_nothing() -> None:
+    """The repr of what holds the key does not."""
+    assert repr(Secret(KEY)) == "<Secret>"

@@ -16,6 +16,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from kling_omni_async._api.client import Client
+from kling_omni_async._api.values import Secret
 from kling_omni_async._cli import app
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
@@ -82,8 +83,8 @@ def gateway_beside(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 @pytest.fixture
 def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away what keeps an echoed key out."""
-    monkeypatch.setattr(Client, "_redacted", lambda _, body: body)
-    monkeypatch.setattr(Client, "_redacted_headers", lambda _, headers: headers)
+    for name in ("redact", "redact_name", "redact_json"):
+        monkeypatch.setattr(Secret, name, lambda _, shown: shown)
 
 
 class Shown:
