@@ -21,6 +21,7 @@ import pytest
 from kling_omni_async._cli.exit import Exit
 
 from .support import FAST, Neighbour, finish, ids_in, neighbour, pending_in, running, start
+from .warm import warm
 
 STORIES = 3  # side by side
 KILLS = 10
@@ -73,10 +74,7 @@ class Story:
         self.api.portal.call(end)
 
     def live_a_while(self) -> None:
-        """Wait for a random moment of a run: of its start, or of its polling."""
-        if self.rng.random() < 0.2:
-            time.sleep(self.rng.uniform(0.0, START_S))
-            return
+        """Wait for a random moment of polling."""
         for _ in range(self.rng.randint(1, 3)):
             more = self.rng.randint(1, 20)
             self.api.wait_for_queries(len(self.api.api.queries) + more)
@@ -84,12 +82,16 @@ class Story:
         time.sleep(self.rng.uniform(0.0, 0.1))
 
     def killed_run(self) -> None:
-        """Run the program and kill it."""
+        """Run the program and kill it, now and then while it starts."""
         self.runs += 1
-        with running(*self.call, env=self.api.env) as process:
-            self.live_a_while()
-            process.kill()
-            assert finish(process)[0] == -signal.SIGKILL
+        if self.rng.random() < 0.2:
+            with running(*self.call, env=self.api.env) as process:
+                time.sleep(self.rng.uniform(0.0, START_S))
+                process.kill()
+                assert finish(process)[0] == -signal.SIGKILL
+        else:
+            with warm(*self.call, env=self.api.env):
+                self.live_a_while()
         self.look()
 
     def last_run(self) -> None:

@@ -21,7 +21,18 @@ from kling_omni_async._cli.exit import Exit, OutputError
 from kling_omni_async._cli.options import Saving
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, Call, Neighbour, create, finish, neighbour, pending_in, running, start
+from .support import (
+    FAST,
+    Call,
+    Neighbour,
+    create,
+    finish,
+    neighbour,
+    pending_in,
+    running,
+    start,
+)
+from .warm import warm
 
 QUICK = ("--max-rate", "none", *FAST)
 ROOT = Path(__file__).parents[2]
@@ -259,6 +270,13 @@ class Folder:
 
     path: Path
 
+    def keep(self, count: int) -> int:
+        """Remove the images beyond so many: however fast a run is, the next has some to fetch."""
+        surplus = [path for path in self.path.iterdir() if path.name[0] != "."][count:]
+        for path in surplus:
+            path.unlink()
+        return len(surplus)
+
     def parts(self) -> int:
         return sum(name.startswith(".") for name in names_in(self.path))
 
@@ -275,28 +293,27 @@ class Folder:
 @pytest.mark.timeout(300)
 def test_kills_leave_no_half_image_under_its_name(tmp_path: Path) -> None:
     """After each of 20 kills every named file is whole; the last run fetches what is missing."""
-    rng, folder, parts_seen = random.Random(3), Folder(tmp_path / "images"), 0
+    rng, folder, parts_seen, removed = random.Random(3), Folder(tmp_path / "images"), 0, 0
     folder.path.mkdir()
     with neighbour() as api:
-        task_ids = api.create(120, duration=0.0, images=2, image_bytes=300_000)
+        task_ids = api.create(120, duration=0.0, images=2, image_bytes=100_000)
         truth = truth_of(api, task_ids)
         fetched = len(api.api.image_requests)
-        api.portal.call(lambda: api.api.fail_next_image(times=None, bytes_per_second=900_000.0))
+        api.portal.call(lambda: api.api.fail_next_image(times=None, bytes_per_second=300_000.0))
         call = ("poll", *task_ids, "--save", str(folder.path), "--quiet", *QUICK)
         for _ in range(20):
+            removed += folder.keep(180)
             before = len(api.api.image_requests)
-            with running(*call, env=api.env) as process:
+            with warm(*call, env=api.env):
                 api.portal.call(api.api.wait_for_image_requests, before + rng.randint(1, 14))
                 time.sleep(rng.uniform(0.0, 0.35))
-                process.kill()
-                assert finish(process)[0] == -signal.SIGKILL
             parts_seen += folder.parts() > 0
             assert folder.digests().items() <= truth.items()
         api.portal.call(api.api.clear_image_faults)
         assert finish(start(*call, env=api.env))[0] == Exit.OK
         assert folder.digests() == truth
-        assert len(api.api.image_requests) - fetched <= 240 + 20 * 8
-    assert parts_seen >= 10
+        assert len(api.api.image_requests) - fetched <= 240 + removed + 20 * 8
+    assert parts_seen > 0
 
 
 @pytest.mark.heavy
