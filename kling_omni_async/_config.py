@@ -12,6 +12,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 import attrs
 from yarl import URL
 
+from ._ids import WHITE_SPACE
 from ._policy import PollPolicy
 from .errors import ConfigurationError
 
@@ -22,10 +23,6 @@ ROUTE: Final = "/kling/v1/images/omni-image/"
 REFRESH_S: Final = 15.0
 """How often the gateway asks the provider anew, in s (read in the source of such gateways)."""
 
-_TRIMMED = (  # all that is white space, and the byte order mark
-    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
-    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-)
 _KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
 _KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
 
@@ -97,7 +94,7 @@ def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:
     host = url.host or ""
     if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
         return None
-    proxy = proxies.get(url.scheme, "").strip(_TRIMMED)
+    proxy = proxies.get(url.scheme, "").strip(WHITE_SPACE)
     return _usable_proxy(url.scheme, proxy) if proxy else None
 
 
@@ -128,7 +125,7 @@ def _key(given: object) -> str:
     value = given if given is not None else os.environ.get(KEY_VARIABLE, "")
     if not isinstance(value, str):
         raise ConfigurationError(f"api_key must be a str, not {type(value).__name__}")
-    key = value.strip(_TRIMMED)
+    key = value.strip(WHITE_SPACE)
     if not key:
         hint = "is blank" if given is not None else "is not set"
         raise ConfigurationError(
@@ -147,7 +144,7 @@ def _base_url(given: object, *, allow_http: bool) -> str:
     value = given if given is not None else _base_url_outside()
     if not isinstance(value, str):
         raise ConfigurationError(f"base_url must be a str, not {type(value).__name__}")
-    url = _parsed(source, value.strip(_TRIMMED))
+    url = _parsed(source, value.strip(WHITE_SPACE))
     if url.scheme == "http" and not (allow_http or is_loopback(url.host)):
         raise ConfigurationError(
             f"{source} would send the key unencrypted to {url.host!r}: write https://, "
@@ -157,7 +154,7 @@ def _base_url(given: object, *, allow_http: bool) -> str:
 
 
 def _base_url_outside() -> str:
-    return os.environ.get(BASE_URL_VARIABLE, "").strip(_TRIMMED) or DEFAULT_BASE_URL
+    return os.environ.get(BASE_URL_VARIABLE, "").strip(WHITE_SPACE) or DEFAULT_BASE_URL
 
 
 def _parsed(source: str, text: str) -> URL:

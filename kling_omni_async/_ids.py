@@ -10,6 +10,11 @@ from .errors import InvalidTaskIdError
 MAX_ID_LENGTH = 512
 """Far above real ids: 18 digits, base64-like text, or ``task_`` and 32 characters (seen)."""
 
+WHITE_SPACE = (  # all of it, and the byte order mark
+    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+
 _PLAIN = re.compile(rf"[A-Za-z0-9_=+-]{{1,{MAX_ID_LENGTH}}}")
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,2}(?:[/\\]|$)")
 
@@ -43,15 +48,25 @@ def _repr(value: object) -> str:
         return "…"
 
 
-def require_str(task_id: object) -> str:
-    """Give the id back if it is text.
+def trimmed(task_id: str) -> str:
+    """Return an id without the white space and the byte order mark that lines of files have."""
+    return task_id if task_id.isalnum() else task_id.strip(WHITE_SPACE)
 
-    Raises:
-        InvalidTaskIdError: It is something else, such as a number.
+
+def describe(given: object) -> str:
+    """Return the name of what is no text; no id that can be sent looks like it."""
+    return f"{quoted(given)} ({type(given).__name__})"
+
+
+def not_text(given: object, task_id: str | None = None) -> InvalidTaskIdError:
+    """Return the error for an id that is no text.
+
+    Args:
+        given: What was given.
+        task_id: The name under which it comes out of a stream.
     """
-    if isinstance(task_id, str):
-        return task_id
-    raise InvalidTaskIdError(f"a task id is text, not {type(task_id).__name__}: {_hint(task_id)}")
+    text = f"a task id is text, not {type(given).__name__}: {_hint(given)}"
+    return InvalidTaskIdError(text, task_id=task_id)
 
 
 def _hint(task_id: object) -> str:
@@ -74,15 +89,17 @@ def id_fault(task_id: str) -> InvalidTaskIdError | None:
 
 
 def require_id(task_id: object) -> str:
-    """Give the id back if it can be sent.
+    """Return the id, trimmed, if it can be sent.
 
     Raises:
         InvalidTaskIdError: It is no text, empty, too long, a URL, or would change the path.
     """
-    text = require_str(task_id)
-    if fault := id_fault(text):
+    if not isinstance(task_id, str):
+        raise not_text(task_id)
+    task_id = trimmed(task_id)
+    if fault := id_fault(task_id):
         raise fault
-    return text
+    return task_id
 
 
 def path_segment(task_id: str) -> str:

@@ -61,6 +61,11 @@ class Outlet:
         state = "cut" if self._cut else "ended" if self._end else "open"
         return f"<{type(self).__name__} {state}, {self._queue.qsize()} to take>"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is put in."""
+        return self._end is not None
+
     def put(self, outcome: TaskOutcome) -> None:
         """Take an outcome of polling."""
         self.deliver(outcome)

@@ -1,39 +1,34 @@
-"""The session: five verbs over one poller."""
+"""The session: five verbs over one engine, in which polling and saving run."""
 
 from __future__ import annotations
 
 import asyncio
 import warnings
 from collections.abc import AsyncIterable, Iterable
-from functools import partial
 from random import Random
 from types import EllipsisType, TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import aiohttp
 
-from ._api.client import Client, require_usable
-from ._config import REFRESH_S, Settings, make_settings
+from ._api.client import AiohttpTransport, require_usable
+from ._config import REFRESH_S, make_settings
+from ._engine import Engine
 from ._ids import quoted, require_id
-from ._models import ImageTask, SavedImage, TaskStatus
+from ._models import ImageTask, SavedImage
 from ._outcome import TaskOutcome
 from ._policy import PollPolicy, require_timeout
-from ._polling.poller import Poller, closed_error
-from ._polling.stream import Batch, TaskIds
-from ._polling.verdicts import Judgement
-from ._polling.waiters import WaitTicket, about, raise_ending
-from ._saving.saver import Fetcher, LateFetcher, SaveOrder
-from ._saving.stores import SavePlan, StoreLike, Stores
-from ._streams import OutcomeStream, TaskUpdates, call_soon
-from .errors import (
-    ConfigurationError,
-    DownloadError,
-    InvalidTaskIdError,
-    NoImagesError,
-    TaskFailedError,
-    WrongLoopError,
-    copy_error,
-)
+from ._polling.poller import Poller
+from ._polling.stream import StreamState, TaskIds
+from ._polling.verdicts import Verdict
+from ._polling.waiters import QueryWaiter, ResultWaiter
+from ._results import Ending, Outlet
+from ._streams import OutcomeStream, TaskUpdates
+from .errors import InvalidTaskIdError, copy_error
+
+if TYPE_CHECKING:
+    from ._saving.orders import StoreLike
+    from ._saving.saver import Saver
 
 
 class KlingOmniSession:
@@ -82,14 +77,15 @@ class KlingOmniSession:
                 "refreshes no faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
-        self._transport = Client(self._settings, http)
-        fetcher = LateFetcher(partial(_downloader, self._settings))
-        self._poller = Poller(self._settings.policy, self._transport, fetcher, rng=Random())
-        self._stores = Stores()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client = AiohttpTransport(self._settings, http)
+        self._engine = Engine()
+        # Made at first use, as what draws pauses: processes that were forked after the session
+        # was made must not march in step.
+        self._poller: Poller | None = None
+        self._saver: Saver | None = None
 
     def __repr__(self) -> str:
-        return f"<KlingOmniSession {self._settings.base_url} {self._poller!r}>"
+        return f"<KlingOmniSession {self._settings.base_url} {self._engine!r} {self._poller!r}>"
 
     @property
     def policy(self) -> PollPolicy:
@@ -99,7 +95,16 @@ class KlingOmniSession:
     @property
     def closed(self) -> bool:
         """Whether the session can be used no more."""
-        return self._poller.closed
+        return self._engine.closed
+
+    @property
+    def close_reason(self) -> BaseException | None:
+        """What closed the session: a defect, or that somebody cancelled a task of it.
+
+        None while it is open, and after a plain `aclose`. A `SessionClosedError` that is raised
+        afterwards has it as its ``__cause__``.
+        """
+        return self._engine.close_reason
 
     async def query(self, task_id: str) -> ImageTask:
         """Ask for one task as the API sees it now, by one GET.
@@ -123,15 +128,16 @@ class KlingOmniSession:
             SessionClosedError: The session was closed.
             WrongLoopError: The session belongs to another event loop.
         """
-        poller = self._bound()
+        poller = self._ready()
         task_id = require_id(task_id)
-        result = poller.ask(task_id)
+        waiter = QueryWaiter(added=_now())
+        poller.call(task_id, waiter)
         try:
-            reply = await result
+            reply = await waiter.result
         finally:
-            poller.forget(task_id, result)
+            poller.leave(waiter)
         if not isinstance(reply, ImageTask):
-            raise_ending(reply)
+            raise copy_error(reply)
         return reply
 
     async def wait(self, task_id: str, *, timeout: float | EllipsisType | None = ...) -> ImageTask:
@@ -161,16 +167,16 @@ class KlingOmniSession:
             SessionClosedError: The session was closed.
             WrongLoopError: The session belongs to another event loop.
         """
-        poller = self._bound()
+        poller = self._ready()
         task_id = require_id(task_id)
         limit = self._time_limit(timeout)
-        now = poller.now()
-        ticket = WaitTicket(added=now, deadline=None if limit is None else now + limit)
-        poller.call(task_id, ticket)
+        now = _now()
+        waiter = ResultWaiter(added=now, deadline=None if limit is None else now + limit)
+        poller.call(task_id, waiter)
         try:
-            result = await ticket.result
+            result = await waiter.result
         finally:
-            poller.leave(ticket)
+            poller.leave(waiter)
         return _succeeded(result)
 
     def watch(self, task_id: str, *, timeout: float | EllipsisType | None = ...) -> TaskUpdates:
@@ -189,7 +195,7 @@ class KlingOmniSession:
             InvalidTaskIdError: The id cannot be one; nothing was sent.
         """
         return TaskUpdates(
-            self._bound,
+            self._ready,
             require_id(task_id),
             timeout=self._time_limit(timeout),
             called_at=_time_of_call(),
@@ -227,13 +233,14 @@ class KlingOmniSession:
             InvalidTaskIdError: ``task_ids`` is one str, or nothing that can be iterated.
             ConfigurationError: ``save_to`` cannot be used; the text says why.
         """
-        plan = None
+        policy = self._settings.policy
+        limit = self._time_limit(timeout)
+        source = _require_many(task_ids)
+        outlet = Outlet()
         if save_to is not None:
-            plan = SavePlan(
-                self._stores.open(save_to), watermarked=watermarked, overwrite=overwrite
-            )
-        batch = Batch(_require_many(task_ids), timeout=self._time_limit(timeout), plan=plan)
-        return OutcomeStream(self._bound, batch)
+            outlet = self._saving().outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+        state = StreamState(source, timeout=limit, outlet=outlet, most_pending=policy.max_pending)
+        return OutcomeStream(self._ready, state)
 
     async def save(
         self,
@@ -271,18 +278,8 @@ class KlingOmniSession:
             SessionClosedError: The session was closed.
             WrongLoopError: The session belongs to another event loop.
         """
-        poller = self._bound()
-        plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
-        order, result = poller.save(_with_images(task), plan)
-        try:
-            reply = await result
-        finally:
-            poller.forget_save(order)
-        if not isinstance(reply, SaveOrder):
-            raise_ending(about(reply, order.task.task_id))
-        if reply.error is not None:
-            raise copy_error(reply.error)
-        return reply.saved
+        self._ready()
+        return await self._saving().save(task, store, watermarked=watermarked, overwrite=overwrite)
 
     async def aclose(self) -> None:
         """Close the session: whoever waits gets `SessionClosedError`; more calls do no harm.
@@ -290,23 +287,16 @@ class KlingOmniSession:
         Raises:
             WrongLoopError: The session runs in another event loop.
         """
-        loop = self._loop
-        if loop is not None and not self._poller.closed and not loop.is_closed():
-            self._require_own_loop(loop)
-        self._loop = None
-        if loop is not None and loop.is_closed():
-            self._poller.closed = True  # all that ran there has gone with it
-        else:
-            await self._poller.aclose()
+        await self._engine.aclose()
 
     def __del__(self) -> None:
         """End the polling of a session that nobody can use any more."""
-        loop = getattr(self, "_loop", None)
-        if loop is not None and not self._poller.closed:
-            call_soon(loop, self._poller.cancel)
+        engine = getattr(self, "_engine", None)
+        if engine is not None and not engine.closed:
+            engine.call_from_anywhere(engine.cancel)
 
     async def __aenter__(self) -> Self:
-        self._bound()
+        self._ready()
         return self
 
     async def __aexit__(
@@ -317,22 +307,14 @@ class KlingOmniSession:
     ) -> None:
         await self.aclose()
 
-    def _bound(self) -> Poller:
-        """Give the poller to a verb, bound to the running loop."""
-        if self._loop is not None:
-            self._require_own_loop(self._loop)
-        if self._poller.closed:
-            raise closed_error()
-        if self._loop is None:
-            self._transport.bind()
-            self._loop = asyncio.get_running_loop()
-        return self._poller
-
-    def _require_own_loop(self, own: asyncio.AbstractEventLoop) -> None:
-        if own is not asyncio.get_running_loop():
-            raise WrongLoopError(
-                "this session belongs to another event loop; make one KlingOmniSession for each"
-            )
+    def _ready(self) -> Poller:
+        """Return the poller to a verb, bound to the running loop."""
+        poller = self._poller
+        if not self._engine.is_running_here() or poller is None:
+            poller = Poller(self._engine, self._settings.policy, self._client, rng=Random())
+            self._engine.start(poller)
+            self._poller = poller
+        return poller
 
     def _time_limit(self, timeout: float | EllipsisType | None) -> float | None:
         if isinstance(timeout, EllipsisType):
@@ -340,41 +322,17 @@ class KlingOmniSession:
         return require_timeout(timeout)
 
 
-def _downloader(settings: Settings) -> Fetcher:
-    from ._saving.download import Downloader  # noqa: PLC0415 - a fifth of the package, for images alone
-
-    return Downloader(settings)
-
-
-def _succeeded(result: Judgement | BaseException) -> ImageTask:
-    if not isinstance(result, Judgement):
-        raise_ending(result)
+def _succeeded(result: Verdict | Ending) -> ImageTask:
+    if not isinstance(result, Verdict):
+        raise copy_error(result)
     if result.error is not None:
         raise copy_error(result.error)
-    assert result.task is not None  # noqa: S101 - a judgement without error has one
+    assert result.task is not None  # noqa: S101 - a verdict without error has one
     return result.task
 
 
-def _with_images(given: object) -> ImageTask:
-    """Give the task whose images are to be saved."""
-    task = given
-    if isinstance(given, TaskOutcome):
-        task = given.task if isinstance(given.error, DownloadError) else given.result()
-    if not isinstance(task, ImageTask):
-        raise ConfigurationError(
-            f"save takes an ImageTask or a TaskOutcome, not a {type(given).__name__}"
-        )
-    if task.status is TaskStatus.FAILED:
-        raise TaskFailedError(task.status_message or "", task_id=task.task_id, task=task)
-    if task.status is not TaskStatus.SUCCEED:
-        raise ConfigurationError(
-            f"task {quoted(task.task_id)} is {task.status}: wait for it before its images "
-            "are saved",
-            task_id=task.task_id,
-        )
-    if not task.images:
-        raise NoImagesError("the task has no images to save", task_id=task.task_id, task=task)
-    return task
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _time_of_call() -> float | None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
 from ._polling.poller import Poller
-from ._polling.stream import Batch
-from ._polling.waiters import End, WatchTicket
+from ._polling.stream import StreamState
+from ._polling.waiters import UpdatesWaiter
+from ._results import End
 
 
 class PendingIds(AbstractSet[str]):
@@ -25,7 +25,7 @@ class PendingIds(AbstractSet[str]):
 
     __slots__ = ("_ids",)
 
-    def __init__(self, ids: set[str]) -> None:
+    def __init__(self, ids: Mapping[str, object]) -> None:
         self._ids = ids
 
     def __contains__(self, task_id: object) -> bool:
@@ -79,59 +79,78 @@ class OutcomeStream(_Leavable):
     or the first step is taken. Several consumers may share a stream; each outcome goes to one.
     """
 
-    def __init__(self, poller: Callable[[], Poller], batch: Batch) -> None:
+    def __init__(self, poller: Callable[[], Poller], state: StreamState) -> None:
         self._find_poller = poller
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._batch = batch
+        self._state = state
 
     def __repr__(self) -> str:
-        state = "closed" if self._batch.closed else "open" if self._poller else "not started"
+        state = "closed" if self._state.is_left else "open" if self._poller else "not started"
         return f"<OutcomeStream {state} {self.progress}>"
 
     @property
     def pending(self) -> AbstractSet[str]:
         """The ids not yet handed out, as a live view that is readable after closing too."""
-        return PendingIds(self._batch.pending)
+        self._state.know_all()
+        return PendingIds(self._state.ids)
 
     @property
     def progress(self) -> Progress:
         """The counts at this moment, readable after closing too."""
-        return self._batch.progress
+        self._state.know_all()
+        return self._state.progress
 
     async def __anext__(self) -> TaskOutcome:
         """Wait for the next outcome.
 
         Raises:
             StopAsyncIteration: All ids have come out, or the stream was closed.
-            InvalidTaskIdError: The input held something that is no str.
             AuthenticationError: The key is not accepted; so do other faults of the set-up.
             SessionClosedError: The session was closed.
+            Exception: What the input raised, once all ids before it have come out.
         """
-        if not self._batch.closed:
+        state = self._state
+        if self._loop is not asyncio.get_running_loop() and not state.is_left:
             self._start()
-        return await self._batch.take()
+        try:
+            outcome = await state.outlet.take()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._leave()
+            raise
+        state.handed_out(outcome)  # no await between: a cancelled consumer loses none
+        return outcome
 
     async def aclose(self) -> None:
-        """Leave: the ids that are still pending are dropped at once."""
-        self._batch.cut(End())
-        if self._poller is not None:
-            self._poller.abandon(self._batch)
+        """Leave: the ids that are still pending are dropped at once.
+
+        It returns when the input has been closed, its own clean-up included.
+        """
+        self._state.cut(End())
+        self._leave()
+        intake = self._state.intake
+        # An input that closes its own stream must not wait for itself.
+        if self._poller is not None and intake.task is not asyncio.current_task():
+            await intake.closed.wait()
 
     def _start(self) -> None:
         if self._loop is asyncio.get_running_loop():
-            return  # what ended it since then is told behind what it holds
+            return  # what ended it since then comes behind what it holds
+        self._state.intake.copy()  # first, so that nothing given is lost if it cannot begin
         poller = self._find_poller()
-        self._poller = poller
-        self._loop = asyncio.get_running_loop()
-        poller.open_batch(self._batch)
+        self._poller, self._loop = poller, asyncio.get_running_loop()
+        poller.open_stream(self._state)
+
+    def _leave(self) -> None:
+        if self._poller is not None:
+            self._poller.leave_stream(self._state)
 
     def __del__(self) -> None:
         """Drop the ids of a stream that nobody can read any more."""
-        loop, poller = self._loop, self._poller
-        unread = not self._batch.closed or bool(self._batch.orders)
-        if loop is not None and poller is not None and unread:
-            call_soon(loop, poller.abandon, self._batch)
+        if self._poller is not None:
+            self._poller.drop_stream(self._state)
 
 
 class TaskUpdates(_Leavable):
@@ -155,7 +174,7 @@ class TaskUpdates(_Leavable):
         self._called_at = called_at
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ticket: WatchTicket | None = None
+        self._waiter: UpdatesWaiter | None = None
         self._end: End | None = None
 
     def __repr__(self) -> str:
@@ -178,33 +197,26 @@ class TaskUpdates(_Leavable):
     async def aclose(self) -> None:
         """Leave; the remote task is not touched."""
         self._finish(End())
-        if self._poller is not None and self._ticket is not None:
-            self._poller.leave(self._ticket)
+        if self._poller is not None and self._waiter is not None:
+            self._poller.leave(self._waiter)
 
-    def _start(self) -> WatchTicket:
-        if self._ticket is None or self._loop is not asyncio.get_running_loop():
+    def _start(self) -> UpdatesWaiter:
+        if self._waiter is None or self._loop is not asyncio.get_running_loop():
             poller = self._find_poller()
             self._poller, self._loop = poller, asyncio.get_running_loop()
-            added = poller.now() if self._called_at is None else self._called_at
+            added = self._loop.time() if self._called_at is None else self._called_at
             deadline = None if self._timeout is None else added + self._timeout
-            self._ticket = WatchTicket(added=added, deadline=deadline)
-            poller.call(self._task_id, self._ticket)
-        return self._ticket
+            self._waiter = UpdatesWaiter(added=added, deadline=deadline)
+            poller.call(self._task_id, self._waiter)
+        return self._waiter
 
     def _finish(self, end: End) -> None:
-        self._end = self._end or end
-        if self._ticket is not None:
-            self._ticket.updates.put_nowait(end)  # wakes another consumer that waits
+        if self._end is None:
+            self._end = end
+            if self._waiter is not None:
+                self._waiter.updates.put_nowait(end)  # wakes another consumer that waits
 
     def __del__(self) -> None:
         """Leave for somebody who dropped the iterator."""
-        if self._loop and self._poller and self._ticket and not self._end:
-            call_soon(self._loop, self._poller.leave, self._ticket)
-
-
-def call_soon(
-    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object
-) -> None:
-    """Run a callback in a loop from any thread, if the loop is still there."""
-    with suppress(RuntimeError):  # the loop has gone, and with it all that polled
-        loop.call_soon_threadsafe(callback, *args)
+        if self._poller is not None and self._waiter is not None and self._end is None:
+            self._poller.drop(self._waiter)

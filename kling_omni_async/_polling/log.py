@@ -1,4 +1,4 @@
-"""What the poller says in the log, under ``kling_omni_async.poller``; never a key, never twice."""
+"""What polling says in the log, under ``kling_omni_async.poller``; never a key, never twice."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Final
 from kling_omni_async._api.answers import foreign_id, status_word
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._results import one_line
 from kling_omni_async.errors import ApiError, KlingOmniError, ResponseError, TransportError
 
-from .verdicts import Meaning, Reply, judge
+from .verdicts import Reply, VerdictKind
 from .waiters import Entry
+from .watchlist import Decision
 
 logger: Final = logging.getLogger("kling_omni_async.poller")
 
 MAX_REMEMBERED: Final = 32
 """How many warnings of one kind are remembered, so that a hostile server cannot fill memory."""
 
+_ASKED_AGAIN: Final = "the id is asked again after its pause, if somebody still waits"
+_ENDS_ALL: Final = "the set-up is wrong: all waiting ends"
 
-class Reports:
+
+class PollingLog:
     """The log of one session: each warning once, and each change."""
 
     __slots__ = ("_said", "_stretch")
@@ -28,48 +33,46 @@ class Reports:
         self._said: dict[str, set[str]] = {}
         self._stretch = 1.0
 
-    def replied(self, entry: Entry, reply: Reply) -> None:
-        """Report the reply to a query; `entry` does not know of it yet."""
-        if logger.isEnabledFor(logging.INFO):
-            self._tell(entry, reply)
-        if isinstance(reply, KlingOmniError):
-            self._first_fault(reply)
-        else:
-            self._oddities(reply)
+    def answered(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
+        """Log what an answer brought.
 
-    def ended(self, task_id: str, error: KlingOmniError | None, *, queries: int) -> None:
-        """Report how the polling of an id ended: once, however many have waited for it."""
+        Args:
+            entry: The id, which knows of the answer already.
+            decision: What is done about it.
+            before: The status of the task that was known before it, or None.
+        """
+        reply = decision.reply
         if logger.isEnabledFor(logging.INFO):
-            word = _brief(error) if error else "succeeded"
-            count = "1 query" if queries == 1 else f"{queries} queries"
-            logger.info("task %s: %s after %s", quoted(task_id), word, count)
-
-    def throttled(self, pause_s: float) -> None:
-        """Report a pause of all scheduled queries."""
-        if pause_s:
-            logger.warning("throttled by the API: no scheduled query for %.1f s", pause_s)
+            self._log_answer(entry, reply, before)
+        if isinstance(reply, ImageTask):
+            self._warn_of_oddities(reply)
+            return
+        if decision.verdict.kind is VerdictKind.FAULT:
+            self._warn_of_fault(reply, _ENDS_ALL if decision.ends_all else _ASKED_AGAIN)
+        if decision.pause_s:
+            logger.warning("throttled by the API: no scheduled query for %.1f s", decision.pause_s)
 
     def stretched(self, factor: float) -> None:
-        """Report stretched intervals: when they begin, and each time the factor has doubled."""
+        """Log stretched gaps: when they begin, and each time the factor has doubled."""
         if factor > 1.0 and (self._stretch == 1.0 or factor >= 2 * self._stretch):
             self._stretch = factor
             logger.warning(
-                "more ids than max_rate can serve: intervals are stretched by %.2f", factor
+                "more ids than max_rate can serve: they are asked at %.2f times their intervals",
+                factor,
             )
 
-    def _tell(self, entry: Entry, reply: Reply) -> None:
+    def _log_answer(self, entry: Entry, reply: Reply, before: TaskStatus | None) -> None:
         name = quoted(entry.task_id)
         logger.debug("query %d of %s: %s", entry.queries, name, _brief(reply))
-        if isinstance(reply, ImageTask) and reply.status is not entry.status:
-            before = f" (was {entry.status})" if entry.status else ""
-            logger.info("task %s is %s%s", name, reply.status, before)
+        if isinstance(reply, ImageTask) and reply.status is not before:
+            was = f" (was {before})" if before else ""
+            logger.info("task %s is %s%s", name, reply.status, was)
 
-    def _first_fault(self, error: KlingOmniError) -> None:
-        if judge(error).meaning is Meaning.FAULT:
-            text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
-            self._once("fault", _kind_of(error), text, _kind_of(error), _one_line(error))
+    def _warn_of_fault(self, error: KlingOmniError, then: str) -> None:
+        kind = _kind_of(error)
+        self._once("fault", kind, "first %s: %s; %s", kind, one_line(error), then)
 
-    def _oddities(self, task: ImageTask) -> None:
+    def _warn_of_oddities(self, task: ImageTask) -> None:
         if task.status is TaskStatus.UNKNOWN:
             word = status_word(task)
             self._once("word", word, "unknown task status %s: taken as not finished", word)
@@ -87,13 +90,7 @@ class Reports:
 def _brief(reply: Reply) -> str:
     if isinstance(reply, ImageTask):
         return f"{reply.status}, {len(reply.images)} images"
-    return f"{type(reply).__name__}: {_one_line(reply)}"
-
-
-def _one_line(error: KlingOmniError) -> str:
-    """Give an error's text without line breaks: the API's words must not forge log lines."""
-    text = str(error)
-    return text if text.isprintable() else repr(text)[1:-1]
+    return f"{type(reply).__name__}: {one_line(reply)}"
 
 
 def _kind_of(error: KlingOmniError) -> str:

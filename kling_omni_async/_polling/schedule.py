@@ -3,135 +3,270 @@
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Final, Generic, TypeVar
 
 from kling_omni_async._policy import PollPolicy
 
-from .limits import Pace, Throttle
-from .timers import NEVER, Timed, TimerHeap
+from .limits import NEVER, RateLimit, Throttle
+
+_SPARE_ROWS: Final = 64
+
+
+class Timed:
+    """Something that stands in at most one `TimerHeap`.
+
+    Attributes:
+        when: The time of its one valid row in s, or `NEVER`.
+    """
+
+    __slots__ = ("when",)
+
+    def __init__(self) -> None:
+        self.when: float = NEVER
+
 
 T = TypeVar("T", bound=Timed)
 
-HEAD_START: Final = 2.0
-"""How many of the longest pauses a newcomer goes ahead of the ids that are overdue."""
+
+class TimerHeap(Generic[T]):
+    """Items by time, in a binary heap with lazy deletion; equal times keep their order.
+
+    A row counts only while its time is its item's, so moving an item is one push. Rows that
+    no longer count are dropped when they surface, or when they are most of the heap.
+    """
+
+    __slots__ = ("_live", "_rows", "_serial")
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[float, int, T]] = []
+        self._serial: Iterator[int] = count()
+        self._live = 0
+
+    def __len__(self) -> int:
+        return self._live
+
+    def __repr__(self) -> str:
+        return f"<TimerHeap of {self._live}, first at {self.first()}>"
+
+    def set(self, item: T, when: float) -> None:
+        """Put an item in at a time in s, or move it there; at its own time it keeps its place."""
+        if item.when == when:
+            return
+        moved, item.when = item.when != NEVER, when
+        heappush(self._rows, (when, next(self._serial), item))
+        if moved:
+            self._drop_stale_rows()
+        else:
+            self._live += 1
+
+    def discard(self, item: T) -> None:
+        """Remove an item, if it is in."""
+        if item.when != NEVER:
+            item.when = NEVER
+            self._live -= 1
+            self._drop_stale_rows()
+
+    def first(self) -> float:
+        """Return the earliest time in s, or `NEVER`."""
+        rows = self._rows
+        while rows and rows[0][0] != rows[0][2].when:
+            heappop(rows)
+        return rows[0][0] if rows else NEVER
+
+    def pop_due(self, now: float) -> T | None:
+        """Remove and return the earliest item if its time has come."""
+        if self.first() > now or not self._rows:
+            return None
+        item = heappop(self._rows)[2]
+        item.when = NEVER
+        self._live -= 1
+        return item
+
+    def _drop_stale_rows(self) -> None:
+        if len(self._rows) > 2 * self._live + _SPARE_ROWS:
+            self._rows = [row for row in self._rows if row[0] == row[2].when]
+            heapify(self._rows)
 
 
-class Schedule(Generic[T]):
-    """The ids of one session by the time of their next query, and what holds them back.
+class Scheduled(Timed):
+    """Something that can be queried. ``when`` is the time from which on its next query is due.
+
+    Attributes:
+        flight: Its query that is under way, or None. The schedule sets it, and nobody else
+            remembers a query in flight.
+    """
+
+    __slots__ = ("flight",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flight: Flight | None = None
+
+
+class Flight:
+    """One query under way.
+
+    Attributes:
+        started: When it started, in s.
+    """
+
+    __slots__ = ("started",)
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+
+
+S = TypeVar("S", bound=Scheduled)
+
+
+class Schedule(Generic[S]):
+    """The ids of one session in the order in which they are queried, and what holds them back.
+
+    Load is served in order of due time, and no pause is stretched: when more is due than the
+    pace or the places in flight can carry, each id waits for its turn, so gaps grow evenly and
+    shrink at once when the crowd is gone. A newcomer goes before the overdue, but where both
+    wait it has at most every second start, so that neither ever starves the other.
 
     Attributes:
         limit: The most queries in flight.
         in_flight: Queries in flight now.
-        first_gap: The distance in s at which a batch lays out its first queries.
         starts: Queries started so far.
-        watched: Ids that somebody waits for; they stretch each other's pauses.
         throttle: The gate that a 429 closes.
     """
 
-    def __init__(self, policy: PollPolicy, rng: random.Random) -> None:
-        self.limit = policy.max_concurrency
+    # Ten attributes: order (3), what holds it back (4), two counts and where chance comes from.
+    def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
+        self.limit = limit
         self.in_flight = 0
         self.starts = 0
-        self.watched = 0
         self.throttle = Throttle(rng)
-        self._pace = Pace(policy.max_rate)
-        self._policy = policy
+        self._rate = RateLimit(policy.max_rate)
+        self._interval = policy.interval
         self._random = rng
-        self._dues: TimerHeap[T] = TimerHeap()
-        self._asked: deque[T] = deque()
-        self.first_gap = 0.0 if policy.max_rate is None else 1.0 / policy.max_rate
+        self._dues: TimerHeap[S] = TimerHeap()
+        # Ordered, as one who leaves must be removed at once, from wherever in the queue.
+        self._newcomers: OrderedDict[S, float] = OrderedDict()
+        self._asked: OrderedDict[S, int] = OrderedDict()
+        self._newcomer_went = False
 
     def __repr__(self) -> str:
         return (
-            f"<Schedule watched={self.watched} in_flight={self.in_flight} "
-            f"scheduled={len(self._dues)} asked={len(self._asked)}>"
+            f"<Schedule in_flight={self.in_flight} due={len(self._dues)} "
+            f"newcomers={len(self._newcomers)} asked={len(self._asked)}>"
         )
 
-    @property
-    def stretch(self) -> float:
-        """The factor on all pauses: above 1 when the pace cannot serve all ids in time."""
-        if self._policy.max_rate is None:
-            return 1.0
-        return max(1.0, self.watched / (self._policy.max_rate * self._policy.mean_interval))
-
-    def pause(self, *, stretched: bool = True) -> float:
+    def pause(self) -> float:
         """Draw the pause to the next query of an id, in s."""
-        factor = self.stretch if stretched else 1.0
-        low, high = self._policy.interval
-        return self._random.uniform(low * factor, high * factor)
+        return self._random.uniform(*self._interval)
 
-    def put(self, item: T, when: float) -> None:
+    def put(self, item: S, when: float) -> None:
         """Schedule an item for a time in s."""
         self._dues.set(item, when)
 
-    def put_first(self, item: T, now: float) -> None:
-        """Schedule a newcomer for now, ahead of a crowd that is overdue.
+    def add_newcomer(self, item: S, now: float) -> None:
+        """Queue the first query of an item, ahead of what is overdue."""
+        self._dues.discard(item)
+        self._newcomers.setdefault(item, now)
 
-        The head start is bounded, so a stream of newcomers cannot starve the others.
+    def lay_out(self, item: S, now: float, turn: float | None) -> float:
+        """Schedule a first query of a list: its first id as a newcomer, the others at the pace.
+
+        Args:
+            item: Whose query it is.
+            now: In s.
+            turn: What the call for the id before returned, or None for the first.
+
+        Returns:
+            The turn of the next, in s.
         """
-        self._pace.skip(now)
-        self._dues.set(item, now - HEAD_START * self._policy.interval[1] * self.stretch)
+        if turn is None:
+            self.add_newcomer(item, now)
+            return now + self._rate.gap_s
+        # A list that is read more slowly than the pace has not lost its turns, but saves none up.
+        turn = max(turn, now)
+        self._dues.set(item, min(item.when, turn))
+        return turn + self._rate.gap_s
 
-    def ask(self, item: T) -> None:
+    def ask(self, item: S) -> None:
         """Queue a query that was asked for by hand; it goes before all scheduled ones."""
-        self._asked.append(item)
+        self._asked[item] = self._asked.get(item, 0) + 1
 
-    def withdraw(self, item: T) -> None:
-        """Take back what `ask` queued, if it has not started."""
-        if item in self._asked:
-            self._asked.remove(item)
+    def withdraw(self, item: S) -> None:
+        """Undo one `ask`; a query that nobody asks for any more is not sent."""
+        askers = self._asked.get(item, 0)
+        if askers > 1:
+            self._asked[item] = askers - 1
+        elif askers:
+            del self._asked[item]
 
-    def drop(self, item: T) -> None:
+    def drop(self, item: S) -> None:
         """Unschedule an item."""
         self._dues.discard(item)
+        self._newcomers.pop(item, None)
+
+    def has_turn(self, item: S, now: float) -> bool:
+        """Whether the scheduled query of an item could start now, but for what holds all back."""
+        return item.when <= now or item in self._newcomers
 
     def next_start(self) -> float:
-        """Give the time in s at which `start` may next give something, or infinity."""
+        """Return the time in s at which `start` may next give something, or infinity."""
         if self.in_flight >= self.limit:
             return NEVER
         if self._asked:
-            return self._pace.next_start
-        return max(self._pace.next_start, self.throttle.next_start(), self._dues.first())
+            return self._rate.next_start
+        due = -NEVER if self._newcomers else self._dues.first()
+        return max(self._rate.next_start, self.throttle.next_start(), due)
 
-    def start(self, now: float, wanted: Callable[[T], bool]) -> tuple[T, bool] | None:
-        """Take the item whose turn it is, if there is one.
+    def start(self, now: float, wanted: Callable[[S], bool]) -> S | None:
+        """Start the query whose turn it is, if there is one.
 
         Args:
             now: In s.
-            wanted: Tells whether an item still needs a query; others are dropped here.
+            wanted: Tells whether an item still needs its query; others are dropped here.
 
         Returns:
-            The item and whether its query is the one that tries a closed gate, or None.
+            What is to be queried, with its flight.
         """
-        if self.in_flight >= self.limit or self._pace.next_start > now:
+        if self.in_flight >= self.limit or self._rate.next_start > now:
             return None
         if self._asked:
-            item = self._asked.popleft()
-            self._dues.discard(item)
-            return self._count(item, now, due=now, probe=False)
+            item, _ = self._asked.popitem(last=False)
+            self.drop(item)
+            return self._launch(item, now, now)
         return self._start_scheduled(now, wanted)
 
-    def finish(self, now: float) -> None:
-        """Note that a query is no longer in flight."""
+    def finish(self, item: S, now: float) -> None:
+        """Note that the query of an item is no longer in flight."""
+        item.flight = None
         if self.in_flight >= self.limit or self.throttle.next_start() > now:
-            self._pace.skip(now)
+            self._rate.skip(now)
         self.in_flight -= 1
 
-    def _start_scheduled(self, now: float, wanted: Callable[[T], bool]) -> tuple[T, bool] | None:
-        while self.throttle.next_start() <= now:
-            due = self._dues.first()
-            item = self._dues.pop_due(now)
-            if item is None:
+    def _start_scheduled(self, now: float, wanted: Callable[[S], bool]) -> S | None:
+        throttle = self.throttle
+        while throttle.next_start() <= now:
+            overdue = self._dues.first()
+            is_newcomer = bool(self._newcomers) and not (self._newcomer_went and overdue <= now)
+            if is_newcomer:
+                item, due = self._newcomers.popitem(last=False)
+            elif (first := self._dues.pop_due(now)) is not None:
+                item, due = first, overdue
+            else:
                 return None
             if wanted(item):
-                due = max(due, self.throttle.until)
-                return self._count(item, now, due=due, probe=self.throttle.started())
+                self._newcomer_went = is_newcomer
+                self._launch(item, now, max(due, throttle.until))
+                throttle.started(item.flight)
+                return item
         return None
 
-    def _count(self, item: T, now: float, *, due: float, probe: bool) -> tuple[T, bool]:
-        self._pace.spend(now, due)
+    def _launch(self, item: S, now: float, due: float) -> S:
+        self._rate.spend(now, due)
         self.in_flight += 1
         self.starts += 1
-        return item, probe
+        item.flight = Flight(now)
+        return item

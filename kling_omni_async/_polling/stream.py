@@ -4,242 +4,413 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Final
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator
+from enum import Enum
+from typing import Final, cast
 
-import anyio
-
+from kling_omni_async._ids import describe, id_fault, not_text, trimmed
 from kling_omni_async._outcome import Progress, TaskOutcome
-from kling_omni_async._saving.saver import SaveOrder
-from kling_omni_async._saving.stores import SavePlan
+from kling_omni_async._results import End, Ending, Outlet, log_end
 from kling_omni_async.errors import TaskFailedError
 
-from .timers import NEVER, Timed
-from .verdicts import Judgement
-from .waiters import End, Ending, Entry, Ticket
-
-TAKES_PER_PASS: Final = 64
-"""How many outcomes a consumer gets in a row before other tasks have a turn."""
+from .limits import NEVER
+from .verdicts import Verdict
+from .waiters import Alarm, Alarms, Entry, Waiter
 
 TaskIds = Iterable[str] | AsyncIterable[str]
 
+_SPARE_WAITERS: Final = 64
 
-class BatchTicket(Ticket):
-    """An id of a stream.
+
+class Phase(Enum):
+    """How far a stream is."""
+
+    NEW = "nothing has been asked"
+    READING = "its input is being read"
+    POLLING = "its input has ended, some ids have no outcome yet"
+    ENDED = "nothing more is taken in"
+
+
+class IdState(Enum):
+    """How far an id of a stream is that nobody waits for."""
+
+    UNREAD = "the input holds it, the poller does not know of it yet"
+    DONE = "its outcome is in the outlet"
+
+
+class StreamWaiter(Waiter):
+    """One who waits for an id of a stream.
 
     Attributes:
-        batch: The stream's inside.
+        stream: The stream's state.
     """
 
-    __slots__ = ("batch",)
+    __slots__ = ("stream",)
     must_query = True
 
-    def __init__(self, batch: Batch, *, added: float) -> None:
+    def __init__(self, stream: StreamState, *, added: float) -> None:
         self.when = NEVER  # not by way of two base classes: there may be a million of them
         self.entry: Entry | None = None
         self.added = added
         self.deadline = None
         self.queries_before = 0
-        self.batch: Batch = batch
+        self.stream: StreamState = stream
 
     @property
     def alive(self) -> bool:
-        """Whether the stream is still there."""
-        return not self.batch.closed
+        """Whether the stream still takes outcomes."""
+        return self.stream.phase is not Phase.ENDED
 
-    def queried(self, now: float) -> None:
+    def queried(self, now: float, alarms: Alarms) -> None:
         """Let the id's time run from the start of its first query."""
-        timeout = self.batch.timeout
+        timeout = self.stream.timeout
         if self.deadline is None and timeout is not None:
             self.deadline = now + timeout
-            self.batch.running.append(self)
+            self.stream.deadlines.add(self)
+            self.stream.set_alarm(alarms)
 
-    def finish(self, entry: Entry, judgement: Judgement, now: float, /) -> None:
+    def left(self, alarms: Alarms) -> None:
+        """Remove the alarms that nobody needs any more."""
+        alarms.discard(self)
+        self.stream.lost(self, alarms)
+
+    def told(self, entry: Entry, verdict: Verdict, now: float) -> None:
         """Put the outcome into the stream."""
-        self.batch.polling -= 1
-        self.batch.conclude(
+        self.stream.finished(
             TaskOutcome(
                 task_id=entry.task_id,
-                task=judgement.task,
-                error=judgement.error,
+                task=verdict.task or entry.last_task(),
+                error=verdict.error,
                 queries=entry.queries - self.queries_before,
                 elapsed=now - self.added,
             )
         )
 
-    def abort(self, reason: Ending) -> None:
-        """Do nothing: the batch is told as a whole."""
+    def end(self, reason: Ending, task_id: str) -> None:
+        """Do nothing: the stream is told as a whole."""
 
 
-class Batch(Timed):
-    """The inside of a stream. ``when`` is the alarm of its first deadline.
+class Deadlines:
+    """The waiters of one stream in the order of their deadlines, as all have the same time limit.
+
+    A queue with lazy deletion: who is done goes when he surfaces, or when most are done, so one
+    stuck id keeps none of those behind it.
+    """
+
+    __slots__ = ("_done", "_queue")
+
+    def __init__(self) -> None:
+        self._queue: deque[StreamWaiter] = deque()
+        self._done = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, waiter: StreamWaiter) -> None:
+        """Add one whose deadline is the latest of all."""
+        self._queue.append(waiter)
+
+    def first(self) -> StreamWaiter | None:
+        """Return the waiter whose deadline is next."""
+        queue = self._queue
+        while queue and queue[0].entry is None:
+            queue.popleft()
+            self._done -= 1
+        return queue[0] if queue else None
+
+    def pop(self) -> None:
+        """Remove the first, who is not done yet."""
+        self._queue.popleft()
+        self._done -= 1  # for when it is
+
+    def lost(self) -> None:
+        """Note that one of them is done."""
+        self._done += 1
+        if self._done > len(self._queue) // 2 + _SPARE_WAITERS:
+            self._queue = deque(waiter for waiter in self._queue if waiter.entry is not None)
+            self._done = 0
+
+
+class Intake:
+    """The input of one stream, and what is known of its ids before the poller has them.
 
     Attributes:
-        source: Where the ids come from.
+        source: What is still to be read: an async iterable or an iterable; None once it was read,
+            so that nothing keeps it open.
         is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
-        timeout: The time for each id from the start of its first query, in s, or None.
-        pending: Ids not yet handed out.
-        polling: Tickets that wait.
-        reading: Whether the input has not ended.
-        running: Tickets in the order of their deadlines; some may be done.
-        closed: Whether nothing more may be put in.
-        feeding: What stops the reading of the input once that has begun.
-        next_first: When the next first query of this batch may start, in s.
-        plan: Where the images go, or None where they are not saved.
-        save: Begins to save the images of an outcome.
-        orders: Outcomes whose images are being saved.
+        is_bounded: Whether it is in memory already, so that reading it needs no bound.
+        is_known: Whether all ids of it are known.
+        task: The task that reads it, while it does.
+        closed: Is set when nothing of it will be read any more.
     """
 
     __slots__ = (
-        "_counts",
-        "_cut",
-        "_end",
-        "_handed_out",
-        "_queue",
-        "_taken",
+        "_copy",
+        "_error",
+        "_seen",
         "closed",
-        "feeding",
+        "is_bounded",
         "is_feed",
-        "next_first",
-        "orders",
-        "pending",
-        "plan",
-        "polling",
-        "reading",
-        "running",
-        "save",
+        "is_known",
         "source",
+        "task",
+    )
+
+    def __init__(self, source: TaskIds) -> None:
+        self.source: TaskIds | None = source
+        self.is_feed: bool = isinstance(source, AsyncIterable)
+        self.is_bounded: bool = isinstance(source, Collection) and not self.is_feed
+        self.is_known: bool = not self.is_bounded
+        self.task: asyncio.Task[object] | None = None
+        self.closed = asyncio.Event()
+        self._copy: list[object] | None = None
+        self._error: Exception | None = None
+        self._seen: set[str] = set()
+
+    def copy(self) -> None:
+        """Copy a sized container: changing it later changes nothing."""
+        if not self.is_bounded or not isinstance(self.source, Iterable):
+            return
+        source, self.source, self._copy = self.source, None, []
+        try:
+            self._copy.extend(source)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
+            self._error = error
+
+    def ids(self) -> Iterator[object]:
+        """Iterate over an iterable, and raise what it raised."""
+        if self._copy is None:
+            source = self.source
+            assert isinstance(source, Iterable)  # noqa: S101 - no feed comes here
+            yield from source
+            return
+        yield from self._copy
+        if self._error is not None:
+            raise self._error
+
+    def not_handed_out(self) -> dict[str, StreamWaiter | IdState]:
+        """Return the ids of a container, but for those that were handed out."""
+        given = self._copy or []
+        self.is_known = True
+        try:
+            # At a million ids this must not hold the loop for long: no line of Python for each.
+            plain = all(map(str.isalnum, cast("list[str]", given)))
+        except TypeError:
+            plain = False
+        names = cast("list[str]", given) if plain else map(label, given)
+        known: dict[str, StreamWaiter | IdState] = dict.fromkeys(names, IdState.UNREAD)
+        for task_id in self._seen:
+            known.pop(task_id, None)
+        return known
+
+    def handed_out(self, task_id: str) -> None:
+        """Remember an id, so that a repeat is known as one."""
+        if not self.is_feed and not self.closed.is_set():
+            self._seen.add(task_id)
+
+    def is_repeat(self, task_id: str) -> bool:
+        """Whether an id was handed out already and may not come again."""
+        return task_id in self._seen
+
+    def close(self, *, whole: bool) -> None:
+        """Forget what was only needed while it was read.
+
+        Args:
+            whole: Whether it was read to its end; what was not stays pending.
+        """
+        self.source = self.task = None
+        self.is_known = self.is_known or whole
+        if self.is_known:
+            self._copy = None
+            self._seen = set()
+        self.closed.set()
+
+
+class StreamState(Alarm):
+    """The inside of a stream. ``when`` is the alarm of its first deadline.
+
+    Attributes:
+        intake: Where its ids come from.
+        outlet: Where its outcomes go.
+        timeout: The time for each id from the start of its first query, in s, or None.
+        phase: How far it is. It only goes forward, and only here.
+        ids: The ids not yet handed out: who waits for each, or how far it is.
+        deadlines: Those of its waiters.
+        turn: When its next first query may start, in s, or None before the first.
+        room: Is set when an outcome has been handed out.
+    """
+
+    # Twelve attributes, as this is the one place for what is known of a stream.
+    __slots__ = (
+        "_counts",
+        "_end",
+        "_most_pending",
+        "_polling",
+        "deadlines",
+        "ids",
+        "intake",
+        "outlet",
+        "phase",
+        "room",
         "timeout",
-        "total",
+        "turn",
     )
 
     def __init__(
-        self, source: TaskIds, *, timeout: float | None, plan: SavePlan | None = None
+        self, source: TaskIds, *, timeout: float | None, outlet: Outlet, most_pending: int
     ) -> None:
         super().__init__()
-        self.source: TaskIds = source
-        self.is_feed: bool = isinstance(source, AsyncIterable)
-        self.plan: SavePlan | None = plan
-        self.save: Callable[[TaskOutcome], None] | None = None
-        self.orders: set[SaveOrder] = set()
+        self.intake: Intake = Intake(source)
+        self.outlet: Outlet = outlet
         self.timeout: float | None = timeout
-        self.pending: set[str] = set()
-        self.polling: int = 0
-        self.reading: bool = True
-        self.running: deque[BatchTicket] = deque()
-        self.closed: bool = False
-        self.feeding: anyio.CancelScope | None = None
-        self.next_first: float | None = None
-        self.total: int = 0
-        self._handed_out: set[str] = set()
-        self._queue: asyncio.Queue[TaskOutcome | End] = asyncio.Queue()
-        self._end = End()
-        self._cut: End | None = None
-        self._taken = 0
+        self.phase: Phase = Phase.NEW
+        self.ids: dict[str, StreamWaiter | IdState] = {}
+        self.deadlines: Deadlines = Deadlines()
+        self.turn: float | None = None
+        self.room: asyncio.Event = asyncio.Event()
+        self._most_pending = most_pending
+        self._polling = 0
         self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
+        self._end = End()
 
     def __repr__(self) -> str:
-        return f"<Batch {self.progress}>"
+        return f"<StreamState {self.phase.name.lower()} {self.progress}>"
 
     @property
     def progress(self) -> Progress:
-        """The counts at this moment."""
-        return Progress(total=self.total, pending=len(self.pending), **self._counts)
-
-    def is_new(self, task_id: str) -> bool:
-        """Take an id up, unless it is a repeat."""
-        if task_id in self.pending or task_id in self._handed_out:
-            return False
-        self.pending.add(task_id)
-        self.total += 1
-        return True
-
-    def conclude(self, outcome: TaskOutcome) -> None:
-        """Take the outcome of an id, and save its images first if that was asked for."""
-        if self.save is not None and outcome.ok and not self.closed:
-            self.save(outcome)
-        else:
-            self.put(outcome)
-
-    def put(self, outcome: TaskOutcome) -> None:
-        """Add an outcome that a consumer may take, unless the stream is closed."""
-        if not self.closed:
-            self._add(outcome)
-
-    def saved(self, order: SaveOrder, outcome: TaskOutcome) -> None:
-        """Add an outcome whose images were saved or given up, also behind a fault of the set-up."""
-        self.orders.discard(order)
-        self._add(outcome)
-        self._end_if_saved()
-
-    def _add(self, outcome: TaskOutcome) -> None:
-        self._counts[_kind_of(outcome)] += 1
-        self._queue.put_nowait(outcome)
-
-    def _end_if_saved(self) -> None:
-        if self.closed and not self.orders:
-            self._queue.put_nowait(self._end)
-
-    def input_ended(self, reason: Ending | None = None) -> None:
-        """Note that no more ids come, because of the input's own exception if there is one."""
-        self.reading = False
-        self._handed_out = set()
-        if not self.closed:
-            self._end = End(reason)
-
-    def next_running(self) -> BatchTicket | None:
-        """Give the ticket whose deadline is next, and let go of those before it that are done."""
-        running = self.running
-        while running and running[0].entry is None:
-            running.popleft()
-        return running[0] if running else None
+        """The counts at this moment; they add up, as outcomes are counted when handed out."""
+        total = len(self.ids) + sum(self._counts.values())
+        return Progress(total=total, pending=len(self.ids), **self._counts)
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all that was read has an outcome and nothing more will be read."""
-        return not self.reading and not self.polling and not self.orders
+    def is_left(self) -> bool:
+        """Whether nothing more is to be read or asked for it."""
+        return self.phase is Phase.ENDED
 
-    def complete(self) -> None:
-        """End the stream behind what it holds."""
-        self.close(self._end)
+    # What its input brings.
 
-    def close(self, end: End) -> None:
-        """Take nothing more in; consumers get what is there or being saved, then the end."""
-        if self.closed:
-            return
-        self.closed = True
-        self._end = end
-        if self.feeding is not None:
-            self.feeding.cancel()
-        self._end_if_saved()
+    def begin(self) -> None:
+        """Copy a container, and let reading begin."""
+        self.intake.copy()
+        self.phase = Phase.READING
+
+    def know_all(self) -> None:
+        """Note all ids that a container holds, also those that the poller has not read yet."""
+        if not self.intake.is_known:
+            known = self.intake.not_handed_out()
+            known.update(self.ids)  # what is known already keeps its state
+            self.ids.update(known)
+
+    def read(self, given: object) -> str | None:
+        """Return the id to poll, or None for a repeat and for what can be none, which comes out."""
+        task_id = label(given)
+        state = self.ids.get(task_id)
+        if state is None:
+            if self.intake.is_repeat(task_id):
+                return None
+        elif state is not IdState.UNREAD:
+            return None
+        fault = id_fault(task_id) if isinstance(given, str) else not_text(given, task_id)
+        if fault is None:
+            return task_id
+        log_end(task_id, fault, queries=0)
+        self.put(TaskOutcome(task_id=task_id, error=fault))
+        return None
+
+    def add(self, task_id: str, now: float) -> StreamWaiter:
+        """Add an id that is to be polled."""
+        waiter = self.ids[task_id] = StreamWaiter(self, added=now)
+        self._polling += 1
+        return waiter
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the input has to wait until outcomes are handed out."""
+        return len(self.ids) >= self._most_pending and not self.intake.is_bounded
+
+    def input_ended(self, error: Exception | None) -> None:
+        """Note that no more ids come, and why if the input raised something."""
+        self.intake.close(whole=self.phase is Phase.READING)
+        if self.phase is Phase.READING:
+            self.phase = Phase.POLLING
+            self._end = End(error)
+            self._end_if_done()
+
+    # What becomes of its ids.
+
+    def finished(self, outcome: TaskOutcome) -> None:
+        """Pass on the outcome of an id that was polled."""
+        self._polling -= 1
+        self.put(outcome)
+        self._end_if_done()
+
+    def put(self, outcome: TaskOutcome) -> None:
+        """Pass an outcome on, unless the stream is over."""
+        if self.phase is not Phase.ENDED:
+            self.ids[outcome.task_id] = IdState.DONE
+            self.outlet.put(outcome)
+
+    def handed_out(self, outcome: TaskOutcome) -> None:
+        """Count an outcome that a consumer has."""
+        self.ids.pop(outcome.task_id, None)
+        self.intake.handed_out(outcome.task_id)
+        self._counts[_count_of(outcome)] += 1
+        self.room.set()
+
+    def lost(self, waiter: StreamWaiter, alarms: Alarms) -> None:
+        """Note that somebody waits no longer for one of its ids."""
+        if waiter.deadline is not None:
+            self.deadlines.lost()
+            if self.deadlines.first() is None:
+                alarms.discard(self)
+
+    def due(self, now: float, alarms: Alarms) -> Waiter | None:
+        """Return the waiter whose deadline is first, if it has come."""
+        waiter = self.deadlines.first()
+        if waiter is None or waiter.deadline is None:
+            return None
+        expired = waiter.deadline <= now
+        if expired:
+            self.deadlines.pop()
+        self.set_alarm(alarms)
+        return waiter if expired else None
+
+    def set_alarm(self, alarms: Alarms) -> None:
+        """Set the alarm for the first deadline, unless it is set."""
+        if self.when == NEVER and (first := self.deadlines.first()) is not None:
+            alarms.set(self, first.deadline or 0.0)
+
+    def _end_if_done(self) -> None:
+        if self.phase is Phase.POLLING and not self._polling:
+            self.end(self._end)
+
+    # Its end.
+
+    def end(self, end: End) -> None:
+        """Read and ask no more; consumers get what is there, then the end."""
+        self.stop()
+        self.outlet.end(end)
 
     def cut(self, end: End) -> None:
-        """Take nothing more in; consumers get the end at once, or the one it had before."""
-        self.close(end)
-        self._cut = self._end
-        self._queue.put_nowait(self._end)  # wakes who waits for what is being saved
+        """Read and ask no more; consumers get the end at once, or the one it had before."""
+        self.stop()
+        self.outlet.cut(end)
 
-    async def take(self) -> TaskOutcome:
-        """Wait for the next outcome and count it as handed out.
-
-        Raises:
-            StopAsyncIteration: There is none any more.
-            BaseException: Why there is none any more.
-        """
-        self._taken += 1
-        if self._taken % TAKES_PER_PASS == 0:
-            await asyncio.sleep(0)
-        item = self._cut or await self._queue.get()
-        if isinstance(item, End):
-            self._queue.put_nowait(item)  # for the next step, of this consumer or another
-            item.throw()
-        self.pending.discard(item.task_id)
-        if self.reading and not self.is_feed:
-            self._handed_out.add(item.task_id)
-        return item
+    def stop(self) -> None:
+        """Read and ask no more."""
+        was, self.phase = self.phase, Phase.ENDED
+        reader = self.intake.task
+        if was is Phase.READING and reader is not None and reader is not asyncio.current_task():
+            # Once, as anybody cancels a task: an input may await in its clean-up.
+            reader.cancel()
 
 
-def _kind_of(outcome: TaskOutcome) -> str:
+def label(given: object) -> str:
+    """Return the name under which what an input gave is pending and comes out."""
+    return trimmed(given) if isinstance(given, str) else describe(given)
+
+
+def _count_of(outcome: TaskOutcome) -> str:
     if outcome.ok:
         return "succeeded"
     return "failed" if isinstance(outcome.error, TaskFailedError) else "unresolved"

@@ -27,52 +27,84 @@ Reply = ImageTask | KlingOmniError
 _KEY_FAULTS: Final = (AuthenticationError, AccountError)
 
 
-class Meaning(Enum):
+class VerdictKind(Enum):
     """What a reply means for its id."""
 
     PENDING = "the task is being worked on"
     FINAL = "nothing more will come"
-    DOUBTFUL = "final, if it is said again"
+    UNCONFIRMED = "final, if it is said again"
     FAULT = "no word about the task; it may pass"
 
 
 @attrs.define
-class Judgement:
-    """What a reply means for its id, with what a waiter would get."""
+class Verdict:
+    """What a reply means for its id, with what one who waits would get."""
 
-    meaning: Meaning
+    kind: VerdictKind
     task: ImageTask | None = None
     error: KlingOmniError | None = None
 
 
-def judge(reply: Reply) -> Judgement:
+def verdict_on(reply: Reply) -> Verdict:
     """Say what a reply means for its id."""
     if isinstance(reply, ImageTask):
-        return _judge_task(reply)
+        return _verdict_on_task(reply)
     if isinstance(reply, TaskNotFoundError):
-        return Judgement(Meaning.DOUBTFUL, error=reply)
+        return Verdict(VerdictKind.UNCONFIRMED, error=reply)
     if reply.transient or isinstance(reply, (*_KEY_FAULTS, ConfigurationError)):
-        return Judgement(Meaning.FAULT, error=reply)
-    return Judgement(Meaning.FINAL, error=reply)
+        return Verdict(VerdictKind.FAULT, error=reply)
+    return Verdict(VerdictKind.FINAL, error=reply)
 
 
-def _judge_task(task: ImageTask) -> Judgement:
+def _verdict_on_task(task: ImageTask) -> Verdict:
     if task.status is TaskStatus.FAILED:
         reason = task.status_message or "the API gave no reason"
-        return Judgement(
-            Meaning.FINAL, task, TaskFailedError(reason, task_id=task.task_id, task=task)
-        )
+        error = TaskFailedError(reason, task_id=task.task_id, task=task)
+        return Verdict(VerdictKind.FINAL, task, error)
     if task.status is not TaskStatus.SUCCEED:
-        return Judgement(Meaning.PENDING, task)
+        return Verdict(VerdictKind.PENDING, task)
     if task.images:
-        return Judgement(Meaning.FINAL, task)
+        return Verdict(VerdictKind.FINAL, task)
     message = "the task succeeded without one usable image URL"
-    error = NoImagesError(message, task_id=task.task_id, task=task)
-    return Judgement(Meaning.DOUBTFUL, task, error)
+    no_images = NoImagesError(message, task_id=task.task_id, task=task)
+    return Verdict(VerdictKind.UNCONFIRMED, task, no_images)
 
 
-class Setup:
-    """Tells a wrong set-up, which ends all waiting at once, from weather, which passes.
+@attrs.frozen
+class Unconfirmed:
+    """A final word that has to be said again before it is believed.
+
+    Attributes:
+        kind: The class of its error.
+        count: How often it was said in a row.
+        counted_at: When it was counted last, in s.
+    """
+
+    kind: type[KlingOmniError]
+    count: int
+    counted_at: float
+
+
+def say_again(
+    before: Unconfirmed | None, error: KlingOmniError, *, now: float, interval_s: float
+) -> Unconfirmed:
+    """Count an unconfirmed word.
+
+    Args:
+        before: What was counted so far, or None.
+        error: The word.
+        now: When it came, in s.
+        interval_s: The shortest pause; answers less than that apart count as one, whoever asked.
+    """
+    if before is None or before.kind is not type(error):
+        return Unconfirmed(type(error), 1, now)
+    if now < before.counted_at + interval_s:
+        return before
+    return Unconfirmed(before.kind, before.count + 1, now)
+
+
+class SetupCheck:
+    """Tells a wrong set-up, which ends all waiting at once, from a passing fault.
 
     Attributes:
         heard: Whether the session has had a readable answer of the API.
@@ -86,7 +118,7 @@ class Setup:
         self._suspect_since: float | None = None
 
     def is_wrong(self, reply: Reply, *, started: float, now: float) -> bool:
-        """Take a reply in and say whether it shows that the set-up is wrong.
+        """Note a reply and say whether it shows that the set-up is wrong.
 
         Args:
             reply: What a query brought.
@@ -107,6 +139,7 @@ class Setup:
         if self._suspect_since is None:
             self._suspect_since = now
             return False
+        # Queries that were under way when the first one came say nothing of what lasts.
         if started < self._suspect_since + self._interval_s:
             return False
         self._suspect_since = None

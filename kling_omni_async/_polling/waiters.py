@@ -1,49 +1,42 @@
-"""Who waits for what: an entry for each id, a ticket for each one who waits for it."""
+"""Who waits for what: an entry for each id, and a waiter for each one who waits for it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NoReturn, TypeVar
+from typing import TypeAlias
 
-import attrs
-
+from kling_omni_async._api.answers import read_task
 from kling_omni_async._models import ImageTask, TaskStatus
-from kling_omni_async.errors import KlingOmniError, TaskFailedError, copy_error
+from kling_omni_async._results import End, Ending, Result, resolve
+from kling_omni_async.errors import KlingOmniError, TaskFailedError, for_task
 
-from .timers import NEVER, Timed
-from .verdicts import Judgement
-
-Ending = BaseException
-"""Why all waiting ended: one of our errors, or a defect that nobody foresaw."""
-
-
-@attrs.frozen
-class End:
-    """The last thing in a queue; each consumer puts it back for the next one.
-
-    Attributes:
-        reason: What every further step raises, or None for a plain end.
-    """
-
-    reason: Ending | None = None
-
-    def throw(self) -> NoReturn:
-        """Raise the reason, or `StopAsyncIteration` for a plain end."""
-        if self.reason is None:
-            raise StopAsyncIteration
-        raise_ending(self.reason)
+from .limits import NEVER
+from .schedule import Scheduled, Timed, TimerHeap
+from .verdicts import Reply, Unconfirmed, Verdict, VerdictKind
 
 
-V = TypeVar("V")
-Result = asyncio.Future[V | Ending]
-"""Never holds an exception but as its value, so none is "never retrieved"."""
+class Alarm(Timed):
+    """Something with a deadline. ``when`` is the time at which it is looked at."""
+
+    __slots__ = ()
+
+    def due(self, now: float, alarms: Alarms) -> Waiter | None:
+        """Return who may have to give up, now that its time has come."""
+        raise NotImplementedError
 
 
-class Ticket(Timed):
+Alarms: TypeAlias = TimerHeap[Alarm]
+"""The deadlines of all who wait."""
+
+
+class Waiter(Alarm):
     """One who waits for one id. ``when`` is the time of its alarm.
 
+    What differs from one way to wait to another is a method here; the watchlist asks nobody
+    what he is.
+
     Attributes:
-        entry: The id's entry while the ticket waits, else None.
+        entry: The id's entry while it waits, else None.
         added: When the wait began, in s.
         deadline: When it ends at the latest, in s, or None.
         queries_before: The entry's count of queries when the wait began.
@@ -55,6 +48,12 @@ class Ticket(Timed):
     deadline: float | None
     entry: Entry | None
     queries_before: int
+
+    once = False
+    """Whether any answer will do, also one that says nothing of the task."""
+
+    follows = False
+    """Whether answers that are not final are wanted too."""
 
     must_query = False
     """Whether at least one query has to be completed before a time-out."""
@@ -71,22 +70,27 @@ class Ticket(Timed):
         """Whether somebody still wants the result."""
         return True
 
-    def queried(self, now: float) -> None:
+    def due(self, now: float, alarms: Alarms) -> Waiter | None:  # noqa: ARG002 - as the base
+        """Return itself: it has an alarm of its own."""
+        return self
+
+    def queried(self, now: float, alarms: Alarms) -> None:
         """Note that a query of the id has started."""
 
-    def seen(self, task: ImageTask) -> None:
-        """Take a task that is not final."""
+    def left(self, alarms: Alarms) -> None:
+        """Remove the alarm of one who waits no longer."""
+        alarms.discard(self)
 
-    def finish(self, entry: Entry, judgement: Judgement, now: float, /) -> None:
-        """Take the final word."""
+    def told(self, entry: Entry, verdict: Verdict, now: float) -> None:
+        """Pass an answer, or the end, on to whom it concerns."""
         raise NotImplementedError
 
-    def abort(self, reason: Ending) -> None:
-        """Take the reason why all waiting ended."""
+    def end(self, reason: Ending, task_id: str) -> None:
+        """Pass the reason on why all waiting ended."""
         raise NotImplementedError
 
 
-class WaitTicket(Ticket):
+class ResultWaiter(Waiter):
     """A call of `wait`.
 
     Attributes:
@@ -97,18 +101,44 @@ class WaitTicket(Ticket):
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         super().__init__(added=added, deadline=deadline)
-        self.result: Result[Judgement] = asyncio.get_running_loop().create_future()
+        self.result: Result[Verdict] = asyncio.get_running_loop().create_future()
 
-    def finish(self, _entry: Entry, judgement: Judgement, _now: float, /) -> None:
+    def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
         """Hand the final word to the caller."""
-        resolve(self.result, judgement)
+        resolve(self.result, verdict)
 
-    def abort(self, reason: Ending) -> None:
+    def end(self, reason: Ending, task_id: str) -> None:
         """Hand the reason to the caller."""
-        resolve(self.result, reason)
+        resolve(self.result, for_task(reason, task_id))
 
 
-class WatchTicket(Ticket):
+class QueryWaiter(Waiter):
+    """A call of `query`.
+
+    Attributes:
+        result: What the next query brings.
+    """
+
+    __slots__ = ("result",)
+
+    once = True
+
+    def __init__(self, *, added: float) -> None:
+        super().__init__(added=added, deadline=None)
+        self.result: Result[Reply] = asyncio.get_running_loop().create_future()
+
+    def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
+        """Hand the answer to the caller: a task, also a failed one, or an error."""
+        reply = verdict.task or verdict.error
+        assert reply is not None  # noqa: S101 - a verdict is on one of them
+        resolve(self.result, reply)
+
+    def end(self, reason: Ending, task_id: str) -> None:
+        """Hand the reason to the caller."""
+        resolve(self.result, for_task(reason, task_id))
+
+
+class UpdatesWaiter(Waiter):
     """An iterator of `watch`.
 
     Attributes:
@@ -117,141 +147,102 @@ class WatchTicket(Ticket):
 
     __slots__ = ("_status", "updates")
 
+    follows = True
+
     def __init__(self, *, added: float, deadline: float | None) -> None:
         super().__init__(added=added, deadline=deadline)
         self.updates: asyncio.Queue[ImageTask | End] = asyncio.Queue()
         self._status: TaskStatus | None = None
 
-    def seen(self, task: ImageTask) -> None:
-        """Pass on the first answer and each change of status."""
-        if task.status is not self._status:
+    def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
+        """Pass on changes of status and the final word; a failed task is an answer, too."""
+        if verdict.kind is VerdictKind.PENDING:
+            self._changed(verdict.task)
+        elif verdict.error is None or isinstance(verdict.error, TaskFailedError):
+            self._changed(verdict.task)
+            self.updates.put_nowait(End())
+        else:
+            self.updates.put_nowait(End(verdict.error))
+
+    def _changed(self, task: ImageTask | None) -> None:
+        if task is not None and task.status is not self._status:
             self._status = task.status
             self.updates.put_nowait(task)
 
-    def finish(self, _entry: Entry, judgement: Judgement, _now: float, /) -> None:
-        """Pass on the final word: a failed task is an answer, all else is raised."""
-        if judgement.error is None or isinstance(judgement.error, TaskFailedError):
-            if judgement.task is not None:
-                self.updates.put_nowait(judgement.task)
-            self.updates.put_nowait(End())
-        else:
-            self.updates.put_nowait(End(judgement.error))
-
-    def abort(self, reason: Ending) -> None:
+    def end(self, reason: Ending, task_id: str) -> None:
         """Pass on the reason."""
-        self.updates.put_nowait(End(reason))
+        self.updates.put_nowait(End(for_task(reason, task_id)))
 
 
-class Entry(Timed):
+class Entry(Scheduled):
     """One id that is, or lately was, waited for. ``when`` is the time of its next query.
 
     Attributes:
         task_id: The id.
-        started: When the query in flight started, in s, or None.
         body: The bytes of the last answer that was a task: a quarter of what the record
             would hold.
         status: The status in `body`.
         fault: What the last query met, or a final word not yet believed; None after a good answer.
-        doubt: A final word that was not believed yet, and how often it was said in a row.
+        unconfirmed: A final word that was not believed yet, and how often it was said in a row.
         queries: Queries completed.
     """
 
-    __slots__ = (
-        "_tickets",
-        "body",
-        "doubt",
-        "fault",
-        "queries",
-        "started",
-        "status",
-        "task_id",
-    )
+    # One for each of a million ids: every slot counts.
+    __slots__ = ("_waiters", "body", "fault", "queries", "status", "task_id", "unconfirmed")
 
     def __init__(self, task_id: str) -> None:
         self.when = NEVER
+        self.flight = None
         self.task_id: str = task_id
-        self.started: float | None = None
         self.body: bytes | None = None
         self.status: TaskStatus | None = None
         self.fault: KlingOmniError | None = None
-        self.doubt: Doubt | None = None
+        self.unconfirmed: Unconfirmed | None = None
         self.queries: int = 0
-        self._tickets: Ticket | dict[Ticket, None] | None = None
+        # Nearly all ids have one who waits, who then needs no container.
+        self._waiters: Waiter | dict[Waiter, None] | None = None
 
     def __repr__(self) -> str:
         return f"<Entry {self.task_id!r} {self.status} queries={self.queries} due={self.when}>"
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody holds a ticket."""
-        return bool(self._tickets)
+        """Whether somebody waits."""
+        return bool(self._waiters)
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody who holds a ticket still wants the result."""
-        if isinstance(self._tickets, dict):
-            return any(ticket.alive for ticket in self._tickets)
-        return self._tickets is not None and self._tickets.alive
+        """Whether somebody who waits still wants the result."""
+        if isinstance(self._waiters, dict):
+            return any(waiter.alive for waiter in self._waiters)
+        return self._waiters is not None and self._waiters.alive
 
-    def tickets(self) -> tuple[Ticket, ...]:
-        """Give all tickets, oldest first."""
-        if isinstance(self._tickets, dict):
-            return tuple(self._tickets)
-        return () if self._tickets is None else (self._tickets,)
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Return all who wait, the first who came first."""
+        if isinstance(self._waiters, dict):
+            return tuple(self._waiters)
+        return () if self._waiters is None else (self._waiters,)
 
-    def join(self, ticket: Ticket) -> bool:
-        """Add a ticket, and tell whether it is the only one, which then needs no container."""
-        ticket.entry = self
-        ticket.queries_before = self.queries
-        if self._tickets is None:
-            self._tickets = ticket
-            return True
-        if isinstance(self._tickets, dict):
-            self._tickets[ticket] = None
+    def join(self, waiter: Waiter) -> None:
+        """Add one who waits."""
+        waiter.entry = self
+        waiter.queries_before = self.queries
+        if self._waiters is None:
+            self._waiters = waiter
+        elif isinstance(self._waiters, dict):
+            self._waiters[waiter] = None
         else:
-            self._tickets = {self._tickets: None, ticket: None}
-        return False
+            self._waiters = {self._waiters: None, waiter: None}
 
-    def leave(self, ticket: Ticket) -> None:
-        """Remove a ticket."""
-        ticket.entry = None
-        if isinstance(self._tickets, dict):
-            self._tickets.pop(ticket, None)
-            self._tickets = self._tickets or None
-        elif self._tickets is ticket:
-            self._tickets = None
+    def leave(self, waiter: Waiter) -> None:
+        """Remove one who waits."""
+        waiter.entry = None
+        if isinstance(self._waiters, dict):
+            self._waiters.pop(waiter, None)
+            self._waiters = self._waiters or None
+        elif self._waiters is waiter:
+            self._waiters = None
 
-
-@attrs.frozen
-class Doubt:
-    """A final word that has to be said again before it is believed.
-
-    Attributes:
-        kind: The class of its error.
-        count: How often it was said in a row.
-    """
-
-    kind: type[KlingOmniError]
-    count: int
-
-
-DOUBT_NOTHING: Final = Doubt(KlingOmniError, 0)
-
-
-def resolve(result: Result[V], value: V | Ending) -> None:
-    """Hand a value to one who waits, unless he has left."""
-    if not result.done():
-        result.set_result(value)
-
-
-def about(reason: Ending, task_id: str) -> Ending:
-    """Give the reason why all waiting ended to one who waited for a certain id."""
-    if isinstance(reason, KlingOmniError):
-        reason = copy_error(reason)
-        reason.task_id = task_id
-    return reason
-
-
-def raise_ending(reason: Ending) -> NoReturn:
-    """Raise why all waiting ended: one of ours as a copy, a defect as it is."""
-    raise copy_error(reason) if isinstance(reason, KlingOmniError) else reason
+    def last_task(self) -> ImageTask | None:
+        """Return the last answer that was a task, if there is one."""
+        return None if self.body is None else read_task(self.body, self.task_id)

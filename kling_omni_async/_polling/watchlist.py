@@ -1,71 +1,241 @@
 """What time and answers do to the ids of a session: no clock, no await, no network.
 
-The poller tells it that time has passed or that an answer has come; it tells the poller which
-id to query next and when to look again.
+The poller says that somebody comes or goes, that time has passed or that an answer has come; what
+is returned says who is to be told what, and when to look again.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Final
 
-from kling_omni_async._models import ImageTask
-from kling_omni_async._policy import PollPolicy
-from kling_omni_async.errors import KlingOmniError, PollTimeoutError, RateLimitError
+import attrs
 
-from .roster import Roster
-from .snapshot import Pulse
-from .stream import Batch
-from .verdicts import Judgement, Meaning, Reply, Setup, is_readable, judge
-from .waiters import DOUBT_NOTHING, Doubt, Entry, Ticket, resolve
+from kling_omni_async._api.answers import foreign_id
+from kling_omni_async._ids import quoted
+from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async.errors import (
+    KlingOmniError,
+    PollTimeoutError,
+    RateLimitError,
+    ResponseError,
+    for_task,
+)
+
+from .limits import NEVER
+from .schedule import Schedule
+from .stream import IdState, StreamState, StreamWaiter
+from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, say_again, verdict_on
+from .waiters import Alarms, Entry, Waiter
 
 GRACE_S: Final = 5.0
-"""How long a query in flight may run on after a deadline, in s."""
+"""How long a query in flight may run on after a deadline, from its own start, in s."""
+
+FROZEN_S: Final = 1.0
+"""An alarm that comes later than this, in s, has not been late: the process stood still."""
 
 ALARMS_PER_PASS: Final = 500
 
+_FINAL_STATUS: Final = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
 
-class Watchlist(Roster):
-    """The ids of a session: queried in their turn, judged by their answers, timed out."""
+Told = tuple[Waiter, Entry, Verdict]
+"""Who is to be told, for which id, and what."""
 
-    def __init__(self, policy: PollPolicy, rng: random.Random) -> None:
-        super().__init__(policy, rng)
+
+@attrs.define
+class Decision:
+    """What is to be done after an answer.
+
+    Attributes:
+        verdict: What it means.
+        told: Who is to be told.
+        reply: The answer as it counts.
+        pause_s: The pause that a 429 began, in s, or 0.
+        ends_all: Whether it shows that the set-up is wrong, so that all waiting ends.
+    """
+
+    verdict: Verdict
+    told: list[Told]
+    reply: Reply
+    pause_s: float = 0.0
+    ends_all: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """What a live view shows of a session besides its outcomes.
+
+    Attributes:
+        now: The loop's time in s.
+        starts: Queries started so far.
+        in_flight: Queries under way.
+        next_in: The time until the next query may start, in s; infinite while it waits for answers.
+        watched: How long somebody has waited for the id that was asked about, in s, or None.
+    """
+
+    now: float
+    starts: int
+    in_flight: int
+    next_in: float
+    watched: float | None
+
+
+class Watchlist:
+    """Every id of a session and all who wait for it: queried in turn, judged, timed out.
+
+    Attributes:
+        schedule: The order of the queries.
+    """
+
+    def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
+        self.schedule: Schedule[Entry] = Schedule(policy, rng, limit=limit)
         self._policy = policy
-        self._setup = Setup(policy.interval[0])
-        self._probe: Entry | None = None
+        self._setup = SetupCheck(policy.interval[0])
+        self._entries: dict[str, Entry] = {}
+        self._alarms: Alarms = Alarms()
+        self._watched = 0
+
+    def __repr__(self) -> str:
+        return f"<Watchlist ids={len(self._entries)} watched={self._watched} {self.schedule!r}>"
+
+    @property
+    def stretch(self) -> float:
+        """The factor by which gaps are longer than intervals, as there are more ids than turns."""
+        rate = self._policy.max_rate
+        turns = NEVER if rate is None else rate * self._policy.mean_interval
+        return max(1.0, self._watched / turns)
 
     def next_event(self) -> float:
-        """Give the time in s at which there is something to do, or infinity."""
+        """Return the time in s at which there is something to do, or infinity."""
         return min(self.schedule.next_start(), self._alarms.first())
 
-    def pulse(self, task_id: str, now: float) -> Pulse:
-        """Tell how the polling goes, without looking at more ids than one.
+    def snapshot(self, task_id: str, now: float) -> Snapshot:
+        """Return how the polling goes, without looking at more ids than one.
 
         Args:
             task_id: Whose wait is told.
             now: In s.
         """
         entry = self._entries.get(task_id)
-        tickets = entry.tickets() if entry else ()
-        return Pulse(
+        waiters = entry.waiters() if entry else ()
+        return Snapshot(
             now=now,
             starts=self.schedule.starts,
             in_flight=self.schedule.in_flight,
             next_in=max(0.0, self.schedule.next_start() - now),
-            watched=now - tickets[0].added if tickets else None,
+            watched=now - waiters[0].added if waiters else None,
         )
 
+    # Who comes and who goes.
+
+    def call(self, task_id: str, waiter: Waiter, now: float) -> list[Told]:
+        """Let a call of `wait`, `watch` or `query` wait for an id."""
+        if waiter.deadline is not None:
+            self._alarms.set(waiter, waiter.deadline)
+        entry = self._entry(task_id)
+        if waiter.once:
+            if entry.flight is None:
+                self.schedule.ask(entry)
+        elif not self._has_turn(entry, now):
+            self.schedule.add_newcomer(entry, now)
+        return self._join(entry, waiter, now)
+
+    def admit(self, stream: StreamState, given: object, now: float) -> list[Told]:
+        """Add what the input of a stream gave."""
+        if stream.is_left or (task_id := stream.read(given)) is None:
+            return []
+        entry = self._entry(task_id)
+        if not self._has_turn(entry, now):
+            if stream.intake.is_feed:
+                self.schedule.add_newcomer(entry, now)
+            else:
+                stream.turn = self.schedule.lay_out(entry, now, stream.turn)
+        return self._join(entry, stream.add(task_id, now), now)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Let one who waits go."""
+        if (entry := waiter.entry) is not None:
+            self._release(entry, waiter)
+            if waiter.once:
+                self.schedule.withdraw(entry)
+            self._drop_if_idle(entry)
+
+    def leaving(self, stream: StreamState) -> Iterator[None]:
+        """Let all go who wait for the ids of a stream, one at each step."""
+        for task_id, waiter in list(stream.ids.items()):
+            if isinstance(waiter, StreamWaiter):
+                self.leave(waiter)
+                stream.ids[task_id] = IdState.UNREAD  # pending still, and no cycle is left behind
+            yield
+
+    def ending(self, since: float, *, queries: bool) -> Iterator[tuple[Waiter, str]]:
+        """Let all go who wait, and return each with his id.
+
+        Args:
+            since: Who came later than this, in s, waits on: there may be a million before him.
+            queries: Whether this is about calls of `query` too.
+        """
+        for entry in list(self._entries.values()):
+            for waiter in entry.waiters():
+                if waiter.added <= since and (queries or not waiter.once):
+                    self.leave(waiter)
+                    yield waiter, entry.task_id
+
+    def _entry(self, task_id: str) -> Entry:
+        entry = self._entries.get(task_id)
+        if entry is None:
+            entry = self._entries[task_id] = Entry(task_id)
+        return entry
+
+    def _has_turn(self, entry: Entry, now: float) -> bool:
+        """Tell whether an id has a pause to keep, or a turn that has come."""
+        if entry.flight is not None or (entry.queries and entry.when != NEVER):
+            return True
+        # A list lays its first queries out far ahead: who joins need not wait for such a place.
+        return self.schedule.has_turn(entry, now)
+
+    def _join(self, entry: Entry, waiter: Waiter, now: float) -> list[Told]:
+        self._watched += not entry.is_watched
+        entry.join(waiter)
+        if entry.flight is not None:
+            waiter.queried(now, self._alarms)
+        return [] if entry.body is None or waiter.once else self._last_word(entry, waiter)
+
+    def _last_word(self, entry: Entry, waiter: Waiter) -> list[Told]:
+        """Return what a newcomer is told: the last answer if that is final, or he wants any."""
+        if not waiter.follows and entry.status not in _FINAL_STATUS:
+            return []
+        task = entry.last_task()
+        verdict = verdict_on(task) if task else None
+        if verdict is None or verdict.kind is VerdictKind.UNCONFIRMED:
+            return []
+        if verdict.kind is VerdictKind.FINAL:
+            self._release(entry, waiter)
+        return [(waiter, entry, verdict)]
+
+    def _release(self, entry: Entry, waiter: Waiter) -> None:
+        entry.leave(waiter)
+        waiter.left(self._alarms)
+        self._watched -= not entry.is_watched
+
+    def _drop_if_idle(self, entry: Entry) -> None:
+        """Drop an entry that nobody waits for and that has no pause to remember."""
+        if entry.is_watched or entry.flight is not None:
+            return
+        if entry.queries == 0 or entry.when == NEVER:
+            self.schedule.drop(entry)
+            self._entries.pop(entry.task_id, None)
+
+    # Queries.
+
     def start(self, now: float) -> Entry | None:
-        """Give the id to query now, if there is one."""
-        found = self.schedule.start(now, self._is_wanted)
-        if found is None:
-            return None
-        entry, probe = found
-        entry.started = now
-        if probe:
-            self._probe = entry  # one of an earlier pause counts no more
-        for ticket in entry.tickets():
-            self._queried(ticket, now)
+        """Return the id to query now, if there is one."""
+        entry = self.schedule.start(now, self._is_wanted)
+        if entry is not None:
+            for waiter in entry.waiters():
+                waiter.queried(now, self._alarms)
         return entry
 
     def _is_wanted(self, entry: Entry) -> bool:
@@ -75,8 +245,8 @@ class Watchlist(Roster):
             self._drop_if_idle(entry)
         return wanted
 
-    def settle(self, entry: Entry, reply: Reply, body: bytes, now: float) -> None:
-        """Take the reply to a query.
+    def answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> Decision:
+        """Note the reply to a query, and decide what is to be done.
 
         Args:
             entry: The id that was queried.
@@ -84,117 +254,142 @@ class Watchlist(Roster):
             body: Its bytes, for a task.
             now: In s.
         """
-        started = now if entry.started is None else entry.started
-        entry.started = None
+        flight = entry.flight
+        assert flight is not None  # noqa: S101 - it was started
+        started = flight.started
+        self.schedule.finish(entry, now)
         entry.queries += 1
-        self.schedule.finish(now)
-        self._tell_throttle(entry, reply, started=started, now=now)
-        self._answer_asked(entry, reply)
-        judgement = self._remember(entry, reply, body)
-        pause_s = self.schedule.pause(stretched=judgement.meaning is not Meaning.FINAL)
-        self.schedule.put(entry, now + pause_s)
-        if not self.being_read:  # the number of ids is not known yet
-            self._reports.stretched(self.schedule.stretch)
-        if self._setup.is_wrong(reply, started=started, now=now):
-            self.end_all(judgement.error or KlingOmniError())
+        reply = self._as_it_counts(entry, reply)
+        throttle, pause_s = self.schedule.throttle, 0.0
+        if isinstance(reply, RateLimitError):
+            pause_s = throttle.limited(reply, started=started, now=now)
         else:
-            self._pass_on(entry, judgement, now)
+            throttle.answered(flight, started=started, readable=is_readable(reply))
+        verdict = verdict_on(reply)
+        self._remember(entry, reply, body, verdict, now)
+        self.schedule.put(entry, now + self.schedule.pause())
+        if self._setup.is_wrong(reply, started=started, now=now):
+            told = self._content_with(entry, verdict)
+            return Decision(verdict, told, reply, pause_s, ends_all=True)
+        return Decision(verdict, self._told(entry, verdict, now), reply, pause_s)
 
-    def _tell_throttle(self, entry: Entry, reply: Reply, *, started: float, now: float) -> None:
-        throttle = self.schedule.throttle
-        probe = entry is self._probe
-        if probe:
-            self._probe = None
-        if not isinstance(reply, RateLimitError):
-            throttle.answered(started=started, probe=probe, readable=is_readable(reply))
-            return
-        pause_s = throttle.limited(now=now, started=started, retry_after=reply.retry_after)
-        self._reports.throttled(pause_s)
+    def _as_it_counts(self, entry: Entry, reply: Reply) -> Reply:
+        """Refuse an answer that is about another id of this session.
 
-    def _answer_asked(self, entry: Entry, reply: Reply) -> None:
-        for result in self._asked.pop(entry.task_id, ()):
-            resolve(result, reply)
+        Such a one was on an idle connection before we asked. A stranger's id is none of that:
+        gateways put their provider's id there.
+        """
+        if not isinstance(reply, ImageTask) or (other := foreign_id(reply)) is None:
+            return reply
+        if other not in self._entries:
+            return reply
+        return ResponseError(
+            f"the answer is about task {quoted(other)}, which is polled here too",
+            task_id=entry.task_id,
+            http_status=200,
+        )
 
-    def _remember(self, entry: Entry, reply: Reply, body: bytes) -> Judgement:
-        """Keep what a reply says of its id; gives FINAL only for what is to be believed."""
-        judgement = judge(reply)
-        self._reports.replied(entry, reply)
+    def _remember(
+        self, entry: Entry, reply: Reply, body: bytes | None, verdict: Verdict, now: float
+    ) -> None:
+        """Keep what a reply says of its id; a word said often enough becomes final."""
         if isinstance(reply, ImageTask):
             entry.body, entry.status = body, reply.status
-        unsure = judgement.meaning in {Meaning.FAULT, Meaning.DOUBTFUL}
-        entry.fault = judgement.error if unsure else None
-        return judgement if judgement.meaning is Meaning.FAULT else self._confirm(entry, judgement)
+        if verdict.kind is VerdictKind.FAULT:  # says nothing for or against a word before it
+            entry.fault = verdict.error
+            return
+        entry.fault = None
+        if verdict.kind is not VerdictKind.UNCONFIRMED or verdict.error is None:
+            entry.unconfirmed = None
+            return
+        entry.unconfirmed = say_again(
+            entry.unconfirmed, verdict.error, now=now, interval_s=self._policy.interval[0]
+        )
+        if entry.unconfirmed.count >= self._policy.confirmations:
+            verdict.kind = VerdictKind.FINAL
+        else:
+            entry.fault = verdict.error
 
-    def _confirm(self, entry: Entry, judgement: Judgement) -> Judgement:
-        """Believe a doubtful final word only when it was said often enough in a row."""
-        if judgement.meaning is not Meaning.DOUBTFUL or judgement.error is None:
-            entry.doubt = None
-            return judgement
-        kind = type(judgement.error)
-        doubt = entry.doubt or DOUBT_NOTHING
-        count = doubt.count + 1 if doubt.kind is kind else 1
-        entry.doubt = Doubt(kind, count)
-        if count < self._policy.confirmations:
-            return judgement
-        return Judgement(Meaning.FINAL, judgement.task, judgement.error)
-
-    def _pass_on(self, entry: Entry, judgement: Judgement, now: float) -> None:
-        if judgement.meaning is Meaning.FINAL and entry.is_watched:
-            self._reports.ended(entry.task_id, judgement.error, queries=entry.queries)
-        for ticket in entry.tickets():
-            if judgement.meaning is Meaning.FINAL:
-                self._finish(entry, ticket, judgement, now)
+    def _told(self, entry: Entry, verdict: Verdict, now: float) -> list[Told]:
+        told: list[Told] = []
+        final = verdict.kind is VerdictKind.FINAL
+        for waiter in entry.waiters():
+            if final or waiter.once:
+                self._release(entry, waiter)
+                told.append((waiter, entry, verdict))
                 continue
-            if judgement.meaning is Meaning.PENDING and judgement.task:
-                ticket.seen(judgement.task)
-            if ticket.deadline is not None and ticket.deadline <= now:
-                self._time_out(entry, ticket, now)
+            if waiter.follows and verdict.kind is VerdictKind.PENDING:
+                told.append((waiter, entry, verdict))
+            if waiter.deadline is not None and waiter.deadline <= now:
+                self._release(entry, waiter)
+                told.append(self._timed_out(entry, waiter, now))
+        return told
 
-    def ring(self, now: float) -> bool:
-        """Let waits end whose time is up, at most some hundreds.
+    def _content_with(self, entry: Entry, verdict: Verdict) -> list[Told]:
+        """Return who is content with an answer although it ends all waiting."""
+        content = [waiter for waiter in entry.waiters() if waiter.once]
+        for waiter in content:
+            self._release(entry, waiter)
+        return [(waiter, entry, verdict) for waiter in content]
 
-        Returns:
-            Whether there are more.
-        """
+    # Deadlines.
+
+    def expire(self, now: float) -> list[Told]:
+        """Return whose time is up, at most some hundreds; `next_event` tells if there are more."""
+        told: list[Told] = []
         for _ in range(ALARMS_PER_PASS):
+            due = self._alarms.first()
             item = self._alarms.pop_due(now)
             if item is None:
-                return False
-            if isinstance(item, Batch):
-                self._ring_batch(item, now)
-            else:
-                assert item.entry is not None  # noqa: S101 - who leaves takes his alarm along
-                self._time_out(item.entry, item, now)
-        return True
+                break
+            waiter = item.due(now, self._alarms)
+            if waiter is not None and waiter.entry is not None:
+                told += self._look_or_time_out(waiter.entry, waiter, now, late_s=now - due)
+        return told
 
-    def _ring_batch(self, batch: Batch, now: float) -> None:
-        first = batch.next_running()
-        if first is not None and first.entry is not None and (first.deadline or 0.0) <= now:
-            batch.running.popleft()
-            self._time_out(first.entry, first, now)
-        self._set_batch_alarm(batch)
+    def _look_or_time_out(
+        self, entry: Entry, waiter: Waiter, now: float, *, late_s: float
+    ) -> list[Told]:
+        """End a wait at its deadline, unless a query has its grace, or nobody could ask."""
+        flight = entry.flight
+        if flight is not None and waiter.must_query and entry.queries == waiter.queries_before:
+            return []  # the end of its first query brings us back
+        look_ends = now if flight is None else flight.started + GRACE_S
+        # A process that stood still looks once before it gives up: time in which nobody could
+        # ask is no answer. The answer to a query from before may lie in its socket.
+        if late_s > FROZEN_S and (flight is not None or self.schedule.has_turn(entry, now)):
+            look_ends = now + GRACE_S
+        if look_ends > now:
+            self._alarms.set(waiter, look_ends)
+            return []
+        self._release(entry, waiter)
+        told = self._timed_out(entry, waiter, now)
+        self._drop_if_idle(entry)
+        return [told]
 
-    def _time_out(self, entry: Entry, ticket: Ticket, now: float) -> None:
-        """End a wait at its deadline, but let a query in flight have its grace."""
-        if entry.started is not None:
-            if ticket.must_query and entry.queries == ticket.queries_before:
-                return  # its end will bring us back here
-            grace_ends = (ticket.deadline or 0.0) + GRACE_S
-            if now < grace_ends:
-                self._alarms.set(ticket, grace_ends)
-                return
-        judgement = self._timed_out(entry, ticket, now)
-        self._reports.ended(entry.task_id, judgement.error, queries=entry.queries)
-        self._finish(entry, ticket, judgement, now)
-
-    def _timed_out(self, entry: Entry, ticket: Ticket, now: float) -> Judgement:
-        task = self._known_task(entry)
+    def _timed_out(self, entry: Entry, waiter: Waiter, now: float) -> Told:
+        task = entry.last_task()
+        held = self._held_back(entry, now)
         state = f"its status was {task.status}" if task else "its status was never seen"
         fault = f"; last fault: {entry.fault}" if entry.fault else ""
+        wait = f"; held back: {held}" if held else ""
         error = PollTimeoutError(
-            f"no final answer in {now - ticket.added:.1f} s; {state}{fault}",
+            f"no final answer in {now - waiter.added:.1f} s; {state}{fault}{wait}",
             task_id=entry.task_id,
             task=task,
-            last_error=entry.fault,
+            last_error=entry.fault or held,
         )
-        return Judgement(Meaning.FINAL, task, error)
+        return waiter, entry, Verdict(VerdictKind.FINAL, task, error)
+
+    def _held_back(self, entry: Entry, now: float) -> KlingOmniError | None:
+        """Return what kept an id from being asked although it was its turn."""
+        if entry.flight is not None or not self.schedule.has_turn(entry, now):
+            return None
+        throttle = self.schedule.throttle
+        if throttle.error is not None and throttle.next_start() > now:
+            return for_task(throttle.error, entry.task_id)
+        return KlingOmniError(
+            f"more ids were due than max_rate={self._policy.max_rate} and "
+            f"max_concurrency={self.schedule.limit} carry",
+            task_id=entry.task_id,
+        )

@@ -1,0 +1,296 @@
+"""The one task in which everything of a session runs: its loop, its tasks, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import Context, ContextVar
+from time import perf_counter
+from typing import Final, Protocol, TypeVarTuple, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .errors import SessionClosedError, WrongLoopError
+
+Ts = TypeVarTuple("Ts")
+
+SLICE_S: Final = 0.01
+"""How long one piece of a long job may hold the loop, in s."""
+
+logger: Final = logging.getLogger("kling_omni_async.engine")
+
+_owned_by: ContextVar[Engine | None] = ContextVar("_owned_by", default=None)
+
+
+class Part(Protocol):
+    """What runs in an engine, such as the poller."""
+
+    def bind(self) -> None:
+        """Check what can be checked in the running loop only; may raise."""
+
+    async def open(self) -> None:
+        """Get ready inside the owner task."""
+
+    def stop(self) -> None:
+        """Stop what must not be cancelled again and again, as a task group does."""
+
+    def tell_end(self, reason: BaseException) -> Iterator[None]:
+        """Tell all who wait why there will be nothing more, one at each step."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release everything; all tasks have ended by then."""
+
+
+class Engine:
+    """The owner task of a session, inside which all its other tasks live.
+
+    It is bound to a loop and started by `start`. No cancel scope and no task group is open
+    anywhere else, so users may enter and leave in any of their tasks (PEP 789).
+
+    Attributes:
+        closed: Whether no verb may be used any more.
+        close_reason: What closed it, or None while it is open and after a plain `aclose`.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.close_reason: BaseException | None = None
+        self._parts: list[Part] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._tasks: TaskGroup | None = None
+        self._context = Context()
+        self._early: list[Callable[[], None]] = []
+        self._untold: list[Iterator[None]] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "running" if self._owner else "not started"
+        return f"<Engine {state}>"
+
+    # What the session calls; none of it waits.
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it is bound to."""
+        assert self._loop is not None  # noqa: S101 - a verb has started it
+        return self._loop
+
+    def is_running_here(self) -> bool:
+        """Whether a verb may be used now; False where it has yet to be started.
+
+        Raises:
+            WrongLoopError: It runs in another event loop.
+            SessionClosedError: It was closed.
+        """
+        here = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not here and not self.closed:
+            raise WrongLoopError(
+                "this session belongs to another event loop; make one KlingOmniSession for each"
+            )
+        if self.closed:
+            raise self.closed_error()
+        return self._loop is not None
+
+    def start(self, *parts: Part) -> None:
+        """Bind to the running loop and start the owner task.
+
+        Args:
+            parts: What is to run inside; the first is opened first and closed last.
+
+        Raises:
+            ConfigurationError: A part cannot run here; the engine can be started later.
+        """
+        for part in parts:
+            part.bind()
+        loop = asyncio.get_running_loop()
+        self._context.run(_owned_by.set, self)
+        work = self._own()
+        # Both are known before the task begins: an eager one runs at once.
+        self._parts, self._loop = list(parts), loop
+        try:
+            owner = loop.create_task(work, name="kling_omni_async.poller", context=self._context)
+        except BaseException:  # by a task factory of the user's
+            work.close()
+            self._parts, self._loop = [], None
+            raise
+        self._owner = owner
+        owner.add_done_callback(self._ended)
+
+    def add(self, part: Part) -> None:
+        """Add a part that needs no opening, while the engine runs."""
+        part.bind()
+        self._parts.append(part)
+
+    def start_soon(self, work: Callable[[*Ts], Awaitable[None]], *args: *Ts, name: str) -> None:
+        """Start a task beside the others, from wherever; once all ends, do nothing."""
+
+        def begin() -> None:
+            # In a copy of the owner's context, whoever asks: nobody's variables leak into it.
+            self._context.copy().run(lambda: self._begin(work, args, name))
+
+        if self._tasks is None:
+            self._early.append(begin)
+        elif not self.closed:
+            begin()
+
+    def _begin(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
+        assert self._tasks is not None  # noqa: S101 - the owner has opened it
+        self._tasks.start_soon(self._guarded, work, args, name=name)
+
+    async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts]) -> None:
+        try:
+            await work(*args)
+        except asyncio.CancelledError:
+            # By an outsider: without its task somebody would wait for ever.
+            self.fail(_stopped_by_others())
+            raise
+        except BaseException as defect:
+            self.fail(defect)  # before the group cancels the others because of it
+            raise
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.Handle:
+        """Run a callback at a time in s, at once if that has come; a defect in it ends all."""
+
+        def run() -> None:
+            try:
+                callback()
+            except Exception as defect:  # noqa: BLE001 - reaches all who wait
+                self.fail(defect)
+
+        if when <= self.loop.time():
+            return self.loop.call_soon(run, context=self._context)
+        return self.loop.call_at(when, run, context=self._context)
+
+    def do(self, steps: Iterator[None], *, name: str) -> None:
+        """Do a long job: at once if it is short, else in slices beside everything else."""
+        if not run_slice(steps):
+            self.start_soon(in_slices, steps, name=name)
+
+    def fail(self, reason: BaseException) -> None:
+        """Begin to end everything because of a defect, or as somebody else cancelled a task."""
+        if not self.closed:
+            self.close_reason = reason
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Begin to end everything."""
+        if not self.closed and self._owner is not None:
+            self._owner.cancel()
+        self.closed = True
+
+    def call_from_anywhere(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Run a callback in the loop, from any thread and from ``__del__``."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has gone, and with it all that ran there
+                self._loop.call_soon_threadsafe(callback, *args)
+
+    async def aclose(self) -> None:
+        """End everything and wait until it has ended; more calls do no harm.
+
+        Raises:
+            WrongLoopError: It runs in another event loop.
+        """
+        if self._loop is not None and self._loop.is_closed():
+            self.closed = True  # all that ran there has gone with it
+        owner = self._owner
+        if owner is None or owner.done() or self.closed:
+            self.closed = True
+        else:
+            self.is_running_here()
+            self.cancel()
+        # An input that closes its own session must not wait for itself.
+        if owner is not None and not owner.done() and _owned_by.get() is not self:
+            await asyncio.wait([owner])
+
+    def closed_error(self) -> SessionClosedError:
+        """Return the error of a session that can be used no more, with what closed it."""
+        error = SessionClosedError("the session is closed; open a new KlingOmniSession")
+        error.__cause__ = self.close_reason
+        return error
+
+    # The owner task.
+
+    async def _own(self) -> None:
+        try:
+            await self._run()
+        except asyncio.CancelledError:
+            self.fail(_stopped_by_others())  # unless it was us
+            raise
+        except BaseException as error:  # noqa: BLE001 - reaches all who wait
+            self.fail(_unwrapped(error))
+        finally:
+            await self._wind_up()
+
+    async def _run(self) -> None:
+        for part in self._parts:
+            await part.open()
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for begin in self._early:
+                begin()
+            self._early.clear()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                for part in self._parts:
+                    part.stop()
+
+    async def _wind_up(self) -> None:
+        self._say_why()
+        for steps in self._endings():
+            await in_slices(steps)
+        for part in reversed(self._parts):
+            await part.aclose()
+
+    def _say_why(self) -> None:
+        reason = self.close_reason
+        if reason is not None and not isinstance(reason, _StoppedByOthersError):
+            name = type(reason).__name__
+            logger.error("a defect has ended the session: %s", name, exc_info=reason)
+
+    def _endings(self) -> list[Iterator[None]]:
+        if self._untold is None:
+            reason = self.close_reason
+            if reason is None or isinstance(reason, _StoppedByOthersError):
+                reason = self.closed_error()
+            self._untold = [part.tell_end(reason) for part in self._parts]
+        return self._untold
+
+    def _ended(self, owner: asyncio.Task[None]) -> None:
+        """Tell those whom a cancelled owner could not tell any more."""
+        if not owner.cancelled():
+            owner.exception()  # retrieved: all who wait have it
+        self.closed = True
+        for steps in self._endings():
+            for _ in steps:
+                pass
+
+
+class _StoppedByOthersError(RuntimeError):
+    """Says that somebody cancelled a task that is not his."""
+
+
+def _stopped_by_others() -> _StoppedByOthersError:
+    return _StoppedByOthersError("a task of the session was cancelled from outside it")
+
+
+def run_slice(steps: Iterator[None]) -> bool:
+    """Do a part of a job that takes `SLICE_S`; tells whether that was all."""
+    until = perf_counter() + SLICE_S  # in real time, also on a virtual clock
+    return all(perf_counter() < until for _ in steps)
+
+
+async def in_slices(steps: Iterator[None]) -> None:
+    """Do a job, and let the loop run after each slice."""
+    while not run_slice(steps):  # noqa: ASYNC110 - no event is waited for
+        await asyncio.sleep(0)
+
+
+def _unwrapped(defect: BaseException) -> BaseException:
+    """Return the one exception inside a task group's, or the group of several."""
+    inner = cast("Sequence[BaseException]", getattr(defect, "exceptions", ()))
+    return _unwrapped(inner[0]) if len(inner) == 1 else defect
