@@ -64,12 +64,17 @@ class Engine:
         self._owner: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._context = Context()
+        self._left = False
         self._early: list[Callable[[], None]] = []
         self._untold: list[Iterator[None]] | None = None
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else "running" if self._owner else "not started"
-        return f"<Engine {state}>"
+        return f"<Engine {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a word or two."""
+        return "closed" if self.closed else "running" if self._owner else "not started"
 
     # What the session calls; none of it waits.
 
@@ -79,6 +84,10 @@ class Engine:
         assert self._loop is not None  # noqa: S101 - a verb has started it
         return self._loop
 
+    def now(self) -> float:
+        """Return the time of the loop in s."""
+        return self.loop.time()
+
     def is_running_here(self) -> bool:
         """Whether a verb may be used now; False where it has yet to be started.
 
@@ -87,7 +96,7 @@ class Engine:
             SessionClosedError: It was closed.
         """
         here = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not here and not self.closed:
+        if self._loop is not None and self._loop is not here and not self._left:
             raise WrongLoopError(
                 "this session belongs to another event loop; make one KlingOmniSession for each"
             )
@@ -121,9 +130,10 @@ class Engine:
         owner.add_done_callback(self._ended)
 
     def add(self, part: Part) -> None:
-        """Add a part that needs no opening, while the engine runs."""
-        part.bind()
-        self._parts.append(part)
+        """Add a part that needs no opening, if the engine runs already."""
+        if self._loop is not None:
+            part.bind()
+            self._parts.append(part)
 
     def start_soon(self, work: Callable[[*Ts], Awaitable[None]], *args: *Ts, name: str) -> None:
         """Start a task beside the others, from wherever; once all ends, do nothing."""
@@ -194,14 +204,13 @@ class Engine:
         Raises:
             WrongLoopError: It runs in another event loop.
         """
-        if self._loop is not None and self._loop.is_closed():
-            self.closed = True  # all that ran there has gone with it
         owner = self._owner
-        if owner is None or owner.done() or self.closed:
-            self.closed = True
-        else:
+        if self._loop is not None and self._loop.is_closed():
+            owner = None  # all that ran there has gone with it
+        if not self.closed and owner is not None and not owner.done():
             self.is_running_here()
-            self.cancel()
+        self._left = True
+        self.cancel()
         # An input that closes its own session must not wait for itself.
         if owner is not None and not owner.done() and _owned_by.get() is not self:
             await asyncio.wait([owner])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 import aiohttp
 
-from ._api.client import AiohttpTransport, require_usable
+from ._api.client import Client, require_usable
 from ._config import REFRESH_S, make_settings
 from ._engine import Engine
 from ._ids import quoted, require_id
@@ -22,13 +22,14 @@ from ._polling.poller import Poller
 from ._polling.stream import StreamState, TaskIds
 from ._polling.verdicts import Verdict
 from ._polling.waiters import QueryWaiter, ResultWaiter
+from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet
+from ._saving.stores import StoreLike
 from ._streams import OutcomeStream, TaskUpdates
 from .errors import InvalidTaskIdError, copy_error
 
 if TYPE_CHECKING:
-    from ._saving.orders import StoreLike
-    from ._saving.saver import Saver
+    from ._saving.wing import Saving
 
 
 class KlingOmniSession:
@@ -77,15 +78,16 @@ class KlingOmniSession:
                 "refreshes no faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
-        self._client = AiohttpTransport(self._settings, http)
+        self._client = Client(self._settings, http)
         self._engine = Engine()
         # Made at first use, as what draws pauses: processes that were forked after the session
         # was made must not march in step.
         self._poller: Poller | None = None
-        self._saver: Saver | None = None
+        self._saving: Saving | None = None
 
     def __repr__(self) -> str:
-        return f"<KlingOmniSession {self._settings.base_url} {self._engine!r} {self._poller!r}>"
+        poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
+        return f"<KlingOmniSession {self._settings.base_url} {poller}>"
 
     @property
     def policy(self) -> PollPolicy:
@@ -238,7 +240,9 @@ class KlingOmniSession:
         source = _require_many(task_ids)
         outlet = Outlet()
         if save_to is not None:
-            outlet = self._saving().outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+            outlet = self._saving_wing().outlet(
+                save_to, watermarked=watermarked, overwrite=overwrite
+            )
         state = StreamState(source, timeout=limit, outlet=outlet, most_pending=policy.max_pending)
         return OutcomeStream(self._ready, state)
 
@@ -279,7 +283,9 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         self._ready()
-        return await self._saving().save(task, store, watermarked=watermarked, overwrite=overwrite)
+        return await self._saving_wing().save(
+            task, store, watermarked=watermarked, overwrite=overwrite
+        )
 
     async def aclose(self) -> None:
         """Close the session: whoever waits gets `SessionClosedError`; more calls do no harm.
@@ -309,17 +315,37 @@ class KlingOmniSession:
 
     def _ready(self) -> Poller:
         """Return the poller to a verb, bound to the running loop."""
-        poller = self._poller
-        if not self._engine.is_running_here() or poller is None:
-            poller = Poller(self._engine, self._settings.policy, self._client, rng=Random())
-            self._engine.start(poller)
-            self._poller = poller
-        return poller
+        if not self._engine.is_running_here():
+            self._poller = self._poller or Poller(
+                self._engine, self._settings.policy, self._client, rng=Random()
+            )
+            self._engine.start(self._poller, *([self._saving] if self._saving else []))
+        assert self._poller is not None  # noqa: S101 - it runs
+        return self._poller
+
+    def _saving_wing(self) -> Saving:
+        """Return what saves images, made when it is first asked for."""
+        if self._saving is None:
+            from ._saving.wing import Saving  # noqa: PLC0415 - not for those who only poll
+
+            self._saving = Saving(self._engine, self._settings, rng=Random(), on_exhausted=_nothing)
+            self._engine.add(self._saving)
+        return self._saving
 
     def _time_limit(self, timeout: float | EllipsisType | None) -> float | None:
         if isinstance(timeout, EllipsisType):
             return self._settings.policy.timeout
         return require_timeout(timeout)
+
+
+def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
+    """Return how the polling of a session that is in use goes, for a live view.
+
+    Args:
+        session: That session.
+        task_id: The id whose wait is told.
+    """
+    return session._ready().snapshot(task_id)  # noqa: SLF001 - of this module
 
 
 def _succeeded(result: Verdict | Ending) -> ImageTask:
@@ -329,6 +355,10 @@ def _succeeded(result: Verdict | Ending) -> ImageTask:
         raise copy_error(result.error)
     assert result.task is not None  # noqa: S101 - a verdict without error has one
     return result.task
+
+
+def _nothing() -> None:
+    pass
 
 
 def _now() -> float:

@@ -98,7 +98,8 @@ class OutcomeStream(_Leavable):
     @property
     def progress(self) -> Progress:
         """The counts at this moment, readable after closing too."""
-        self._state.know_all()
+        if self._state.is_left:
+            self._state.know_all()
         return self._state.progress
 
     async def __anext__(self) -> TaskOutcome:

@@ -13,11 +13,13 @@ from yarl import URL
 from kling_omni_async import InvalidTaskIdError
 from kling_omni_async._ids import (
     MAX_ID_LENGTH,
+    describe,
     id_fault,
+    not_text,
     path_segment,
     quoted,
     require_id,
-    require_str,
+    trimmed,
 )
 
 
@@ -91,9 +93,18 @@ def test_bad_id(task_id: str, advice: str) -> None:
     assert error.task_id == task_id
     assert str(error).startswith(f"task id {quoted(task_id)} ")
     assert str(error).endswith(advice)
+    if task_id != trimmed(task_id):
+        return  # `require_id` mends it
     with pytest.raises(InvalidTaskIdError) as caught:
         require_id(task_id)
     assert str(caught.value) == str(error)
+
+
+@pytest.mark.parametrize("around", [" ", "\n", "\r\n", "\t", "\ufeff", "\u3000"])
+def test_white_space_around_an_id_is_trimmed(around: str) -> None:
+    """Lines of a file, its byte order mark too, are ids as they are."""
+    assert require_id(f"{around}a-1{around}") == "a-1"
+    assert trimmed(f"{around}a 1{around}") == "a 1"
 
 
 @pytest.mark.parametrize(
@@ -111,15 +122,18 @@ def test_bad_id(task_id: str, advice: str) -> None:
 )
 def test_no_text(value: Any, text: str) -> None:
     """What is no text is refused with its type and, where it may hold the id, what to write."""
-    for require in (require_str, require_id):
-        with pytest.raises(InvalidTaskIdError) as caught:
-            require(value)
-        assert str(caught.value) == f"a task id is text, {text}"
+    with pytest.raises(InvalidTaskIdError) as caught:
+        require_id(value)
+    assert str(caught.value) == f"a task id is text, {text}"
+    named = not_text(value, "its name")
+    assert str(named) == str(caught.value)
+    assert named.task_id == "its name"
 
 
-def test_text_passes_unchecked() -> None:
-    """`require_str` asks for text alone: a malformed one becomes an outcome later."""
-    assert require_str("a b") == "a b"
+def test_what_is_no_text_has_a_name_that_no_id_has() -> None:
+    """A number comes out of a stream under a name that tells it from the same digits as text."""
+    assert describe(17) == "17 (int)"
+    assert id_fault(describe(17)) is not None
 
 
 @pytest.mark.parametrize(

@@ -249,17 +249,29 @@ async def test_an_input_that_is_no_collection_is_refused(
             session.poll("123")
 
 
-async def test_an_id_that_is_no_text_is_refused_before_a_query(
-    comet_api: SimulatedCometAPI,
+@pytest.mark.parametrize("as_feed", [False, True])
+async def test_what_is_no_text_is_an_outcome_and_the_others_go_on(
+    comet_api: SimulatedCometAPI, *, as_feed: bool
 ) -> None:
-    """A number among the ids raises at the first step, and nothing was sent."""
-    ids: Any = ["1", 878106242831892487]
-    async with open_session(comet_api) as session, session.poll(ids) as outcomes:
-        for _ in range(2):
-            with pytest.raises(InvalidTaskIdError, match=r"str\(878106242831892487\)"):
-                await anext(outcomes)
-        assert outcomes.pending == {"1"}
-    assert comet_api.queries == ()
+    """A number among the ids comes out with what to write instead; it ends nothing."""
+    good = comet_api.create_task(duration=0.0)
+    ids: Any = [17, f"  {good}\n", b"17", "17 17"]
+
+    async def feed() -> AsyncIterator[str]:
+        for task_id in ids:
+            yield task_id
+
+    async with open_session(comet_api) as session:
+        outcomes = {
+            outcome.task_id: outcome
+            for outcome in await all_of(session, feed() if as_feed else ids)
+        }
+    assert outcomes.keys() == {good, "17 (int)", "b'17' (bytes)", "17 17"}
+    assert outcomes[good].ok
+    error = outcomes["17 (int)"].error
+    assert isinstance(error, InvalidTaskIdError)
+    assert "write str(17)" in str(error)
+    assert error.task_id == "17 (int)"
 
 
 async def test_an_async_input_is_polled_while_it_is_read(comet_api: SimulatedCometAPI) -> None:
@@ -420,7 +432,7 @@ async def test_a_consumer_of_many_ready_outcomes_gives_way(comet_api: SimulatedC
             await asyncio.sleep(0)
 
     async with open_session(comet_api) as session, session.poll(bad) as outcomes:
-        while outcomes.progress.unresolved < len(bad):  # noqa: ASYNC110 - a pass is the unit here
+        while outcomes.progress.total < len(bad):  # noqa: ASYNC110 - a pass is the unit here
             await asyncio.sleep(0)
         counter = asyncio.ensure_future(count())
         seen = [outcome async for outcome in outcomes]

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from kling_omni_async._polling.snapshot import Pulse
+from kling_omni_async._polling.watchlist import Snapshot
 
 from .exit import OutputError
 from .report import Tally
@@ -60,7 +60,7 @@ class Silent:
     def show(self, tally: Tally) -> None:
         """Show the counts."""
 
-    def beat(self, pulse: Pulse, oldest: str) -> None:
+    def beat(self, pulse: Snapshot, oldest: str) -> None:
         """Show how the polling goes.
 
         Args:
@@ -145,7 +145,7 @@ class Bar(Silent):
         """Keep the counts, which change as the work goes on; they are drawn with each beat."""
         self._tally = tally
 
-    def beat(self, pulse: Pulse, oldest: str) -> None:
+    def beat(self, pulse: Snapshot, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
         self._line.plain = second_line(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
         tally = self._tally
@@ -192,7 +192,7 @@ class Rate:
         return (starts - before) / (now - since) if now > since else 0.0
 
 
-def second_line(pulse: Pulse, oldest: str, rate: float) -> str:
+def second_line(pulse: Snapshot, oldest: str, rate: float) -> str:
     """Return the second line of the view.
 
     Args:
@@ -208,7 +208,7 @@ def second_line(pulse: Pulse, oldest: str, rate: float) -> str:
     return "  " + " · ".join(parts)
 
 
-def _due(pulse: Pulse) -> str:
+def _due(pulse: Snapshot) -> str:
     if pulse.next_in == math.inf:
         return "after an answer" if pulse.in_flight else "none"
     return f"in {math.ceil(pulse.next_in)} s" if pulse.next_in else "now"

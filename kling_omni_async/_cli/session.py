@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._polling.snapshot import Pulse
-from kling_omni_async._session import KlingOmniSession
+from kling_omni_async._polling.watchlist import Snapshot
+from kling_omni_async._session import KlingOmniSession, snapshot_of
 
 from .options import Connection
 from .terminal import note
@@ -22,13 +22,13 @@ _logger = logging.getLogger("kling_omni_async")
 class Session(KlingOmniSession):
     """A session that a live view can look into."""
 
-    def pulse(self, task_id: str) -> Pulse:
+    def pulse(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost.
 
         Args:
             task_id: The id whose wait is told.
         """
-        return self._poller.pulse(task_id)
+        return snapshot_of(self, task_id)
 
 
 def make_session(connection: Connection, policy: PollPolicy | None = None) -> Session:

@@ -24,7 +24,7 @@ from .waiters import Entry, Waiter
 from .watchlist import Snapshot, Told, Watchlist
 
 _QUERY: Final = "kling_omni_async.query"
-_INPUT: Final = "kling_omni_async.input"
+_FEED: Final = "kling_omni_async.feed"
 _SWEEP: Final = "kling_omni_async.sweep"
 
 
@@ -78,13 +78,13 @@ class Poller:
         self._rings_at = NEVER
 
     def __repr__(self) -> str:
-        return f"<Poller {self._watchlist!r}>"
+        return f"<Poller {self._engine.state} {self._watchlist!r}>"
 
     # What the session calls; none of it waits.
 
     def call(self, task_id: str, waiter: Waiter) -> None:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
-        now = self._engine.loop.time()
+        now = self._engine.now()
         self._tell(self._watchlist.call(task_id, waiter, now), now)
         self._arm(now)
 
@@ -96,7 +96,7 @@ class Poller:
         """Begin to poll a stream."""
         stream.begin()
         self._streams[stream] = None
-        self._engine.start_soon(read_input, stream, self._admit, name=_INPUT)
+        self._engine.start_soon(read_input, stream, self._admit, name=_FEED)
 
     def leave_stream(self, stream: StreamState) -> None:
         """Drop a stream that nobody reads any more, or that has been read to its end."""
@@ -116,7 +116,7 @@ class Poller:
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""
-        return self._watchlist.snapshot(task_id, self._engine.loop.time())
+        return self._watchlist.snapshot(task_id, self._engine.now())
 
     # What the engine calls.
 
@@ -132,7 +132,7 @@ class Poller:
         """Open the client, and let queries start."""
         limit = await self._client.open()
         self._watchlist.schedule.limit = min(limit or self._most, self._most)
-        self._arm(self._engine.loop.time())
+        self._arm(self._engine.now())
 
     def stop(self) -> None:
         """Cancel the inputs that are being read, each once."""
@@ -171,7 +171,7 @@ class Poller:
     def _tick(self) -> None:
         """Start what is due, and end the waits whose time is up."""
         self._timer, self._rings_at = None, NEVER
-        now = self._engine.loop.time()
+        now = self._engine.now()
         # Starts first: after a standstill, what is overdue gets its look before it times out.
         while (entry := self._watchlist.start(now)) is not None:
             self._hand_out(entry)
@@ -203,7 +203,7 @@ class Poller:
     async def _query(self, entry: Entry) -> float:
         """Carry a query out; return the time at which it had ended."""
         answer = await self._client.fetch(entry.task_id)
-        now = self._engine.loop.time()
+        now = self._engine.now()
         if isinstance(answer, Answer):
             reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
             self._answered(entry, reply, answer.body, now)
@@ -232,7 +232,7 @@ class Poller:
     # What the watchlist has decided.
 
     def _admit(self, stream: StreamState, given: object) -> None:
-        now = self._engine.loop.time()
+        now = self._engine.now()
         self._tell(self._watchlist.admit(stream, given, now), now)
         self._arm(now)
 

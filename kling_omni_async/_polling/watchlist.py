@@ -31,7 +31,8 @@ from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, say_
 from .waiters import Alarms, Entry, Waiter
 
 GRACE_S: Final = 5.0
-"""How long a query in flight may run on after a deadline, from its own start, in s."""
+"""How long a query in flight may run on after a deadline, in s; one that starts only then, after
+a standstill, has as long from its own start."""
 
 FROZEN_S: Final = 1.0
 """An alarm that comes later than this, in s, has not been late: the process stood still."""
@@ -354,7 +355,9 @@ class Watchlist:
         flight = entry.flight
         if flight is not None and waiter.must_query and entry.queries == waiter.queries_before:
             return []  # the end of its first query brings us back
-        look_ends = now if flight is None else flight.started + GRACE_S
+        look_ends = now
+        if flight is not None:
+            look_ends = max(waiter.deadline or 0.0, flight.started) + GRACE_S
         # A process that stood still looks once before it gives up: time in which nobody could
         # ask is no answer. The answer to a query from before may lie in its socket.
         if late_s > FROZEN_S and (flight is not None or self.schedule.has_turn(entry, now)):

@@ -31,6 +31,11 @@ class SavingOutlet(Outlet):
         self._orders: set[SaveOrder] = set()
         self._ending: End | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is put in."""
+        return self._ending is not None
+
     def put(self, outcome: TaskOutcome) -> None:
         """Deliver an outcome once its images are saved or given up; others go ahead of it.
 
@@ -82,7 +87,10 @@ class SavingOutlet(Outlet):
         self._end_if_saved()
 
     def _aborted(self, reason: BaseException) -> None:
-        self.cut(End(reason))
+        # A plain end that waited for these images must not look as if they had all come out.
+        if self._ending is None or self._ending.reason is None:
+            self._ending = End(reason)
+        self.cut(self._ending)
 
     def _end_if_saved(self) -> None:
         if self._ending is not None and not self._orders:

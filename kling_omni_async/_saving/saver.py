@@ -49,29 +49,6 @@ class Fetcher(Protocol):
         """Release everything."""
 
 
-class LateFetcher:
-    """A fetcher that is made, and its modules imported, when the first image is to be brought.
-
-    Args:
-        make: Makes it.
-    """
-
-    def __init__(self, make: Callable[[], Fetcher]) -> None:
-        self._make = make
-        self._made: Fetcher | None = None
-
-    async def fetch(self, url: str, take: Taker, /) -> str | None:
-        """Bring the bytes of an image; gives its Content-Type."""
-        if self._made is None:
-            self._made = self._make()
-        return await self._made.fetch(url, take)
-
-    async def aclose(self) -> None:
-        """Release what was made."""
-        if self._made is not None:
-            await self._made.aclose()
-
-
 @attrs.define(eq=False)
 class SaveJob:
     """One image on its way into a store.

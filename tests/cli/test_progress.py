@@ -16,7 +16,7 @@ from kling_omni_async._cli.exit import Exit, OutputError
 from kling_omni_async._cli.poll import PollJob
 from kling_omni_async._cli.progress import Bar, Lines, Rate, Silent, choose_view, second_line
 from kling_omni_async._cli.report import Kind, Tally
-from kling_omni_async._polling.snapshot import Pulse
+from kling_omni_async._polling.watchlist import Snapshot
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import FAST, OnScreen, bare, create, neighbour, terminal_of
@@ -104,10 +104,10 @@ def test_a_bar_without_stdout_shows_counts(
         view.show(half_done())
 
 
-def pulse_at(now: float = 0.0, **values: Any) -> Pulse:
+def pulse_at(now: float = 0.0, **values: Any) -> Snapshot:
     """Give a pulse of a session that has nothing to do."""
     usual = {"starts": 0, "in_flight": 0, "next_in": math.inf, "watched": None}
-    return Pulse(now=now, **{**usual, **values})
+    return Snapshot(now=now, **{**usual, **values})
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def pulse_at(now: float = 0.0, **values: Any) -> Pulse:
         ),
     ],
 )
-def test_the_second_line(pulse: Pulse, oldest: str, line: str) -> None:
+def test_the_second_line(pulse: Snapshot, oldest: str, line: str) -> None:
     """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
     assert second_line(pulse, oldest, 2.5) == line
 

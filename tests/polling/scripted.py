@@ -17,8 +17,7 @@ import attrs
 
 from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy, TransportError
 from kling_omni_async._api.answers import Answer
-from kling_omni_async._polling.poller import Poller, Transport
-from kling_omni_async._saving.download import Downloader
+from kling_omni_async._polling.poller import Client, Poller
 
 
 @attrs.frozen
@@ -89,6 +88,9 @@ class ScriptedTransport:
         self._on_start = on_start
         self._on_end = on_end
 
+    def bind(self) -> None:
+        """Check nothing."""
+
     async def open(self) -> int | None:
         self.opened += 1
         return self._limit
@@ -139,18 +141,17 @@ def now() -> float:
 
 
 def scripted_session(
-    transport: Transport, policy: PollPolicy | None = None, *, seed: int = 7
+    transport: Client, policy: PollPolicy | None = None, *, seed: int = 7
 ) -> KlingOmniSession:
     """Make a session that polls over a transport of ours, with pauses that repeat."""
     session = KlingOmniSession("a-key", base_url="http://127.0.0.1:9", policy=policy)
-    session._poller = Poller(
-        session.policy, transport, Downloader(session._settings), rng=Random(seed)
-    )
+    session._poller = Poller(session._engine, session.policy, transport, rng=Random(seed))
     return session
 
 
 def poller_of(session: KlingOmniSession) -> Poller:
     """Give what polls inside a session."""
+    assert session._poller is not None
     return session._poller
 
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from kling_omni_async._polling.timers import NEVER, TimerHeap
 
 from kling_omni_async import (
     AccountError,
@@ -46,7 +47,6 @@ from kling_omni_async import (
 )
 from kling_omni_async._api.answers import Answer
 from kling_omni_async._polling.stream import Batch
-from kling_omni_async._polling.timers import NEVER, TimerHeap
 from kling_omni_async._polling.waiters import Entry
 from kling_omni_async._polling.watchlist import Watchlist
 from tests.virtual_clock import VirtualClockLoop

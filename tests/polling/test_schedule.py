@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kling_omni_async._polling.timers import NEVER, Timed
 
 from kling_omni_async import PollPolicy
 from kling_omni_async._polling.schedule import HEAD_START, Schedule
-from kling_omni_async._polling.timers import NEVER, Timed
 
 
 def make(**policy: Any) -> Schedule[Timed]:

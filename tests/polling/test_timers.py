@@ -10,7 +10,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kling_omni_async._polling.timers import NEVER, Timed, TimerHeap
 
 TIMES = st.integers(0, 9).map(float)

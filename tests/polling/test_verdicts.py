@@ -22,7 +22,14 @@ from kling_omni_async import (
     TaskStatus,
     TransportError,
 )
-from kling_omni_async._polling.verdicts import Judgement, Meaning, Reply, Setup, is_readable, judge
+from kling_omni_async._polling.verdicts import (
+    Reply,
+    SetupCheck,
+    Verdict,
+    VerdictKind,
+    is_readable,
+    verdict_on,
+)
 
 IMAGES = (TaskImage(url="https://img.example/0.png"),)
 PENDING = ImageTask(task_id="a", status=TaskStatus.PROCESSING)
@@ -59,12 +66,12 @@ def name_of(value: object) -> str:
 def test_a_task_that_is_not_finished_is_pending(status: TaskStatus) -> None:
     """Submitted, processing and any word of tomorrow mean: ask again."""
     task = ImageTask(task_id="a", status=status)
-    assert judge(task) == Judgement(Meaning.PENDING, task)
+    assert verdict_on(task) == Verdict(VerdictKind.PENDING, task)
 
 
 def test_success_with_images_is_final() -> None:
     """A finished task that has images ends the wait without an error."""
-    assert judge(SUCCEED) == Judgement(Meaning.FINAL, SUCCEED)
+    assert verdict_on(SUCCEED) == Verdict(VerdictKind.FINAL, SUCCEED)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +80,8 @@ def test_success_with_images_is_final() -> None:
 )
 def test_a_failed_task_is_final_and_says_why(reason: str | None, text: str) -> None:
     """A failed task ends the wait with the API's own reason, and the error carries the task."""
-    judgement = judge(failed(reason))
-    assert (judgement.meaning, judgement.task) == (Meaning.FINAL, failed(reason))
+    judgement = verdict_on(failed(reason))
+    assert (judgement.kind, judgement.task) == (VerdictKind.FINAL, failed(reason))
     assert isinstance(judgement.error, TaskFailedError)
     assert (str(judgement.error), judgement.error.task) == (text, judgement.task)
     assert judgement.error.task_id == "a"
@@ -82,8 +89,8 @@ def test_a_failed_task_is_final_and_says_why(reason: str | None, text: str) -> N
 
 def test_success_without_images_is_doubtful() -> None:
     """It is met in practice shortly before the images are there."""
-    judgement = judge(IMAGELESS)
-    assert (judgement.meaning, judgement.task) == (Meaning.DOUBTFUL, IMAGELESS)
+    judgement = verdict_on(IMAGELESS)
+    assert (judgement.kind, judgement.task) == (VerdictKind.UNCONFIRMED, IMAGELESS)
     assert isinstance(judgement.error, NoImagesError)
     assert (judgement.error.task_id, judgement.error.task) == ("a", IMAGELESS)
 
@@ -91,7 +98,7 @@ def test_success_without_images_is_doubtful() -> None:
 def test_an_unknown_id_is_doubtful() -> None:
     """An id that was just created may be unknown for a moment."""
     error = TaskNotFoundError("task_not_exist")
-    assert judge(error) == Judgement(Meaning.DOUBTFUL, error=error)
+    assert verdict_on(error) == Verdict(VerdictKind.UNCONFIRMED, error=error)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_an_unknown_id_is_doubtful() -> None:
 )
 def test_a_fault_says_nothing_about_the_task(error: KlingOmniError) -> None:
     """What may pass, and what concerns the whole session, never ends a single id."""
-    assert judge(error) == Judgement(Meaning.FAULT, error=error)
+    assert verdict_on(error) == Verdict(VerdictKind.FAULT, error=error)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_a_fault_says_nothing_about_the_task(error: KlingOmniError) -> None:
 )
 def test_a_refusal_is_final(error: KlingOmniError) -> None:
     """What the API refuses for good ends the id."""
-    assert judge(error) == Judgement(Meaning.FINAL, error=error)
+    assert verdict_on(error) == Verdict(VerdictKind.FINAL, error=error)
 
 
 # For the session.
@@ -148,7 +155,7 @@ def test_readable_is_what_only_the_api_itself_says(reply: Reply, readable: bool)
 )
 def test_a_first_answer_can_show_a_wrong_setup(reply: Reply) -> None:
     """Key, account, certificate and base URL are wrong at once if nothing readable ever came."""
-    assert Setup(20.0).is_wrong(reply, started=0.0, now=1.0)
+    assert SetupCheck(20.0).is_wrong(reply, started=0.0, now=1.0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,7 @@ def test_a_first_answer_can_show_a_wrong_setup(reply: Reply) -> None:
 )
 def test_a_first_answer_can_be_weather(reply: Reply) -> None:
     """A 502 or a refused connection does not show that the set-up is wrong."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     assert not setup.is_wrong(reply, started=0.0, now=1.0)
     assert setup.heard is is_readable(reply)
 
@@ -164,14 +171,14 @@ def test_a_first_answer_can_be_weather(reply: Reply) -> None:
 @pytest.mark.parametrize("reply", [WEB_PAGE, CERTIFICATE, RESET], ids=name_of)
 def test_after_a_readable_answer_all_else_is_weather(reply: Reply) -> None:
     """Once the API was heard, a web page in its place passes, however often it comes."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     setup.is_wrong(PENDING, started=0.0, now=1.0)
     assert not any(setup.is_wrong(reply, started=at, now=at) for at in (30.0, 60.0, 90.0))
 
 
 def test_a_given_session_that_was_closed_is_no_weather() -> None:
     """Without its aiohttp session nothing will ever come again, whatever came before."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     setup.is_wrong(PENDING, started=0.0, now=1.0)
     assert setup.is_wrong(HTTP_CLOSED, started=30.0, now=30.0)
 
@@ -179,7 +186,7 @@ def test_a_given_session_that_was_closed_is_no_weather() -> None:
 @pytest.mark.parametrize(("started", "wrong"), [(30.0, False), (49.9, False), (50.0, True)])
 def test_a_refused_key_is_believed_when_it_comes_again(started: float, wrong: bool) -> None:  # noqa: FBT001 - as above
     """A 401 in the middle counts only with a second one, to a query of an interval later."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     setup.is_wrong(PENDING, started=0.0, now=1.0)
     assert not setup.is_wrong(NO_KEY, started=29.0, now=30.0)
     assert setup.is_wrong(NO_BALANCE, started=started, now=started + 1.0) is wrong
@@ -187,7 +194,7 @@ def test_a_refused_key_is_believed_when_it_comes_again(started: float, wrong: bo
 
 def test_a_good_answer_between_clears_the_key() -> None:
     """Two 401s with a good answer between them are two first ones."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     setup.is_wrong(PENDING, started=0.0, now=1.0)
     setup.is_wrong(NO_KEY, started=29.0, now=30.0)
     setup.is_wrong(PENDING, started=40.0, now=41.0)
@@ -196,7 +203,7 @@ def test_a_good_answer_between_clears_the_key() -> None:
 
 def test_after_a_verdict_the_next_401_is_a_first_one() -> None:
     """Whoever waits anew after everything ended gets the same two chances."""
-    setup = Setup(20.0)
+    setup = SetupCheck(20.0)
     setup.is_wrong(PENDING, started=0.0, now=1.0)
     setup.is_wrong(NO_KEY, started=29.0, now=30.0)
     assert setup.is_wrong(NO_KEY, started=55.0, now=56.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
+from kling_omni_async._polling.timers import NEVER
 
 from kling_omni_async import (
     AuthenticationError,
@@ -28,7 +29,6 @@ from kling_omni_async import (
 )
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._polling.stream import Batch
-from kling_omni_async._polling.timers import NEVER
 from kling_omni_async._polling.verdicts import Judgement
 from kling_omni_async._polling.waiters import End, Entry, WaitTicket, WatchTicket
 from kling_omni_async._polling.watchlist import ALARMS_PER_PASS, GRACE_S, Watchlist
