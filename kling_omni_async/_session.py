@@ -328,7 +328,9 @@ class KlingOmniSession:
         if self._saving is None:
             from ._saving.wing import Saving  # noqa: PLC0415 - not for those who only poll
 
-            self._saving = Saving(self._engine, self._settings, rng=Random(), on_exhausted=_nothing)
+            self._saving = Saving(
+                self._engine, self._settings, rng=Random(), on_exhausted=self._client.give_up_idle
+            )
             self._engine.add(self._saving)
         return self._saving
 
@@ -355,10 +357,6 @@ def _succeeded(result: Verdict | Ending) -> ImageTask:
         raise copy_error(result.error)
     assert result.task is not None  # noqa: S101 - a verdict without error has one
     return result.task
-
-
-def _nothing() -> None:
-    pass
 
 
 def _now() -> float:

@@ -33,7 +33,7 @@ class TestOnTheRealClock:
         task_ids = [comet_api.create_task(duration=1.5) for _ in range(20)]
         async with open_session(comet_api, **QUICK) as session:
             outcomes = await all_of(session, task_ids)
-            pool: Any = session._transport._pool
+            pool: Any = session._client._pool
             assert pool.http.connector._keepalive_timeout == KEEP_ALIVE_S
         assert all(outcome.ok for outcome in outcomes)
         assert comet_api.connections_opened <= comet_api.in_flight_peak
