@@ -49,7 +49,7 @@ class Settings:
     )
 
     def task_url(self, segment: str) -> URL:
-        """Give the URL of a task from its encoded id."""
+        """Return the URL of a task from its encoded id."""
         # Cheaper than to parse a whole URL each time.
         return self._route.with_path(self._route.raw_path + segment, encoded=True)
 

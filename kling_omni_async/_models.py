@@ -37,7 +37,8 @@ class TaskImage:
     """One finished image. Its URL can expire: store the image soon (CometAPI docs).
 
     Attributes:
-        url: To be used byte for byte.
+        url: To be used byte for byte; as the API gave it, but for white space and a missing
+            scheme, which are mended as browsers do.
         index: The image's place in its series, from 0, or None.
         watermark_url: The same image with a watermark, or None.
     """
@@ -73,14 +74,16 @@ class ImageTask:
     Attributes:
         task_id: The id that was asked for.
         status: How far the task is.
-        status_message: The reason when the task failed, or None.
+        status_message: The reason when the task failed; when it succeeded, how many of its images
+            have no usable URL; else None.
         images: The finished images in order; empty until the task has succeeded.
         external_task_id: The name that the creator gave the task, or None.
         created_at: In UTC, or None.
         updated_at: In UTC, or None.
         final_unit_deduction: What the task cost, in units, or None.
         request_id: The API's name for the answer, or None.
-        raw: The answer's ``data`` object as it came; no part of ``==``, hash and repr.
+        raw: The answer's ``data`` object as it came, but for the API key and numbers that are
+            none; no part of ``==``, hash and repr.
     """
 
     task_id: str

@@ -74,7 +74,7 @@ class PollPolicy:
             count from the call, `poll` from the start of each id's first query.
         max_concurrency: Queries in flight, for the whole session.
         max_rate: Query starts a second, for the whole session, evenly spaced, or None for no
-            pacing. When there are more ids than it can serve, their intervals are stretched.
+            pacing. When more is due than it can serve, each id waits for its turn.
         query_timeout: The time for one query, from connecting to the last byte, in s.
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
             without a usable image URL, it takes to believe them.
@@ -118,7 +118,7 @@ class PollPolicy:
 
 
 def require_timeout(timeout: object) -> float | None:
-    """Give a verb's time limit back if it is one.
+    """Return a verb's time limit if it is one.
 
     Raises:
         ConfigurationError: It is no number of s from 0 on, and not None.

@@ -107,7 +107,8 @@ class TransportError(KlingOmniError):
 
     Attributes:
         reason: One word of ``dns``, ``connect``, ``reset``, ``certificate``, ``tls``, ``proxy``,
-            ``timeout``, ``cut-off``, ``protocol``, ``network``.
+            ``timeout``, ``cut-off``, ``protocol``, ``network``, or ``descriptors``: this process,
+            or the machine, has no file descriptor left.
     """
 
     transient: bool = True
@@ -316,7 +317,7 @@ class StorageError(DownloadError):
 
 
 def _phrase(http_status: int) -> str:
-    """Give the standard words for a status, for an answer that has none of its own."""
+    """Return the standard words for a status, for an answer that has none of its own."""
     try:
         return HTTPStatus(http_status).phrase
     except ValueError:
