@@ -167,11 +167,12 @@ app = App(
     help_epilogue=_APP,
     help_format="plaintext",
     version=__version__,
+    # `run` tells errors and interruptions: each in one line, and with the ids still pending.
     result_action="return_value",
     print_error=False,
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative=()),  # no --no-quiet and the like
 )
 
 _IDS = Group("Task ids", sort_key=0)
@@ -225,6 +226,7 @@ def poll(
     if saving.save is None and (saving.watermarked or saving.overwrite):
         raise UsageError("--watermarked and --overwrite say how to save: give --save too")
     policy = policy_of(pace, limits, downloads)
+    # Read last: stdin may take its time, and wrong options are told at once.
     more = [] if source is None else read_ids(source)
     return poll_ids(
         [*ids, *more],
@@ -323,11 +325,13 @@ def run(arguments: list[str]) -> int:
         The exit code.
     """
     options, ids = parted(arguments)
+    # No option of cyclopts: it holds for every command, and wherever it stands.
     debug = _DEBUG_OPTION in options
     tokens = with_intervals_joined([each for each in options if each != _DEBUG_OPTION])
     try:
         return app(tokens + ids, console=_console()) or Exit.OK
     except CycloptsError as error:
+        # Some of its texts have several lines.
         note(f"{' '.join(str(error).split())} {_help_of(tokens)} shows what there is")
         return Exit.USAGE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line

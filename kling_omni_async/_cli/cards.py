@@ -184,7 +184,7 @@ def cards_of(outcomes: Iterable[TaskOutcome], files: Collection[str]) -> list[Ca
     """
     by_id: dict[str, Card] = {}
     for outcome in outcomes:
-        by_id.pop(outcome.task_id, None)
+        by_id.pop(outcome.task_id, None)  # so that it goes to the end
         by_id[outcome.task_id] = card_of(outcome, files)
     cards = list(by_id.values())
     mentioned = {name for card in cards for picture in card.pictures for name in _names(picture)}
@@ -254,6 +254,7 @@ def _units(task: ImageTask) -> Decimal | None:
 def _pictures_of(outcome: TaskOutcome, files: Collection[str]) -> tuple[Picture, ...]:
     there = {base_name(image.key): image.url for image in outcome.saved}
     there = {name: url for name, url in there.items() if name in files}
+    # By URL, as a watermarked copy may have been saved in place of its original.
     saved = set(there.values())
     images = () if outcome.task is None else outcome.task.images
     missing = [

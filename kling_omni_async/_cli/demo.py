@@ -136,6 +136,7 @@ async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
     outcomes: list[TaskOutcome] = []
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
+        # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
         session = Session(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
         await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)

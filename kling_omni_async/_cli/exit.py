@@ -72,6 +72,7 @@ def code_of(error: Ending) -> Exit:
     return Exit.NOT_ALL
 
 
+# What a library's user writes, and what a user of the command line does.
 _IN_OPTIONS: Final = (
     (
         "give KlingOmniSession(api_key=…) or set COMETAPI_KEY",
@@ -80,8 +81,6 @@ _IN_OPTIONS: Final = (
     ("allow_http=True", "--allow-http"),
     ("base_url ", "--base-url "),
 )
-"""What a library's user writes, and what a user of the command line does."""
-
 
 _HINTS: Final[dict[type[KlingOmniError], str]] = {
     AccountError: "look at the balance and the plan of your account",

@@ -156,6 +156,7 @@ def _is_ours(path: Path) -> bool:
 
 def _replace(target: Path, pieces: Iterable[str]) -> None:
     """Write a file whole or not at all."""
+    # A name that nobody can guess and that must be new: no link of a stranger is written through.
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         with part.open("x", encoding="utf-8", newline="\n", buffering=_BUFFER_BYTES) as file:

@@ -280,6 +280,7 @@ def _read(source: str) -> str | None:
 def _text(file: IO[bytes]) -> str | None:
     """Read a text; None for a binary file, of which little is read: it may be endless."""
     chunks: list[bytes] = []
+    # Piece by piece, as /dev/zero has no end, and decoded at once, as a piece may end in a letter.
     while chunk := file.read(_CHUNK):
         if b"\0" in chunk:
             return None

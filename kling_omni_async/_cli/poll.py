@@ -156,12 +156,13 @@ def poll(
     """
     job = PollJob(task_ids)
     try:
-        heed_signals()
+        heed_signals()  # not before: from here on the ids are known, and can be told
         session = make_session(connection, policy)
         saving.prepare()
         with logged_as_notes(talk.verbose):
             _work(job, session, jsonl, saving, quiet=quiet)
     except (UsageError, ConfigurationError):
+        # Nothing was begun: a million ids would only push the line that matters off the screen.
         raise
     except BaseException as error:
         if job.pending:

@@ -165,6 +165,7 @@ class Bar(Silent):
         if not self._shares_terminal:
             out(line)
             return
+        # Through rich, which moves the bar out of the way: beside it lines would be torn.
         try:
             self._console.out(line, highlight=False)
         except OSError as error:

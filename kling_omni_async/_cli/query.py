@@ -86,6 +86,7 @@ async def ask(
                 show(task_id, reply)
                 codes.append(_code(reply))
         finally:
+            # Where stdout takes no more nobody waits for the rest.
             for answer in asked:
                 answer.cancel()
     return max(codes)

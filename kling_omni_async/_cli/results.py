@@ -184,7 +184,7 @@ class Journal:
         """
         data = f"{json_line(outcome.to_dict())}\n".encode()
         try:
-            while data:
+            while data:  # once, but where a disk fills up or a signal comes
                 data = data[os.write(self._fd, data) :]
             if self._clock() - self._synced_at >= _SYNC_EVERY_S:
                 self._sync()
@@ -223,6 +223,7 @@ class Journal:
 
 def _open(path: str) -> tuple[int, bool]:
     try:
+        # A pipe that is opened for reading too would never tell that its reader has gone.
         regular = not os.path.exists(path) or stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH110, PTH116
         return os.open(path, _FLAGS | (os.O_RDWR if regular else os.O_WRONLY), 0o666), regular
     except OSError as error:
@@ -256,12 +257,14 @@ def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
     Yields:
         The line's outcome, None for a blank line, and where the line ends.
     """
+    # What is appended from now on is left out: its writer may be in the midst of a line.
     size = os.fstat(file.fileno()).st_size
     end, number, after_good = 0, 0, False
     while line := file.readline(size - end):
         number += 1
         outcome = _outcome_in(line)
         whole = line.endswith(b"\n")
+        # Refused rather than passed over: the last line alone may be torn, any other is foreign.
         if (line.strip() and outcome is None) or not whole:
             if end + len(line) < size or not _is_torn(line, after_good=after_good):
                 raise _ForeignFormatError(f"line {number}")

@@ -38,7 +38,7 @@ def make_session(connection: Connection, policy: PollPolicy | None = None) -> Se
         ConfigurationError: The key or the base URL cannot be used.
     """
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always")  # by default a second session would warn no more
         session = Session(
             base_url=connection.base_url, policy=policy, allow_http=connection.allow_http
         )

@@ -17,6 +17,7 @@ from .exit import OutputError, UsageError
 from .signals import run
 from .terminal import note, out
 
+# The summary at the end counts from the log, which forgets what is beyond its size.
 _LOG_SIZE = 10_000_000
 _REASON = "Failure to pass the risk control system"
 
@@ -59,7 +60,7 @@ def simulate(count: int, setting: Setting) -> None:
             time_scale=setting.time_scale,
             log_size=_LOG_SIZE,
         )
-    except ValueError as error:
+    except ValueError as error:  # the simulator itself knows which settings make sense
         raise UsageError(str(error)) from None
     if not 0 <= setting.failing <= count:
         raise UsageError(f"--failing must be from 0 to {count}, not {setting.failing}")

@@ -20,7 +20,9 @@ _TIME: Final = re.compile(
 _SIZE: Final = re.compile(rf"({_NUMBER}) ?([kMG]i?B|KiB|B)?", re.ASCII)
 _RANGE: Final = re.compile(r"([^-]+)-([^-]+)")
 
+# The greatest first, as they are written; `format_time` divides by them in this order.
 _MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+# Of a size that both kinds of unit divide the binary one is shown, so they stand first.
 _BYTES: Final = {
     "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "kiB": 1 << 10,
     "GB": 10**9, "MB": 10**6, "kB": 1000, "B": 1,
@@ -131,6 +133,7 @@ def format_size(value: int) -> str:
 
 def human_time(seconds: float) -> str:
     """Write a time for people: one unit or two, never sixty of one."""
+    # Rounded before it is compared: 59.96 s are a minute, not 60.0 s.
     tenths = round(seconds, 1)
     if tenths < _SIXTY:
         return f"{tenths:g} s"
@@ -147,6 +150,7 @@ def human_size(count: int) -> str:
     amount = Decimal(count)
     for unit in ("kB", "MB", "GB"):
         amount = amount / _THOUSAND
+        # Rounded before it is compared: 999,960 bytes are 1.0 MB, not 1000.0 kB.
         if round(amount, 1) < _THOUSAND:
             return f"{amount:.1f} {unit}"
     return f"{amount / _THOUSAND:,.1f} TB"
@@ -154,7 +158,7 @@ def human_size(count: int) -> str:
 
 def human_number(value: Decimal) -> str:
     """Write a decimal without an exponent and without zeros that say nothing."""
-    digits = f"{value:f}"
+    digits = f"{value:f}"  # never 1E+2
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
