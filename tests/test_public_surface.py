@@ -58,7 +58,7 @@ def test_a_name_that_is_not_there() -> None:
 
 def test_nothing_is_imported_before_it_is_used() -> None:
     """The package alone imports none of the libraries, so that signals can be taken over first."""
-    libraries = "{'aiohttp', 'anyio', 'attr', 'cattrs', 'rich', 'cyclopts', 'obstore'}"
+    libraries = "{'aiohttp', 'anyio', 'attr', 'cattrs', 'rich', 'cyclopts', 'jinja2', 'obstore'}"
     assert (
         printed(f"import kling_omni_async, sys; print({libraries} & {{*sys.modules}})") == "set()"
     )
@@ -66,7 +66,7 @@ def test_nothing_is_imported_before_it_is_used() -> None:
 
 def test_extras_are_not_imported_with_the_names() -> None:
     """Who uses all public names has none of the extras imported, nor what fetches images."""
-    unwanted = "{'rich', 'cyclopts', 'obstore', 'kling_omni_async._saving.download'}"
+    unwanted = "{'rich', 'cyclopts', 'jinja2', 'obstore', 'kling_omni_async._saving.download'}"
     code = f"from kling_omni_async import *; import sys; print({unwanted} & {{*sys.modules}})"
     assert printed(code) == "set()"
 

@@ -13,6 +13,7 @@ import attrs
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import Exit, UsageError
@@ -22,7 +23,7 @@ from .poll import PollJob
 from .progress import Silent, choose_view
 from .report import Kind, kind_of
 from .results import Sink
-from .session import Session, logged_as_notes
+from .session import logged_as_notes
 from .signals import run
 from .terminal import note, out, plain
 
@@ -137,7 +138,7 @@ async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
         # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
-        session = Session(api.api_key, base_url=api.base_url, policy=_POLICY)
+        session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
         await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)
         write_outcomes(folder, outcomes)

@@ -9,6 +9,7 @@ from functools import partial
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._session import KlingOmniSession, snapshot_of
 from kling_omni_async.errors import ConfigurationError
 
 from .exit import Exit, UsageError
@@ -16,7 +17,7 @@ from .options import Connection, Saving, Talk
 from .progress import Silent, choose_view
 from .report import Failures, Kind, Tally, kind_of
 from .results import Sink, open_sink
-from .session import Session, logged_as_notes, make_session
+from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
 from .terminal import draw, note, plain
 
@@ -64,7 +65,9 @@ class PollJob:
             self._first += 1
         return "".join(self._in_order[self._first : self._first + 1])
 
-    async def follow(self, session: Session, sink: Sink, view: Silent, saving: Saving) -> None:
+    async def follow(
+        self, session: KlingOmniSession, sink: Sink, view: Silent, saving: Saving
+    ) -> None:
         """Poll what is left, and close the session.
 
         Args:
@@ -97,7 +100,7 @@ class PollJob:
             self.failures.add(kind_of(outcome), outcome.error, outcome.task_id)
 
     @asynccontextmanager
-    async def _beating(self, session: Session, view: Silent) -> AsyncGenerator[None]:
+    async def _beating(self, session: KlingOmniSession, view: Silent) -> AsyncGenerator[None]:
         """Draw now and then, in this loop: no other thread may look at the session."""
         if view.every_s is None:
             yield
@@ -110,10 +113,10 @@ class PollJob:
             beats.cancel()
             await asyncio.wait([beats])
 
-    async def _beat(self, session: Session, view: Silent, every_s: float) -> None:
+    async def _beat(self, session: KlingOmniSession, view: Silent, every_s: float) -> None:
         while True:
             oldest = self.oldest
-            view.beat(session.pulse(oldest), oldest)
+            view.beat(snapshot_of(session, oldest), oldest)
             await asyncio.sleep(every_s)
 
     def tell_end(self) -> None:
@@ -174,7 +177,7 @@ def poll(
 
 
 def _work(
-    job: PollJob, session: Session, jsonl: str | None, saving: Saving, *, quiet: bool
+    job: PollJob, session: KlingOmniSession, jsonl: str | None, saving: Saving, *, quiet: bool
 ) -> None:
     with (
         choose_view(quiet=quiet) as view,

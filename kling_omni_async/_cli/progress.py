@@ -60,11 +60,11 @@ class Silent:
     def show(self, tally: Tally) -> None:
         """Show the counts."""
 
-    def beat(self, pulse: Snapshot, oldest: str) -> None:
+    def beat(self, snapshot: Snapshot, oldest: str) -> None:
         """Show how the polling goes.
 
         Args:
-            pulse: What the session tells.
+            snapshot: What the session tells.
             oldest: The first id that has no outcome yet, or nothing.
         """
 
@@ -145,9 +145,11 @@ class Bar(Silent):
         """Keep the counts, which change as the work goes on; they are drawn with each beat."""
         self._tally = tally
 
-    def beat(self, pulse: Snapshot, oldest: str) -> None:
+    def beat(self, snapshot: Snapshot, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
-        self._line.plain = second_line(pulse, oldest, self._rate.add(pulse.now, pulse.starts))
+        self._line.plain = second_line(
+            snapshot, oldest, self._rate.add(snapshot.now, snapshot.starts)
+        )
         tally = self._tally
         self._progress.update(
             self._bar, completed=tally.done, total=tally.total, description=tally.parts()
@@ -193,26 +195,26 @@ class Rate:
         return (starts - before) / (now - since) if now > since else 0.0
 
 
-def second_line(pulse: Snapshot, oldest: str, rate: float) -> str:
+def second_line(snapshot: Snapshot, oldest: str, rate: float) -> str:
     """Return the second line of the view.
 
     Args:
-        pulse: How the polling goes.
+        snapshot: How the polling goes.
         oldest: The id that was asked for first of those without an outcome, or nothing.
         rate: Queries a second.
     """
-    parts = [f"{rate:.1f} queries/s", f"next query {_due(pulse)}"]
+    parts = [f"{rate:.1f} queries/s", f"next query {_due(snapshot)}"]
     if oldest:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
-        since = "" if pulse.watched is None else f", {human_time(int(pulse.watched))}"
+        since = "" if snapshot.watched is None else f", {human_time(int(snapshot.watched))}"
         parts.append(f"oldest {plain(name)}{since}")
     return "  " + " · ".join(parts)
 
 
-def _due(pulse: Snapshot) -> str:
-    if pulse.next_in == math.inf:
-        return "after an answer" if pulse.in_flight else "none"
-    return f"in {math.ceil(pulse.next_in)} s" if pulse.next_in else "now"
+def _due(snapshot: Snapshot) -> str:
+    if snapshot.next_in == math.inf:
+        return "after an answer" if snapshot.in_flight else "none"
+    return f"in {math.ceil(snapshot.next_in)} s" if snapshot.next_in else "now"
 
 
 def _stdout_is_stderr() -> bool:

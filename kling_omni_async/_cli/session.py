@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._polling.watchlist import Snapshot
-from kling_omni_async._session import KlingOmniSession, snapshot_of
+from kling_omni_async._session import KlingOmniSession
 
 from .options import Connection
 from .terminal import note
@@ -19,19 +18,7 @@ _LOUDER: Final = (logging.INFO, logging.DEBUG)
 _logger = logging.getLogger("kling_omni_async")
 
 
-class Session(KlingOmniSession):
-    """A session that a live view can look into."""
-
-    def pulse(self, task_id: str) -> Snapshot:
-        """Return how the polling goes, at any number of ids at the same small cost.
-
-        Args:
-            task_id: The id whose wait is told.
-        """
-        return snapshot_of(self, task_id)
-
-
-def make_session(connection: Connection, policy: PollPolicy | None = None) -> Session:
+def make_session(connection: Connection, policy: PollPolicy | None = None) -> KlingOmniSession:
     """Make a session with the key of the environment; its warnings become notes.
 
     Raises:
@@ -39,7 +26,7 @@ def make_session(connection: Connection, policy: PollPolicy | None = None) -> Se
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default a second session would warn no more
-        session = Session(
+        session = KlingOmniSession(
             base_url=connection.base_url, policy=policy, allow_http=connection.allow_http
         )
     for warning in caught:

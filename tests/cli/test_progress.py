@@ -104,33 +104,33 @@ def test_a_bar_without_stdout_shows_counts(
         view.show(half_done())
 
 
-def pulse_at(now: float = 0.0, **values: Any) -> Snapshot:
-    """Give a pulse of a session that has nothing to do."""
+def snapshot_at(now: float = 0.0, **values: Any) -> Snapshot:
+    """Return the snapshot of a session that has nothing to do."""
     usual = {"starts": 0, "in_flight": 0, "next_in": math.inf, "watched": None}
     return Snapshot(now=now, **{**usual, **values})
 
 
 @pytest.mark.parametrize(
-    ("pulse", "oldest", "line"),
+    ("snapshot", "oldest", "line"),
     [
-        (pulse_at(), "", "  2.5 queries/s · next query none"),
-        (pulse_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
-        (pulse_at(next_in=0.0), "7", "  2.5 queries/s · next query now · oldest 7"),
+        (snapshot_at(), "", "  2.5 queries/s · next query none"),
+        (snapshot_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
+        (snapshot_at(next_in=0.0), "7", "  2.5 queries/s · next query now · oldest 7"),
         (
-            pulse_at(next_in=2.2, watched=754.6),
+            snapshot_at(next_in=2.2, watched=754.6),
             "7",
             "  2.5 queries/s · next query in 3 s · oldest 7, 12 min 34 s",
         ),
         (
-            pulse_at(watched=1.9),
+            snapshot_at(watched=1.9),
             "\x1b" + "9" * 30,
             f"  2.5 queries/s · next query none · oldest \\x1b{'9' * 22}…, 1 s",
         ),
     ],
 )
-def test_the_second_line(pulse: Snapshot, oldest: str, line: str) -> None:
+def test_the_second_line(snapshot: Snapshot, oldest: str, line: str) -> None:
     """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
-    assert second_line(pulse, oldest, 2.5) == line
+    assert second_line(snapshot, oldest, 2.5) == line
 
 
 def test_the_rate_is_that_of_the_last_half_minute() -> None:
@@ -163,10 +163,10 @@ def test_a_terminal_that_is_held_up_is_left_alone(
     with Bar() as view:
         monkeypatch.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
         before = capfd.readouterr().err
-        view.beat(pulse_at(next_in=5.0), "7")
+        view.beat(snapshot_at(next_in=5.0), "7")
         assert capfd.readouterr().err == ""
         monkeypatch.undo()
-        view.beat(pulse_at(next_in=5.0), "7")
+        view.beat(snapshot_at(next_in=5.0), "7")
         assert "next query in 5 s" in capfd.readouterr().err
     assert before
 
@@ -191,7 +191,7 @@ def test_a_terminal_that_has_gone_ends_results_only(
     with Bar() as view:
         view._shares_terminal = True
         terminal.gone = True
-        view.beat(pulse_at(next_in=5.0), "7")
+        view.beat(snapshot_at(next_in=5.0), "7")
         with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
             view.out("result")
 

@@ -17,7 +17,7 @@ from .support import FAST, finish, neighbour, pending_in, running, wait_for_hand
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 IDS = ["1", "2"]
-HEAVY = {"asyncio", "aiohttp", "anyio", "attr", "cattrs", "rich", "cyclopts", "json"}
+HEAVY = {"asyncio", "aiohttp", "anyio", "attr", "cattrs", "rich", "cyclopts", "jinja2", "json"}
 MOST_CALLS = 300_000
 START_S = 0.5
 
