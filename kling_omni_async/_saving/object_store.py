@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
@@ -41,6 +42,7 @@ _DIGEST = "klingsha256"  # letters and digits: some stores take no others
 _REST_S = 0.05
 _LONGEST_TEXT = 400
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_NO_DESCRIPTOR = re.compile(r"\(os error 2[34]\)|\bcode: 2[34],")  # as Rust writes EMFILE, ENFILE
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
 
 
@@ -176,7 +178,9 @@ def _translate_store_errors(key: str) -> Generator[None]:
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
-        raise StorageError(f"cannot store {key}: {_text_of(error)}", reason="store") from None
+        exhausted = out_of_descriptors(error) or _NO_DESCRIPTOR.search(str(error))
+        reason = "descriptors" if exhausted else "store"
+        raise StorageError(f"cannot store {key}: {_text_of(error)}", reason=reason) from None
 
 
 def _text_of(error: Exception) -> str:

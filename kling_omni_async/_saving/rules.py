@@ -137,7 +137,7 @@ def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 def connects_to_public(address: str) -> bool:
     """Return whether the address of a socket is public; one that cannot be read is not."""
     try:
-        return is_public(ipaddress.ip_address(address.partition("%")[0]))
+        return is_public(ipaddress.ip_address(address))
     except ValueError:
         return False
 
@@ -176,7 +176,7 @@ def fetchable_url(url: str) -> URL:
         if ":" in host:
             ipaddress.IPv6Address(host)
     except (ValueError, IndexError):
-        host = ""
+        pass
     else:
         if _HOST.fullmatch(host) and url.isprintable() and " " not in url:
             return parsed

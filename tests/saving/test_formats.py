@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kling_omni_async import TaskImage
+from kling_omni_async import DownloadError, TaskImage
 from kling_omni_async._ids import MAX_ID_LENGTH
 from kling_omni_async._saving.files import PartialFile
 from kling_omni_async._saving.formats import (
@@ -29,6 +29,7 @@ from kling_omni_async._saving.formats import (
     is_whole,
     kind_of,
     naming_kind,
+    require_image,
 )
 
 from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, big_png, ftyp, jpeg, png
@@ -54,6 +55,7 @@ def judged(file: bytes) -> bool:
         (avif(), AVIF),
         (ftyp(b"avis"), AVIF),
         (ftyp(b"mif1", b"miaf", b"avif"), AVIF),
+        (ftyp(b"mif1", b"avif", b"miaf"), AVIF),
         (ftyp(b"msf1", b"avis"), AVIF),
     ],
 )
@@ -189,6 +191,7 @@ def test_the_first_bytes_name_next(content_type: str | None) -> None:
         ("https://a/b.jpg#x.gif", JPEG),
         ("https://a/b.webp", WEBP),
         ("https://a/.png/b.avif", AVIF),
+        ("https://a/b://c.gif", GIF),
         ("https://a/b.png.html", None),
         ("https://a.png", None),
         ("https://a/b.png/", PNG),
@@ -199,6 +202,39 @@ def test_the_first_bytes_name_next(content_type: str | None) -> None:
 def test_the_url_names_last(url: str, kind: ImageKind | None) -> None:
     """Only the ending of a URL's path counts, and only where nothing else tells."""
     assert naming_kind(None, b"<html>", url) is kind
+
+
+def required(file: bytes, content_type: str | None = None, url: str = "") -> ImageKind:
+    """Require a file to be an image."""
+    head, tail = file[:HEAD_BYTES], file[-TAIL_BYTES:]
+    return require_image(content_type, head, tail, len(file), url=url)
+
+
+def test_what_came_is_an_image() -> None:
+    """One that is whole is called by its type, else by its first bytes."""
+    assert required(png()) is PNG
+    assert required(png(), "image/webp", "https://a/b.gif") is WEBP
+
+
+@pytest.mark.parametrize("file", [b"", b"<!doctype html>" + bytes(100)])
+@pytest.mark.parametrize("content_type", ["image/png", "text/html", None])
+def test_what_came_is_none(file: bytes, content_type: str | None) -> None:
+    """What does not begin like an image is refused, whatever it is called, and its begin shown."""
+    with pytest.raises(DownloadError) as caught:
+        required(file, content_type, "https://a/b.png")
+    assert str(caught.value) == f"what came is no image; it begins with {file[:24]!r}"
+    assert (caught.value.http_status, caught.value.reason) == (200, "not-an-image")
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/webp", None])
+def test_what_came_is_cut_off(content_type: str | None) -> None:
+    """An image without its end may come whole the next time."""
+    with pytest.raises(DownloadError) as caught:
+        required(png()[:-1], content_type)
+    assert str(caught.value) == "the end of the image is missing"
+    assert (caught.value.http_status, caught.value.reason) == (200, "cut-off")
+    assert caught.value.transient
 
 
 IDS = st.one_of(

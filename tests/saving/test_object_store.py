@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import os
 import stat
 import sys
@@ -161,6 +162,22 @@ async def test_errors_are_told_without_secrets(error: Exception, text: str) -> N
         assert str(caught.value).startswith("cannot store 1-0.")
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("Unable to open file a#1: Too many open files (os error 24)"),
+        Exception("error sending request\n\nDebug source:\n  Os {\n    code: 23,\n    kind: Other"),
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    ],
+    ids=["text", "source", "python"],
+)
+async def test_descriptors_that_ran_out_are_told(error: Exception) -> None:
+    """However obstore says that no file could be opened, it may pass."""
+    with pytest.raises(StorageError) as caught:
+        await RemoteStore(Broken(error)).find("1-0")
+    assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
 
 
 async def test_a_failed_search_leaves_nothing_running() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import time
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
@@ -225,6 +227,7 @@ def test_a_socket_that_cannot_be_judged_is_refused(address: str) -> None:
         "0300.0250.1",
         "FE80::1",
         "::FFFF:127.0.0.1",
+        "10.0.0.1%25",
     ],
 )
 def test_names_that_lead_home_are_known(host: str) -> None:
@@ -238,6 +241,7 @@ def test_names_that_lead_home_are_known(host: str) -> None:
         "example.com",
         "localhost.example.com",
         "notlocalhost",
+        "localhostX",
         "127.0.0.1.example.com",
         "1.example",
         "8.8.8.8.",
@@ -443,6 +447,17 @@ def test_an_image_that_is_not_there_yet() -> None:
     assert [pause_before_retry(error, tries=tries, fresh=False) for tries in range(4)] == [None] * 4
 
 
+@pytest.fixture(params=["UTC", "EST5", "CST-8"])
+def time_zone(request: pytest.FixtureRequest) -> Generator[None]:
+    """Take machines of several time zones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("time_zone")
 @pytest.mark.parametrize(("age_s", "expected"), [(-5.0, True), (59.9, True), (60.0, False)])
 def test_for_how_long_an_image_is_fresh(age_s: float, *, expected: bool) -> None:
     """For a minute after success, by the wall clock, whatever zone the time has or lacks."""
