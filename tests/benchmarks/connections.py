@@ -10,34 +10,31 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy
-from kling_omni_async._api.answers import Answer
+from kling_omni_async import KlingOmniSession, PollPolicy
+from kling_omni_async._api.client import Client
 
 from .answers import API_KEY, OPEN, task_ids
 from .processes import in_fresh_process, running_server, stats
+from .queries import Reply, send, sent_by
 from .tables import Group, Row, as_markdown
 
 LATENCY_S: Final = 0.05
 
 
 class InFlight:
-    """Counts the queries of a session that are under way together."""
+    """Counts the queries that are under way together."""
 
-    def __init__(self, session: KlingOmniSession) -> None:
+    def __init__(self) -> None:
         self.now = self.most = 0
-        transport: Any = session._poller._transport
-        self._fetch = transport.fetch
-        transport.fetch = self.fetch
 
-    async def fetch(self, task_id: str) -> Answer | KlingOmniError:
+    async def fetch(self, client: Client, task_id: str) -> Reply:
         """Count one query while it is under way."""
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            answer: Answer | KlingOmniError = await self._fetch(task_id)
-            return answer
+            return await send(client, task_id)
         finally:
             self.now -= 1
 
@@ -79,12 +76,12 @@ def watch(
 async def _watch(
     base_url: str, ids: int, rounds: int, interval: tuple[float, float], rate: float | None
 ) -> int:
-    policy = PollPolicy(interval=interval, max_rate=rate)
+    policy, in_flight = PollPolicy(interval=interval, max_rate=rate), InFlight()
     async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
-        in_flight = InFlight(session)
-        async with session.poll(task_ids(OPEN, ids)):
-            await asyncio.sleep(rounds * policy.mean_interval)
-        return in_flight.most
+        with sent_by(in_flight.fetch):
+            async with session.poll(task_ids(OPEN, ids)):
+                await asyncio.sleep(rounds * policy.mean_interval)
+    return in_flight.most
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

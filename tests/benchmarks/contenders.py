@@ -1,13 +1,15 @@
-"""The clients that are compared: each asks for ids of finished tasks and makes our records of them.
+"""The clients that are compared: each asks for ids of finished tasks and makes records of them.
 
-All decode with the library's decoder and hold no more than its byte bound, so that only the way
-from an id to the bytes differs.
+The floor is the cheapest loop that a good engineer would write, with nothing of this library in
+it: one session that has the headers, ``read()``, ``json`` and a record by cattrs. The rivals make
+the same record in the same way, so that only the way from an id to the bytes differs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,19 +17,25 @@ from random import Random
 from typing import Any, Final
 
 import aiohttp
+import attrs
+from cattrs import Converter
+from yarl import URL
 
-from kling_omni_async import ImageTask, KlingOmniSession, PollPolicy
+from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async._api.answers import Answer, read_answer
+from kling_omni_async._api.client import Client
+from kling_omni_async._config import make_settings
 
 from .answers import API_KEY, DONE, ROUTE, task_ids
 
 IN_FLIGHT: Final = 64
-MOST_BYTES: Final = PollPolicy().max_response_bytes
+POLICY: Final = PollPolicy(max_rate=None, max_concurrency=IN_FLIGHT)
 HEADERS: Final = {"Authorization": f"Bearer {API_KEY}", "Accept": "application/json"}
+OK: Final = 200
 WARM_UP: Final = 500
 
 Run = Callable[[Sequence[str]], Awaitable[None]]
-Fetch = Callable[[str], Awaitable[ImageTask]]
+Fetch = Callable[[str], Awaitable[object]]
 
 
 def optional(name: str) -> Any | None:
@@ -38,22 +46,45 @@ def optional(name: str) -> Any | None:
         return None
 
 
-def decoded(status: int, body: bytes, task_id: str) -> ImageTask:
-    """Make our record of an answer."""
-    if len(body) > MOST_BYTES:
-        raise ValueError("too long an answer")
-    task = read_answer(Answer(status, body), task_id, wall_s=time.time())
-    assert isinstance(task, ImageTask)
-    return task
+@attrs.frozen
+class Image:
+    """An image, as a loop without this library would keep it."""
+
+    url: str
+    index: int = 0
 
 
-async def by_aiohttp(http: aiohttp.ClientSession, url: str, task_id: str) -> ImageTask:
-    """Ask once, as the documentation of aiohttp shows it."""
-    async with http.get(url, headers=HEADERS) as response:
-        body = await response.content.read(MOST_BYTES + 1)
-        while len(body) <= MOST_BYTES and not response.content.at_eof():
-            body += await response.content.read(MOST_BYTES + 1)
-        return decoded(response.status, body, task_id)
+@attrs.frozen
+class Result:
+    """What a task has made."""
+
+    images: list[Image] = attrs.field(factory=list[Image])
+
+
+@attrs.frozen
+class Task:
+    """A task, as a loop without this library would keep it."""
+
+    task_id: str
+    task_status: str
+    task_result: Result
+    created_at: int
+    updated_at: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it needs to be asked for no more."""
+        return self.task_status in {"succeed", "failed"}
+
+
+RECORDS: Final = Converter()
+
+
+def task_in(status: int, body: bytes) -> Task:
+    """Make a record of an answer."""
+    if status != OK:
+        raise ValueError(f"HTTP {status}")
+    return RECORDS.structure(json.loads(body)["data"], Task)
 
 
 async def in_workers(ids: Sequence[str], fetch: Fetch) -> None:
@@ -67,11 +98,68 @@ async def _work(source: Iterator[str], fetch: Fetch) -> None:
         await fetch(task_id)
 
 
+@attrs.frozen
+class BareLoop:
+    """N workers over one aiohttp session; as it stands the floor.
+
+    Attributes:
+        plain_cookies: Whether aiohttp's cookie jar stays.
+        url: How a URL is made of a str.
+        headers: What is handed over with each request, instead of once to the session.
+    """
+
+    plain_cookies: bool = True
+    url: Callable[[str], str | URL] = str
+    headers: Any = None
+
+    @asynccontextmanager
+    async def __call__(self, base_url: str) -> AsyncGenerator[Run]:
+        """Open the session; gives the loop."""
+        async with self.session(base_url) as fetch:
+            yield lambda ids: in_workers(ids, fetch)
+
+    @asynccontextmanager
+    async def session(self, base_url: str) -> AsyncGenerator[Callable[[str], Awaitable[Task]]]:
+        """Open the session; gives what asks for one id."""
+        http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=IN_FLIGHT),
+            cookie_jar=None if self.plain_cookies else aiohttp.DummyCookieJar(),
+            headers=HEADERS if self.headers is None else None,
+        )
+
+        async def fetch(task_id: str) -> Task:
+            url = self.url(f"{base_url}{ROUTE}{task_id}")
+            async with http.get(url, headers=self.headers) as response:
+                return task_in(response.status, await response.read())
+
+        async with http:
+            yield fetch
+
+
+floor: Final = BareLoop()
+
+
+@asynccontextmanager
+async def transport(base_url: str) -> AsyncGenerator[Run]:
+    """Ask as the floor does, but by this library's client and decoder."""
+    client = Client(make_settings(API_KEY, base_url, POLICY, allow_http=False), None)
+    await client.open()
+
+    async def fetch(task_id: str) -> None:
+        answer = await client.fetch(task_id)
+        assert isinstance(answer, Answer)
+        assert not isinstance(read_answer(answer, task_id, wall_s=time.time()), Exception)
+
+    try:
+        yield lambda ids: in_workers(ids, fetch)
+    finally:
+        await client.aclose()
+
+
 @asynccontextmanager
 async def library(base_url: str) -> AsyncGenerator[Run]:
     """Poll by this library."""
-    policy = PollPolicy(max_rate=None, max_concurrency=IN_FLIGHT)
-    async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
+    async with KlingOmniSession(API_KEY, base_url=base_url, policy=POLICY) as session:
 
         async def run(ids: Sequence[str]) -> None:
             async with session.poll(ids) as outcomes:
@@ -82,30 +170,15 @@ async def library(base_url: str) -> AsyncGenerator[Run]:
 
 
 @asynccontextmanager
-async def floor(base_url: str) -> AsyncGenerator[Run]:
-    """Rival (a), the floor: N workers over one aiohttp session."""
-    connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
-    async with aiohttp.ClientSession(connector=connector) as http:
-
-        async def fetch(task_id: str) -> ImageTask:
-            return await by_aiohttp(http, f"{base_url}{ROUTE}{task_id}", task_id)
-
-        yield lambda ids: in_workers(ids, fetch)
-
-
-@asynccontextmanager
 async def coroutines(base_url: str) -> AsyncGenerator[Run]:
     """Rival (b): a coroutine for each id, which sleeps between its queries."""
     rng = Random()
-    connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
-    async with aiohttp.ClientSession(connector=connector) as http:
+    async with floor.session(base_url) as fetch:
 
-        async def follow(task_id: str) -> ImageTask:
-            while True:
-                task = await by_aiohttp(http, f"{base_url}{ROUTE}{task_id}", task_id)
-                if task.status.is_terminal:
-                    return task
+        async def follow(task_id: str) -> Task:
+            while not (task := await fetch(task_id)).is_over:
                 await asyncio.sleep(rng.uniform(20, 30))
+            return task
 
         async def run(ids: Sequence[str]) -> None:
             await asyncio.gather(*map(follow, ids))
@@ -120,9 +193,9 @@ async def httpx(base_url: str) -> AsyncGenerator[Run]:
     limits = module.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
     async with module.AsyncClient(headers=HEADERS, limits=limits, trust_env=False) as client:
 
-        async def fetch(task_id: str) -> ImageTask:
+        async def fetch(task_id: str) -> Task:
             response = await client.get(f"{base_url}{ROUTE}{task_id}")
-            return decoded(response.status_code, response.content, task_id)
+            return task_in(response.status_code, response.content)
 
         yield lambda ids: in_workers(ids, fetch)
 
@@ -134,9 +207,9 @@ async def cometapi(base_url: str) -> AsyncGenerator[Run]:
     response_type: Any = getattr(optional("httpx"), "Response", None)
     async with module.AsyncCometAPI(api_key=API_KEY, base_url=base_url) as client:
 
-        async def fetch(task_id: str) -> ImageTask:
+        async def fetch(task_id: str) -> Task:
             response = await client.get(f"{ROUTE}{task_id}", cast_to=response_type)
-            return decoded(response.status_code, response.content, task_id)
+            return task_in(response.status_code, response.content)
 
         yield lambda ids: in_workers(ids, fetch)
 

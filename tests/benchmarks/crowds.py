@@ -16,8 +16,8 @@ from typing import Final
 from kling_omni_async import KlingOmniSession, PollPolicy
 
 from .answers import API_KEY, DONE, OPEN, task_ids
-from .canned import all_added
 from .processes import fresh, running_server
+from .queries import all_added
 from .tables import Group, alternate, as_markdown, quantile, row
 
 MOST_US: Final = 4.0

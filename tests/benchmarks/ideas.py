@@ -11,23 +11,19 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-import aiohttp
-import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from kling_omni_async import ImageTask
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._api.values import parse
 
 from . import contenders
-from .answers import DONE, ROUTE, Answers, task_ids
-from .contenders import HEADERS, IN_FLIGHT, Contender, Run, decoded, in_workers, optional
+from .answers import DONE, Answers, task_ids
+from .contenders import HEADERS, IN_FLIGHT, BareLoop, Contender, optional
 from .processes import fresh, running_server
 from .tables import Group, Row, alternate, as_markdown, ratios, row
 
@@ -37,35 +33,6 @@ HOW: Final = (
     "a finished task: `json.loads` and its rivals only parse, the library also checks depth and "
     "numbers and makes the record."
 )
-
-
-@attrs.frozen
-class Idea:
-    """A change to the floor's loop.
-
-    Attributes:
-        plain_cookies: Whether aiohttp's cookie jar stays.
-        url: How a URL is made of a str.
-        headers: What is handed over with each request.
-    """
-
-    plain_cookies: bool = True
-    url: Callable[[str], str | URL] = str
-    headers: CIMultiDict[str] | dict[str, str] = HEADERS
-
-    @asynccontextmanager
-    async def __call__(self, base_url: str) -> AsyncGenerator[Run]:
-        """Run the loop with this change."""
-        jar = None if self.plain_cookies else aiohttp.DummyCookieJar()
-        connector = aiohttp.TCPConnector(limit=IN_FLIGHT)
-        async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as http:
-
-            async def fetch(task_id: str) -> ImageTask:
-                url = self.url(f"{base_url}{ROUTE}{task_id}")
-                async with http.get(url, headers=self.headers) as response:
-                    return decoded(response.status, await response.read(), task_id)
-
-            yield lambda ids: in_workers(ids, fetch)
 
 
 def encoded(url: str) -> URL:
@@ -80,13 +47,13 @@ def built(url: str) -> URL:
 
 
 PREBUILT: Final = CIMultiDict(HEADERS)
-IDEAS: Final[dict[str, Idea]] = {
-    "as it is": Idea(),
-    "`DummyCookieJar`": Idea(plain_cookies=False),
-    "`URL(…, encoded=True)`": Idea(url=encoded),
-    "`URL.build(…, encoded=True)`": Idea(url=built),
-    "prebuilt headers": Idea(headers=PREBUILT),
-    "jar, `URL(…)` and headers": Idea(plain_cookies=False, url=encoded, headers=PREBUILT),
+IDEAS: Final[dict[str, BareLoop]] = {
+    "as it is": BareLoop(),
+    "`DummyCookieJar`": BareLoop(plain_cookies=False),
+    "`URL(…, encoded=True)`": BareLoop(url=encoded),
+    "`URL.build(…, encoded=True)`": BareLoop(url=built),
+    "prebuilt headers": BareLoop(headers=PREBUILT),
+    "jar, `URL(…)` and headers": BareLoop(plain_cookies=False, url=encoded, headers=PREBUILT),
 }
 LOOPS: Final[dict[str, Contender]] = {
     "the floor": contenders.floor,

@@ -1,8 +1,7 @@
 """How late queries start, in real time: the loop's time at a start against the time that was due.
 
-Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--low S] [--high S]``. Two
-hooks look on: one notes the time for which the schedule puts an id down, one the time at which the
-transport is asked for it. What the kernel and the server add comes later and is not in the figure.
+Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--pause S]``. What the kernel
+and the server add comes later and is not in the figure.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy
-from kling_omni_async._api.answers import Answer
+from kling_omni_async import KlingOmniSession, PollPolicy
+from kling_omni_async._api.client import Client
 
 from .answers import API_KEY, OPEN, task_ids
 from .processes import in_fresh_process, running_server
+from .queries import Reply, send, sent_by
 from .tables import Group, Row, as_markdown, quantile, row
 
 MOST_P50_MS: Final = 2.0
@@ -49,28 +49,27 @@ class Found:
 
 
 class Observer:
-    """Notes due times and starts of a session's scheduled queries."""
+    """Notes when queries start and end, and so how late they are.
 
-    def __init__(self, session: KlingOmniSession) -> None:
+    Where the policy leaves no choice of a pause, the end of an id's query says when the next one is
+    due. What the library does between an answer and that pause counts as late, too.
+    """
+
+    def __init__(self, pause_s: float) -> None:
         self.found = Found()
+        self._pause_s = pause_s
         self._dues: dict[str, float] = {}
         self._began = 0.0
-        poller: Any = session._poller
-        schedule = poller._watchlist.schedule
-        self._put, self._fetch = schedule.put, poller._transport.fetch
-        schedule.put, poller._transport.fetch = self.put, self.fetch
 
-    def put(self, item: Any, when: float) -> None:
-        """Note for when an id is put down."""
-        self._dues[item.task_id] = when
-        self._put(item, when)
-
-    async def fetch(self, task_id: str) -> Answer | KlingOmniError:
-        """Note when an id's query starts."""
-        if (due := self._dues.pop(task_id, None)) is not None:
-            self.found.late_ms.append((asyncio.get_running_loop().time() - due) * 1e3)
-        answer: Answer | KlingOmniError = await self._fetch(task_id)
-        return answer
+    async def fetch(self, client: Client, task_id: str) -> Reply:
+        """Note when an id's query starts, and when the next one is due."""
+        loop = asyncio.get_running_loop()
+        if (due := self._dues.get(task_id)) is not None:
+            self.found.late_ms.append((loop.time() - due) * 1e3)
+        try:
+            return await send(client, task_id)
+        finally:
+            self._dues[task_id] = loop.time() + self._pause_s
 
     def collecting(self, phase: str, info: dict[str, int]) -> None:
         """Note how long a full collection takes."""
@@ -93,15 +92,15 @@ class Observer:
         return self.found
 
 
-def measure(
-    *, ids: int = 50_000, seconds: float = 120.0, low: float = 20.0, high: float = 30.0
-) -> Group:
+def measure(*, ids: int = 50_000, seconds: float = 120.0, pause: float = 25.0) -> Group:
     """Watch ids for a while, once each has been asked."""
     with running_server() as base_url, ThreadPoolExecutor() as threads:
-        bare = threads.submit(in_fresh_process, tick, low + high, seconds)
-        found = in_fresh_process(watch, base_url, ids, seconds, (low, high))
+        bare = threads.submit(in_fresh_process, tick, 2 * pause, seconds)
+        found = in_fresh_process(watch, base_url, ids, seconds, pause)
     rate = len(found.late_ms) / found.seconds
-    policy = f"`interval=({low:g}, {high:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
+    policy = (
+        f"`interval=({pause:g}, {pause:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
+    )
     late = found.late_ms or [0.0]
     rows = [
         _late("query", late, 0.5, policy, MOST_P50_MS),
@@ -135,9 +134,10 @@ def _how(seconds: float) -> str:
     return (
         f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids "
         "come from a feed that spreads them over one mean pause, like tasks that are created over "
-        "time. Lateness is the loop's time at the start of a query less the time for which the "
-        "schedule had put it down. Beside it a loop of another process does nothing but wait for a "
-        "timer each 10 ms: what is late there is late by the machine."
+        "time. All pauses are the same, so an id is due a pause after its last query ended; "
+        "lateness is the loop's time at its next query less that. Beside it a loop of another "
+        "process does nothing but wait for a timer each 10 ms: what is late there is late by the "
+        "machine."
     )
 
 
@@ -158,20 +158,20 @@ async def _tick(wait_s: float, seconds: float) -> list[float]:
     return late_ms
 
 
-def watch(base_url: str, ids: int, seconds: float, interval: tuple[float, float]) -> Found:
+def watch(base_url: str, ids: int, seconds: float, pause: float) -> Found:
     """Watch ids that never finish."""
-    return asyncio.run(_watch(base_url, ids, seconds, interval))
+    return asyncio.run(_watch(base_url, ids, seconds, pause))
 
 
-async def _watch(base_url: str, ids: int, seconds: float, interval: tuple[float, float]) -> Found:
-    policy = PollPolicy(interval=interval, max_rate=None, timeout=None)
-    over_s = policy.mean_interval
+async def _watch(base_url: str, ids: int, seconds: float, pause: float) -> Found:
+    policy = PollPolicy(interval=(pause, pause), max_rate=None, timeout=None)
+    observer = Observer(pause)
     async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
         await session.query(task_ids(OPEN, 1)[0])
-        observer = Observer(session)
-        async with session.poll(_feed(task_ids(OPEN, ids, first=1), over_s)):
-            await asyncio.sleep(over_s + interval[1] - interval[0])
-            return await observer.look_on(seconds)
+        with sent_by(observer.fetch):
+            async with session.poll(_feed(task_ids(OPEN, ids, first=1), pause)):
+                await asyncio.sleep(1.5 * pause)
+                return await observer.look_on(seconds)
 
 
 async def _feed(ids: list[str], over_s: float) -> AsyncIterator[str]:
@@ -190,8 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ids", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--low", type=float, default=20.0)
-    parser.add_argument("--high", type=float, default=30.0)
+    parser.add_argument("--pause", type=float, default=25.0)
     sys.stdout.write(as_markdown(measure(**vars(parser.parse_args(arguments)))))
 
 

@@ -1,7 +1,7 @@
 """Memory for each watched id: resident memory before and after, in a fresh process for each size.
 
-Run as ``python -m tests.benchmarks.memory [--ids N …] [--rounds N]``. The ids themselves exist
-before the first reading. Each has had an answer at the last reading, and so has what is kept of it.
+Run as ``python -m tests.benchmarks.memory [--ids N …] [--over-sockets N] [--rounds N]``. Each id
+has had an answer at the last reading, and so has what is kept of it.
 """
 
 from __future__ import annotations
@@ -10,78 +10,104 @@ import argparse
 import asyncio
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-from kling_omni_async import ImageTask, PollPolicy
+from kling_omni_async import ImageTask, KlingOmniSession, PollPolicy
 from kling_omni_async._api.answers import read_answer
 
-from .answers import OPEN, task_ids
-from .canned import CannedTransport, new_session, until
-from .processes import fresh, resident_bytes
+from .answers import API_KEY, OPEN, task_ids
+from .processes import fresh, resident_bytes, running_server, stats
+from .queries import Canned, sent_by, until
 from .tables import Group, Row, alternate, as_markdown, row
 
 INTERVAL: Final = (600.0, 900.0)
 MANY: Final = 1_000_000
 MOST_BYTES_EACH: Final = 800
 MOST_MB: Final = 1000.0
-POLICY: Final = "`interval=(600, 900)`, `max_rate=None`, answers from memory"
+NOWHERE: Final = "http://127.0.0.1:9"
+WATCHING: Final = "`interval=(600, 900)`, `max_rate=None`"
 
 HOW: Final = (
     "Resident memory after each id has had one answer (252 bytes, not finished, kept as bytes), "
-    "less that before, in which the id strings already are. Answers come from memory, so that no "
-    "connection is in the figure; all else is as in a program. (b) keeps no answer, only its "
-    "coroutine, its task and its timer."
+    "less that before, in which the id strings already are but where a row says otherwise. Over "
+    "sockets there are 100 open connections too, as many as may be in flight, and all else that a "
+    "program has; where answers come from memory, only what is kept for ids is left. (b) keeps no "
+    "answer, only its coroutine, its task and its timer."
 )
 
 
-def measure(*, ids: Sequence[int] = (10_000, 100_000, MANY), rounds: int = 5) -> Group:
+def measure(
+    *,
+    ids: Sequence[int] = (10_000, 100_000, MANY),
+    over_sockets: int = 50_000,
+    rounds: int = 5,
+) -> Group:
     """Measure each size; the largest only once, as it takes minutes."""
     rows: list[Row] = []
-    for count in ids:
-        blocks = {
-            "library": fresh(watched, count),
-            "rival": fresh(slept, count),
+    with running_server() as base_url:
+        sockets = {
+            "over sockets": fresh(watched_over_sockets, base_url, over_sockets),
+            "over sockets, id strings counted": fresh(
+                watched_over_sockets, base_url, over_sockets, strings=True
+            ),
         }
+        for how, measured in alternate(sockets, rounds).items():
+            rows += _rows(measured, over_sockets, WATCHING, f" {how}")
+    for count in ids:
+        blocks = {"library": fresh(watched, count), "rival": fresh(slept, count)}
         if count >= MANY:
             del blocks["rival"]
-        found = alternate(blocks, rounds if count < MANY else 1)
-        rows += _rows(found, count)
+        by_name = alternate(blocks, rounds if count < MANY else 1)
+        policy = f"{WATCHING}, answers from memory"
+        rows += _rows(by_name["library"], count, policy)
+        if "rival" in by_name:
+            each = [grown for grown, _ in by_name["rival"]]
+            rows.append(row(f"(b) each of {count:,} ids", each, policy=policy, unit=" B", digits=0))
     return Group("Memory", HOW, rows)
 
 
-def _rows(found: dict[str, list[tuple[float, float]]], count: int) -> list[Row]:
-    each = [grown for grown, _ in found["library"]]
-    held = [mb for _, mb in found["library"]]
-    title, most = f"{count:,} ids", MOST_MB if count >= MANY else None
-    rows = [
-        row(f"each of {title}", each, policy=POLICY, unit=" B", digits=0, most=MOST_BYTES_EACH),
+def _rows(found: list[tuple[float, float]], count: int, policy: str, how: str = "") -> list[Row]:
+    each = [grown for grown, _ in found]
+    held = [mb for _, mb in found]
+    title, most = f"{count:,} ids{how}", MOST_MB if count >= MANY else None
+    return [
+        row(f"each of {title}", each, policy=policy, unit=" B", digits=0, most=MOST_BYTES_EACH),
         row(
-            f"the whole process with {title}", held, policy=POLICY, unit=" MB", digits=0, most=most
+            f"the whole process with {title}", held, policy=policy, unit=" MB", digits=0, most=most
         ),
     ]
-    if "rival" in found:
-        each = [grown for grown, _ in found["rival"]]
-        rows.append(row(f"(b) each of {title}", each, policy=POLICY, unit=" B", digits=0))
-    return rows
 
 
 def watched(count: int) -> tuple[float, float]:
-    """Watch ids by `poll`; gives bytes for each, and MB in all."""
-    return asyncio.run(_watched(count))
+    """Watch ids by `poll`, answers from memory; gives bytes for each, and MB in all."""
+    canned = Canned()
+    with sent_by(canned.fetch):
+        return asyncio.run(_watched(NOWHERE, count, lambda: canned.fetched))
 
 
-async def _watched(count: int) -> tuple[float, float]:
-    transport = CannedTransport()
+def watched_over_sockets(
+    base_url: str, count: int, *, strings: bool = False
+) -> tuple[float, float]:
+    """Watch ids of a server by `poll`; gives bytes for each, and MB in all."""
+    first = stats(base_url)["queries"]
+    return asyncio.run(
+        _watched(base_url, count, lambda: stats(base_url)["queries"] - first, strings=strings)
+    )
+
+
+async def _watched(
+    base_url: str, count: int, asked: Callable[[], int], *, strings: bool = False
+) -> tuple[float, float]:
     policy = PollPolicy(interval=INTERVAL, max_rate=None)
-    async with new_session(policy, transport) as session:
+    ids = [] if strings else task_ids(OPEN, count, first=1)
+    async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
         await session.query(task_ids(OPEN, 1)[0])
-        ids = task_ids(OPEN, count, first=1)
         gc.collect()
         before = resident_bytes()
-        async with session.poll(ids):
-            await until(lambda: transport.fetched > count)
+        async with session.poll(ids or task_ids(OPEN, count, first=1)):
+            await until(lambda: asked() > count)
             gc.collect()
             after = resident_bytes()
     return (after - before) / count, after / 1e6
@@ -93,12 +119,11 @@ def slept(count: int) -> tuple[float, float]:
 
 
 async def _slept(count: int) -> tuple[float, float]:
-    transport, rng = CannedTransport(), Random()
+    canned, rng = Canned(), Random()
 
     async def follow(task_id: str) -> ImageTask:
         while True:
-            answer = await transport.fetch(task_id)
-            assert not isinstance(answer, Exception)
+            answer = await canned.fetch(None, task_id)
             task = read_answer(answer, task_id, wall_s=0.0)
             assert isinstance(task, ImageTask)
             if task.status.is_terminal:
@@ -110,7 +135,7 @@ async def _slept(count: int) -> tuple[float, float]:
     gc.collect()
     before = resident_bytes()
     tasks = [asyncio.create_task(follow(task_id)) for task_id in ids]
-    await until(lambda: transport.fetched == count)
+    await until(lambda: canned.fetched == count)
     gc.collect()
     after = resident_bytes()
     for task in tasks:
@@ -123,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ids", type=int, nargs="+", default=[10_000, 100_000, MANY])
+    parser.add_argument("--over-sockets", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
     sys.stdout.write(as_markdown(measure(**vars(parser.parse_args(arguments)))))
 
