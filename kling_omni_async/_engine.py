@@ -243,7 +243,7 @@ class Engine:
                 begin()
             self._early.clear()
             try:
-                await anyio.sleep_forever()
+                await asyncio.Event().wait()  # not a sleep, which is a timer for ever
             finally:
                 for part in self._parts:
                     part.stop()

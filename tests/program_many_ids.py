@@ -11,16 +11,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from kling_omni_async import KlingOmniError, OutcomeStream, PollPolicy
 from kling_omni_async._api.answers import Answer
-from kling_omni_async._config import make_settings
-from kling_omni_async._polling.poller import Poller
-from kling_omni_async._polling.stream import Batch
-from kling_omni_async._saving.download import Downloader
 
+from .polling.scripted import scripted_session
 from .virtual_clock import VirtualClockLoop
 
 PENDING = json.dumps({"code": 0, "data": {"task_status": "processing", "created_at": 1}}).encode()
@@ -34,6 +30,9 @@ class SecondTimeLucky:
 
     def __init__(self) -> None:
         self.asked: dict[str, int] = {}
+
+    def bind(self) -> None:
+        """Check nothing."""
 
     async def open(self) -> int | None:
         return None
@@ -66,8 +65,8 @@ class Heartbeat:
         else:
             self._collected_s += time.thread_time() - self._began
 
-    async def beat_until(self, batch: Batch, count: int) -> None:
-        while batch.total < count:
+    async def beat_until(self, stream: OutcomeStream, count: int) -> None:
+        while stream.progress.total < count:
             self._collected_s, began = 0.0, time.thread_time()
             await asyncio.sleep(0)
             held = time.thread_time() - began
@@ -95,13 +94,11 @@ async def main(count: int) -> dict[str, Any]:
     """Watch so many ids to their end; gives the figures."""
     task_ids = [str(10**17 + number) for number in range(count)]
     transport, heartbeat = SecondTimeLucky(), Heartbeat()
-    settings = make_settings("a-key", "http://127.0.0.1:9", None, allow_http=False)
-    poller = Poller(PollPolicy(timeout=None), transport, Downloader(settings), rng=Random(1))
-    batch = Batch(task_ids, timeout=None)
+    session = scripted_session(transport, PollPolicy(timeout=None), seed=1)
     before_mb = peak_rss_mb()
-    async with OutcomeStream(lambda: poller, batch) as outcomes:
+    async with session, session.poll(task_ids) as outcomes:
         began = time.thread_time()
-        await heartbeat.beat_until(batch, count)
+        await heartbeat.beat_until(outcomes, count)
         adding_s = time.thread_time() - began
         most_tasks, most_timers, seen = 0, 0, 0
         async for outcome in outcomes:
@@ -109,7 +106,6 @@ async def main(count: int) -> dict[str, Any]:
             if seen % 1000 == 1:
                 most_tasks = max(most_tasks, len(asyncio.all_tasks()))
                 most_timers = max(most_timers, timers())
-    await poller.aclose()
     return {
         "ids": count,
         "succeeded": seen,
