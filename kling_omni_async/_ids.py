@@ -79,13 +79,22 @@ def _hint(task_id: object) -> str:
 
 def id_fault(task_id: str) -> InvalidTaskIdError | None:
     """Give the error for an id that cannot be sent, or None for a good one."""
-    # Nearly all of them, at half the price; those of digits and letters at a quarter.
-    digits_or_letters = task_id.isalnum() and task_id.isascii() and len(task_id) <= MAX_ID_LENGTH
-    if digits_or_letters or _PLAIN.fullmatch(task_id):
+    if _PLAIN.fullmatch(task_id):
         return None
     if (fault := _fault_of(task_id)) is None:
         return None
     return InvalidTaskIdError(f"task id {quoted(task_id)} {fault}", task_id=task_id)
+
+
+def read_id(given: object) -> tuple[str, InvalidTaskIdError | None]:
+    """Return what an input gave as the id under which it comes out, and what is wrong with it."""
+    if not isinstance(given, str):
+        name = describe(given)
+        return name, not_text(given, name)
+    if given.isalnum() and given.isascii() and len(given) <= MAX_ID_LENGTH:
+        return given, None  # nearly all of them, at a quarter of the price
+    task_id = trimmed(given)
+    return task_id, id_fault(task_id)
 
 
 def require_id(task_id: object) -> str:
@@ -96,10 +105,10 @@ def require_id(task_id: object) -> str:
     """
     if not isinstance(task_id, str):
         raise not_text(task_id)
-    task_id = trimmed(task_id)
-    if fault := id_fault(task_id):
+    text, fault = read_id(task_id)
+    if fault is not None:
         raise fault
-    return task_id
+    return text
 
 
 def path_segment(task_id: str) -> str:

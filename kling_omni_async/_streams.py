@@ -12,7 +12,7 @@ from typing import Self
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
 from ._polling.poller import Poller
-from ._polling.stream import StreamState
+from ._polling.stream import Phase, StreamState
 from ._polling.waiters import UpdatesWaiter
 from ._results import End
 
@@ -112,7 +112,7 @@ class OutcomeStream(_Leavable):
             Exception: What the input raised, once all ids before it have come out.
         """
         state = self._state
-        if self._loop is not asyncio.get_running_loop() and not state.is_left:
+        if self._loop is not asyncio.get_running_loop() and state.phase is not Phase.ENDED:
             self._start()
         try:
             outcome = await state.outlet.take()
@@ -139,7 +139,7 @@ class OutcomeStream(_Leavable):
     def _start(self) -> None:
         if self._loop is asyncio.get_running_loop():
             return  # what ended it since then comes behind what it holds
-        self._state.intake.copy()  # first, so that nothing given is lost if it cannot begin
+        self._state.begin()  # first, so that nothing given is lost if polling cannot begin
         poller = self._find_poller()
         self._poller, self._loop = poller, asyncio.get_running_loop()
         poller.open_stream(self._state)

@@ -11,7 +11,7 @@ import anyio
 
 from kling_omni_async import _engine
 
-from .stream import StreamState
+from .stream import Phase, StreamState
 
 Take = Callable[[StreamState, object], None]
 """Takes an id that an input gave."""
@@ -40,7 +40,7 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
         else:
             await _read_iterable(stream, take)
     except asyncio.CancelledError:
-        if stream.is_left:
+        if stream.phase is Phase.ENDED:
             _forget_cancellation()
             return None
         if _is_cancelled():
@@ -54,7 +54,7 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
 async def _read_iterable(stream: StreamState, take: Take) -> None:
     slices = _Slices()
     ids = stream.intake.ids()
-    while not stream.is_left:
+    while stream.phase is not Phase.ENDED:
         try:
             given = next(ids)
         except StopIteration:
@@ -67,7 +67,7 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
     slices = _Slices()
     ids = aiter(source)
     try:
-        while not stream.is_left:
+        while stream.phase is not Phase.ENDED:
             try:
                 given = await anext(ids)
             except StopAsyncIteration:

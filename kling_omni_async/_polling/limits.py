@@ -51,30 +51,27 @@ class Throttle:
     Backoff with bounded jitter, after the API's ``Retry-After`` if there is one.
 
     Attributes:
+        closed: Whether there was no good answer since the last 429.
+        next_start: From when on a scheduled query may start, in s.
         until: The end of the last pause, in s.
         error: What the API said when the gate was closed last, or None.
     """
 
-    __slots__ = ("_closed", "_probe", "_random", "_step", "error", "until")
+    __slots__ = ("_probe", "_random", "_step", "closed", "error", "next_start", "until")
 
     def __init__(self, rng: random.Random) -> None:
+        self.closed = False
+        self.next_start = -NEVER
         self.until = -NEVER
         self.error: RateLimitError | None = None
-        self._closed = False
         self._probe: object = None
         self._step = 0
         self._random = rng
 
-    def next_start(self) -> float:
-        """Return the time in s from when on a scheduled query may start."""
-        if not self._closed:
-            return -NEVER
-        return self.until if self._probe is None else NEVER
-
     def started(self, flight: object) -> None:
-        """Note a scheduled query; behind a closed gate it is the probe."""
-        if self._closed:
-            self._probe = flight
+        """Note the scheduled query that goes first behind a closed gate."""
+        self._probe = flight
+        self.next_start = NEVER
 
     def answered(self, flight: object, *, started: float, readable: bool) -> None:
         """Note an answer that is no 429.
@@ -88,8 +85,10 @@ class Throttle:
             return
         if flight is self._probe:
             self._probe = None
+            self.next_start = self.until
         if readable:
-            self._closed = False
+            self.closed = False
+            self.next_start = -NEVER
             self._step = 0
 
     def limited(self, error: RateLimitError, *, started: float, now: float) -> float:
@@ -108,10 +107,10 @@ class Throttle:
         if started < self.until:
             return 0.0
         pause_s = self._pause_s(error.retry_after)
-        self._closed = True
+        self.closed = True
         self._probe = None  # one from before a new pause is none any more: another goes first
         self.error = error
-        self.until = now + pause_s
+        self.until = self.next_start = now + pause_s
         return pause_s
 
     def _pause_s(self, retry_after: float | None) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from kling_omni_async._api.answers import foreign_id, status_word
+from kling_omni_async._api.answers import status_word
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._results import one_line
@@ -45,7 +45,7 @@ class PollingLog:
         if logger.isEnabledFor(logging.INFO):
             self._log_answer(entry, reply, before)
         if isinstance(reply, ImageTask):
-            self._warn_of_oddities(reply)
+            self._warn_of_oddities(reply, decision.foreign_id)
             return
         if decision.verdict.kind is VerdictKind.FAULT:
             self._warn_of_fault(reply, _ENDS_ALL if decision.ends_all else _ASKED_AGAIN)
@@ -72,11 +72,11 @@ class PollingLog:
         kind = _kind_of(error)
         self._once("fault", kind, "first %s: %s; %s", kind, one_line(error), then)
 
-    def _warn_of_oddities(self, task: ImageTask) -> None:
+    def _warn_of_oddities(self, task: ImageTask, other: str | None) -> None:
         if task.status is TaskStatus.UNKNOWN:
             word = status_word(task)
             self._once("word", word, "unknown task status %s: taken as not finished", word)
-        if other := foreign_id(task):
+        if other is not None:
             text = "asked for task %s, the answer names %s; the id that was asked for is kept"
             self._once("id", "", text, quoted(task.task_id), quoted(other))
 

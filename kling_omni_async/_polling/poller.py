@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._engine import Engine
-from kling_omni_async._models import ImageTask
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, log_end
 from kling_omni_async.errors import KlingOmniError
@@ -19,7 +18,7 @@ from .inputs import read_input
 from .limits import NEVER
 from .log import PollingLog
 from .stream import Phase, StreamState
-from .verdicts import VerdictKind
+from .verdicts import Reply, VerdictKind
 from .waiters import Entry, Waiter
 from .watchlist import Snapshot, Told, Watchlist
 
@@ -75,7 +74,7 @@ class Poller:
         self._streams: dict[StreamState, None] = {}
         self._idle: list[asyncio.Future[Entry]] = []
         self._timer: asyncio.Handle | None = None
-        self._rings_at = NEVER
+        self._looks_at = NEVER
 
     def __repr__(self) -> str:
         return f"<Poller {self._engine.state} {self._watchlist!r}>"
@@ -84,9 +83,9 @@ class Poller:
 
     def call(self, task_id: str, waiter: Waiter) -> None:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
-        now = self._engine.now()
+        now = self._engine.loop.time()
         self._tell(self._watchlist.call(task_id, waiter, now), now)
-        self._arm(now)
+        self._look_soon(now)
 
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
@@ -94,7 +93,6 @@ class Poller:
 
     def open_stream(self, stream: StreamState) -> None:
         """Begin to poll a stream."""
-        stream.begin()
         self._streams[stream] = None
         self._engine.start_soon(read_input, stream, self._admit, name=_FEED)
 
@@ -132,7 +130,7 @@ class Poller:
         """Open the client, and let queries start."""
         limit = await self._client.open()
         self._watchlist.schedule.limit = min(limit or self._most, self._most)
-        self._arm(self._engine.now())
+        self._look_soon(self._engine.now())
 
     def stop(self) -> None:
         """Cancel the inputs that are being read, each once."""
@@ -155,28 +153,32 @@ class Poller:
 
     # One timer for the whole session.
 
-    def _arm(self, now: float) -> None:
-        """See to it that something looks when there is something to do."""
-        when = max(self._watchlist.next_event(), now)
-        if when < self._rings_at and not self._engine.closed:
+    def _look_soon(self, now: float) -> None:
+        """See to it that somebody looks in the next pass of the loop."""
+        if self._looks_at > now:
+            self._look_at(now)
+
+    def _look_at(self, when: float) -> None:
+        """See to it that somebody looks at a time in s, unless that is so already."""
+        if when < self._looks_at and not self._engine.closed:
             self._disarm()
-            self._rings_at = when
-            self._timer = self._engine.call_at(when, self._tick)
+            self._looks_at = when
+            self._timer = self._engine.call_at(when, self._look)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._rings_at = None, NEVER
+        self._timer, self._looks_at = None, NEVER
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
         """Start what is due, and end the waits whose time is up."""
-        self._timer, self._rings_at = None, NEVER
-        now = self._engine.now()
-        # Starts first: after a standstill, what is overdue gets its look before it times out.
-        while (entry := self._watchlist.start(now)) is not None:
+        self._timer, self._looks_at = None, NEVER
+        now = self._engine.loop.time()
+        due = self._watchlist.pass_time(now)
+        for entry in due.queries:
             self._hand_out(entry)
-        self._tell(self._watchlist.expire(now), now)
-        self._arm(now)
+        self._tell(due.told, now)
+        self._look_at(due.next_event)
 
     # Workers: each carries one query at a time, and is parked when there is none.
 
@@ -191,19 +193,18 @@ class Poller:
     async def _work(self, entry: Entry) -> None:
         while True:
             now = await self._query(entry)
-            following = self._watchlist.start(now)
-            self._arm(now)
-            entry = following or await self._park()
-
-    async def _park(self) -> Entry:
-        parked: asyncio.Future[Entry] = self._engine.loop.create_future()
-        self._idle.append(parked)
-        return await parked
+            following, next_event = self._watchlist.next_query(now)
+            self._look_at(next_event)
+            if following is None:
+                parked: asyncio.Future[Entry] = self._engine.loop.create_future()
+                self._idle.append(parked)
+                following = await parked
+            entry = following
 
     async def _query(self, entry: Entry) -> float:
         """Carry a query out; return the time at which it had ended."""
         answer = await self._client.fetch(entry.task_id)
-        now = self._engine.now()
+        now = self._engine.loop.time()
         if isinstance(answer, Answer):
             reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
             self._answered(entry, reply, answer.body, now)
@@ -211,9 +212,7 @@ class Poller:
             self._answered(entry, answer, None, now)
         return now
 
-    def _answered(
-        self, entry: Entry, reply: ImageTask | KlingOmniError, body: bytes | None, now: float
-    ) -> None:
+    def _answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> None:
         before = entry.status
         decision = self._watchlist.answered(entry, reply, body, now)
         self._log.answered(entry, decision, before)
@@ -232,9 +231,11 @@ class Poller:
     # What the watchlist has decided.
 
     def _admit(self, stream: StreamState, given: object) -> None:
-        now = self._engine.now()
-        self._tell(self._watchlist.admit(stream, given, now), now)
-        self._arm(now)
+        now = self._engine.loop.time()
+        told = self._watchlist.admit(stream, given, now)
+        if told:
+            self._tell(told, now)
+        self._look_soon(now)
 
     def _tell(self, told: list[Told], now: float) -> None:
         logged = None

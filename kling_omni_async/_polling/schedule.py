@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Generic, TypeVar
@@ -14,6 +14,9 @@ from kling_omni_async._policy import PollPolicy
 from .limits import NEVER, RateLimit, Throttle
 
 _SPARE_ROWS: Final = 64
+
+BY_HAND: Final = -NEVER
+"""Since when a query that was asked for by hand has been due: it keeps the pace, no order."""
 
 
 class Timed:
@@ -37,11 +40,15 @@ class TimerHeap(Generic[T]):
 
     A row counts only while its time is its item's, so moving an item is one push. Rows that
     no longer count are dropped when they surface, or when they are most of the heap.
+
+    Attributes:
+        first: The earliest time in s, or `NEVER`; the row at the top always counts.
     """
 
-    __slots__ = ("_live", "_rows", "_serial")
+    __slots__ = ("_live", "_rows", "_serial", "first")
 
     def __init__(self) -> None:
+        self.first = NEVER
         self._rows: list[tuple[float, int, T]] = []
         self._serial: Iterator[int] = count()
         self._live = 0
@@ -50,41 +57,48 @@ class TimerHeap(Generic[T]):
         return self._live
 
     def __repr__(self) -> str:
-        return f"<TimerHeap of {self._live}, first at {self.first()}>"
+        return f"<TimerHeap of {self._live}, first at {self.first}>"
 
     def set(self, item: T, when: float) -> None:
         """Put an item in at a time in s, or move it there; at its own time it keeps its place."""
-        if item.when == when:
+        before = item.when
+        if before == when:
             return
-        moved, item.when = item.when != NEVER, when
+        item.when = when
         heappush(self._rows, (when, next(self._serial), item))
-        if moved:
-            self._drop_stale_rows()
-        else:
+        if before == NEVER:
             self._live += 1
+        else:
+            self._drop_stale_rows()
+        if when < self.first:
+            self.first = when
+        elif before == self.first:
+            self._find_first()
 
     def discard(self, item: T) -> None:
         """Remove an item, if it is in."""
-        if item.when != NEVER:
-            item.when = NEVER
+        before, item.when = item.when, NEVER
+        if before != NEVER:
             self._live -= 1
             self._drop_stale_rows()
-
-    def first(self) -> float:
-        """Return the earliest time in s, or `NEVER`."""
-        rows = self._rows
-        while rows and rows[0][0] != rows[0][2].when:
-            heappop(rows)
-        return rows[0][0] if rows else NEVER
+            if before == self.first:
+                self._find_first()
 
     def pop_due(self, now: float) -> T | None:
         """Remove and return the earliest item if its time has come."""
-        if self.first() > now or not self._rows:
+        if self.first > now or not self._live:
             return None
         item = heappop(self._rows)[2]
         item.when = NEVER
         self._live -= 1
+        self._find_first()
         return item
+
+    def _find_first(self) -> None:
+        rows = self._rows
+        while rows and rows[0][0] != rows[0][2].when:
+            heappop(rows)
+        self.first = rows[0][0] if rows else NEVER
 
     def _drop_stale_rows(self) -> None:
         if len(self._rows) > 2 * self._live + _SPARE_ROWS:
@@ -159,13 +173,13 @@ class Schedule(Generic[S]):
             f"newcomers={len(self._newcomers)} asked={len(self._asked)}>"
         )
 
-    def pause(self) -> float:
-        """Draw the pause to the next query of an id, in s."""
-        return self._random.uniform(*self._interval)
-
     def put(self, item: S, when: float) -> None:
         """Schedule an item for a time in s."""
         self._dues.set(item, when)
+
+    def put_after_pause(self, item: S, now: float) -> None:
+        """Schedule the next query of an item for the end of its pause, drawn anew each time."""
+        self._dues.set(item, now + self._random.uniform(*self._interval))
 
     def add_newcomer(self, item: S, now: float) -> None:
         """Queue the first query of an item, ahead of what is overdue."""
@@ -213,60 +227,59 @@ class Schedule(Generic[S]):
         return item.when <= now or item in self._newcomers
 
     def next_start(self) -> float:
-        """Return the time in s at which `start` may next give something, or infinity."""
+        """Return the time in s at which `pop` may next give something, or infinity."""
         if self.in_flight >= self.limit:
             return NEVER
         if self._asked:
             return self._rate.next_start
-        due = -NEVER if self._newcomers else self._dues.first()
-        return max(self._rate.next_start, self.throttle.next_start(), due)
+        due = -NEVER if self._newcomers else self._dues.first
+        return max(self._rate.next_start, self.throttle.next_start, due)
 
-    def start(self, now: float, wanted: Callable[[S], bool]) -> S | None:
-        """Start the query whose turn it is, if there is one.
-
-        Args:
-            now: In s.
-            wanted: Tells whether an item still needs its query; others are dropped here.
+    def pop(self, now: float) -> tuple[S, float] | None:
+        """Remove the item whose turn it is, if there is one.
 
         Returns:
-            What is to be queried, with its flight.
+            It and since when its query has been due, in s; `launch` takes both.
         """
         if self.in_flight >= self.limit or self._rate.next_start > now:
             return None
         if self._asked:
             item, _ = self._asked.popitem(last=False)
             self.drop(item)
-            return self._launch(item, now, now)
-        return self._start_scheduled(now, wanted)
+            return item, BY_HAND
+        if self.throttle.next_start > now:
+            return None
+        overdue = self._dues.first
+        if self._newcomers and not (self._newcomer_went and overdue <= now):
+            self._newcomer_went = True
+            return self._newcomers.popitem(last=False)
+        if (due := self._dues.pop_due(now)) is None:
+            return None
+        self._newcomer_went = False
+        return due, overdue
+
+    def launch(self, item: S, now: float, due: float) -> None:
+        """Start the query of an item that `pop` gave.
+
+        Args:
+            item: That item.
+            now: In s.
+            due: What `pop` gave with it.
+        """
+        item.flight = Flight(now)
+        self.in_flight += 1
+        self.starts += 1
+        throttle = self.throttle
+        if due == BY_HAND:
+            self._rate.spend(now, now)
+            return
+        self._rate.spend(now, max(due, throttle.until))
+        if throttle.closed:
+            throttle.started(item.flight)
 
     def finish(self, item: S, now: float) -> None:
         """Note that the query of an item is no longer in flight."""
         item.flight = None
-        if self.in_flight >= self.limit or self.throttle.next_start() > now:
+        if self.in_flight >= self.limit or self.throttle.next_start > now:
             self._rate.skip(now)
         self.in_flight -= 1
-
-    def _start_scheduled(self, now: float, wanted: Callable[[S], bool]) -> S | None:
-        throttle = self.throttle
-        while throttle.next_start() <= now:
-            overdue = self._dues.first()
-            is_newcomer = bool(self._newcomers) and not (self._newcomer_went and overdue <= now)
-            if is_newcomer:
-                item, due = self._newcomers.popitem(last=False)
-            elif (first := self._dues.pop_due(now)) is not None:
-                item, due = first, overdue
-            else:
-                return None
-            if wanted(item):
-                self._newcomer_went = is_newcomer
-                self._launch(item, now, max(due, throttle.until))
-                throttle.started(item.flight)
-                return item
-        return None
-
-    def _launch(self, item: S, now: float, due: float) -> S:
-        self._rate.spend(now, due)
-        self.in_flight += 1
-        self.starts += 1
-        item.flight = Flight(now)
-        return item

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Collection, Iterable, Iterator
 from enum import Enum
 from typing import Final, cast
 
-from kling_omni_async._ids import describe, id_fault, not_text, trimmed
+from kling_omni_async._ids import read_id
 from kling_omni_async._outcome import Progress, TaskOutcome
 from kling_omni_async._results import End, Ending, Outlet, log_end
 from kling_omni_async.errors import TaskFailedError
@@ -56,23 +56,24 @@ class StreamWaiter(Waiter):
         self.queries_before = 0
         self.stream: StreamState = stream
 
-    @property
-    def alive(self) -> bool:
-        """Whether the stream still takes outcomes."""
-        return self.stream.phase is not Phase.ENDED
-
-    def queried(self, now: float, alarms: Alarms) -> None:
-        """Let the id's time run from the start of its first query."""
-        timeout = self.stream.timeout
-        if self.deadline is None and timeout is not None:
-            self.deadline = now + timeout
-            self.stream.deadlines.add(self)
-            self.stream.set_alarm(alarms)
+    def queried(self, now: float, alarms: Alarms) -> bool:
+        """Let the id's time run from the start of its first query, while the stream goes on."""
+        stream = self.stream
+        if stream.phase is Phase.ENDED:
+            return False  # left, and its waiters are still to be let go
+        if self.deadline is None and stream.timeout is not None:
+            self.deadline = now + stream.timeout
+            stream.deadlines.add(self)
+            if stream.when == NEVER:
+                stream.set_alarm(alarms)
+        return True
 
     def left(self, alarms: Alarms) -> None:
         """Remove the alarms that nobody needs any more."""
-        alarms.discard(self)
-        self.stream.lost(self, alarms)
+        if self.when != NEVER:
+            alarms.discard(self)
+        if self.deadline is not None:
+            self.stream.lost(alarms)
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:
         """Put the outcome into the stream."""
@@ -140,6 +141,7 @@ class Intake:
         is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
         is_bounded: Whether it is in memory already, so that reading it needs no bound.
         is_known: Whether all ids of it are known.
+        seen: Ids that were handed out and may not come again.
         task: The task that reads it, while it does.
         closed: Is set when nothing of it will be read any more.
     """
@@ -147,11 +149,11 @@ class Intake:
     __slots__ = (
         "_copy",
         "_error",
-        "_seen",
         "closed",
         "is_bounded",
         "is_feed",
         "is_known",
+        "seen",
         "source",
         "task",
     )
@@ -165,7 +167,7 @@ class Intake:
         self.closed = asyncio.Event()
         self._copy: list[object] | None = None
         self._error: Exception | None = None
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
 
     def copy(self) -> None:
         """Copy a sized container: changing it later changes nothing."""
@@ -197,20 +199,16 @@ class Intake:
             plain = all(map(str.isalnum, cast("list[str]", given)))
         except TypeError:
             plain = False
-        names = cast("list[str]", given) if plain else map(label, given)
+        names = cast("list[str]", given) if plain else (read_id(each)[0] for each in given)
         known: dict[str, StreamWaiter | IdState] = dict.fromkeys(names, IdState.UNREAD)
-        for task_id in self._seen:
+        for task_id in self.seen:
             known.pop(task_id, None)
         return known
 
     def handed_out(self, task_id: str) -> None:
         """Remember an id, so that a repeat is known as one."""
         if not self.is_feed and not self.closed.is_set():
-            self._seen.add(task_id)
-
-    def is_repeat(self, task_id: str) -> bool:
-        """Whether an id was handed out already and may not come again."""
-        return task_id in self._seen
+            self.seen.add(task_id)
 
     def close(self, *, whole: bool) -> None:
         """Forget what was only needed while it was read.
@@ -222,7 +220,7 @@ class Intake:
         self.is_known = self.is_known or whole
         if self.is_known:
             self._copy = None
-            self._seen = set()
+            self.seen = set()
         self.closed.set()
 
 
@@ -292,7 +290,8 @@ class StreamState(Alarm):
     def begin(self) -> None:
         """Copy a container, and let reading begin."""
         self.intake.copy()
-        self.phase = Phase.READING
+        if self.phase is Phase.NEW:
+            self.phase = Phase.READING
 
     def know_all(self) -> None:
         """Note all ids that a container holds, also those that the poller has not read yet."""
@@ -303,14 +302,13 @@ class StreamState(Alarm):
 
     def read(self, given: object) -> str | None:
         """Return the id to poll, or None for a repeat and for what can be none, which comes out."""
-        task_id = label(given)
+        task_id, fault = read_id(given)
         state = self.ids.get(task_id)
         if state is None:
-            if self.intake.is_repeat(task_id):
+            if task_id in self.intake.seen:
                 return None
         elif state is not IdState.UNREAD:
             return None
-        fault = id_fault(task_id) if isinstance(given, str) else not_text(given, task_id)
         if fault is None:
             return task_id
         log_end(task_id, fault, queries=0)
@@ -357,12 +355,11 @@ class StreamState(Alarm):
         self._counts[_count_of(outcome)] += 1
         self.room.set()
 
-    def lost(self, waiter: StreamWaiter, alarms: Alarms) -> None:
-        """Note that somebody waits no longer for one of its ids."""
-        if waiter.deadline is not None:
-            self.deadlines.lost()
-            if self.deadlines.first() is None:
-                alarms.discard(self)
+    def lost(self, alarms: Alarms) -> None:
+        """Note that one who had a deadline waits no longer."""
+        self.deadlines.lost()
+        if self.when != NEVER and self.deadlines.first() is None:
+            alarms.discard(self)
 
     def due(self, now: float, alarms: Alarms) -> Waiter | None:
         """Return the waiter whose deadline is first, if it has come."""
@@ -376,8 +373,8 @@ class StreamState(Alarm):
         return waiter if expired else None
 
     def set_alarm(self, alarms: Alarms) -> None:
-        """Set the alarm for the first deadline, unless it is set."""
-        if self.when == NEVER and (first := self.deadlines.first()) is not None:
+        """Set the alarm for the first deadline, if there is one."""
+        if (first := self.deadlines.first()) is not None:
             alarms.set(self, first.deadline or 0.0)
 
     def _end_if_done(self) -> None:
@@ -405,12 +402,7 @@ class StreamState(Alarm):
             reader.cancel()
 
 
-def label(given: object) -> str:
-    """Return the name under which what an input gave is pending and comes out."""
-    return trimmed(given) if isinstance(given, str) else describe(given)
-
-
 def _count_of(outcome: TaskOutcome) -> str:
-    if outcome.ok:
+    if outcome.error is None:
         return "succeeded"
     return "failed" if isinstance(outcome.error, TaskFailedError) else "unresolved"

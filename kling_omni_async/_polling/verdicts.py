@@ -38,7 +38,13 @@ class VerdictKind(Enum):
 
 @attrs.define
 class Verdict:
-    """What a reply means for its id, with what one who waits would get."""
+    """What a reply means for its id, with what one who waits would get.
+
+    Attributes:
+        kind: What it means.
+        task: The task, or None.
+        error: What was met instead of a task, or what is wrong with it, or None.
+    """
 
     kind: VerdictKind
     task: ImageTask | None = None

@@ -65,21 +65,18 @@ class Waiter(Alarm):
         self.deadline = deadline
         self.queries_before = 0
 
-    @property
-    def alive(self) -> bool:
-        """Whether somebody still wants the result."""
-        return True
-
     def due(self, now: float, alarms: Alarms) -> Waiter | None:  # noqa: ARG002 - as the base
         """Return itself: it has an alarm of its own."""
         return self
 
-    def queried(self, now: float, alarms: Alarms) -> None:
-        """Note that a query of the id has started."""
+    def queried(self, now: float, alarms: Alarms) -> bool:  # noqa: ARG002 - as above
+        """Note that a query of the id starts, and return whether it is wanted."""
+        return True
 
     def left(self, alarms: Alarms) -> None:
         """Remove the alarm of one who waits no longer."""
-        alarms.discard(self)
+        if self.when != NEVER:
+            alarms.discard(self)
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:
         """Pass an answer, or the end, on to whom it concerns."""
@@ -210,38 +207,41 @@ class Entry(Scheduled):
         """Whether somebody waits."""
         return bool(self._waiters)
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody who waits still wants the result."""
-        if isinstance(self._waiters, dict):
-            return any(waiter.alive for waiter in self._waiters)
-        return self._waiters is not None and self._waiters.alive
-
     def waiters(self) -> tuple[Waiter, ...]:
         """Return all who wait, the first who came first."""
         if isinstance(self._waiters, dict):
             return tuple(self._waiters)
         return () if self._waiters is None else (self._waiters,)
 
-    def join(self, waiter: Waiter) -> None:
-        """Add one who waits."""
+    def queried(self, now: float, alarms: Alarms) -> bool:
+        """Tell all who wait that a query starts; return whether anybody wants it."""
+        waiters = self._waiters
+        if isinstance(waiters, dict):
+            return any([waiter.queried(now, alarms) for waiter in waiters])  # noqa: C419 - all are told
+        return waiters is not None and waiters.queried(now, alarms)
+
+    def join(self, waiter: Waiter) -> bool:
+        """Add one who waits, and return whether he is the only one."""
         waiter.entry = self
         waiter.queries_before = self.queries
         if self._waiters is None:
             self._waiters = waiter
-        elif isinstance(self._waiters, dict):
+            return True
+        if isinstance(self._waiters, dict):
             self._waiters[waiter] = None
         else:
             self._waiters = {self._waiters: None, waiter: None}
+        return False
 
-    def leave(self, waiter: Waiter) -> None:
-        """Remove one who waits."""
+    def leave(self, waiter: Waiter) -> bool:
+        """Remove one who waits, and return whether he was the last."""
         waiter.entry = None
         if isinstance(self._waiters, dict):
             self._waiters.pop(waiter, None)
             self._waiters = self._waiters or None
         elif self._waiters is waiter:
             self._waiters = None
+        return self._waiters is None
 
     def last_task(self) -> ImageTask | None:
         """Return the last answer that was a task, if there is one."""

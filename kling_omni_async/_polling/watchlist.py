@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -25,8 +25,8 @@ from kling_omni_async.errors import (
 )
 
 from .limits import NEVER
-from .schedule import Schedule
-from .stream import IdState, StreamState, StreamWaiter
+from .schedule import Flight, Schedule
+from .stream import IdState, Phase, StreamState, StreamWaiter
 from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, say_again, verdict_on
 from .waiters import Alarms, Entry, Waiter
 
@@ -50,18 +50,34 @@ class Decision:
     """What is to be done after an answer.
 
     Attributes:
+        reply: The answer as it counts.
         verdict: What it means.
         told: Who is to be told.
-        reply: The answer as it counts.
         pause_s: The pause that a 429 began, in s, or 0.
+        foreign_id: Another id that the answer names, or None.
         ends_all: Whether it shows that the set-up is wrong, so that all waiting ends.
     """
 
+    reply: Reply
     verdict: Verdict
     told: list[Told]
-    reply: Reply
-    pause_s: float = 0.0
-    ends_all: bool = False
+    pause_s: float
+    foreign_id: str | None
+    ends_all: bool
+
+
+class Due(NamedTuple):
+    """What there is to do at a moment.
+
+    Attributes:
+        queries: The ids to query.
+        told: Whose time is up.
+        next_event: When to look again, in s, or infinity.
+    """
+
+    queries: list[Entry]
+    told: list[Told]
+    next_event: float
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +113,8 @@ class Watchlist:
         self._entries: dict[str, Entry] = {}
         self._alarms: Alarms = Alarms()
         self._watched = 0
+        rate = policy.max_rate
+        self._turns = NEVER if rate is None else rate * policy.mean_interval
 
     def __repr__(self) -> str:
         return f"<Watchlist ids={len(self._entries)} watched={self._watched} {self.schedule!r}>"
@@ -104,13 +122,11 @@ class Watchlist:
     @property
     def stretch(self) -> float:
         """The factor by which gaps are longer than intervals, as there are more ids than turns."""
-        rate = self._policy.max_rate
-        turns = NEVER if rate is None else rate * self._policy.mean_interval
-        return max(1.0, self._watched / turns)
+        return max(1.0, self._watched / self._turns)
 
     def next_event(self) -> float:
         """Return the time in s at which there is something to do, or infinity."""
-        return min(self.schedule.next_start(), self._alarms.first())
+        return min(self.schedule.next_start(), self._alarms.first)
 
     def snapshot(self, task_id: str, now: float) -> Snapshot:
         """Return how the polling goes, without looking at more ids than one.
@@ -145,10 +161,11 @@ class Watchlist:
 
     def admit(self, stream: StreamState, given: object, now: float) -> list[Told]:
         """Add what the input of a stream gave."""
-        if stream.is_left or (task_id := stream.read(given)) is None:
+        if stream.phase is Phase.ENDED or (task_id := stream.read(given)) is None:
             return []
-        entry = self._entry(task_id)
-        if not self._has_turn(entry, now):
+        entry = self._entries.get(task_id)
+        if entry is None or not self._has_turn(entry, now):
+            entry = entry or self._entry(task_id)
             if stream.intake.is_feed:
                 self.schedule.add_newcomer(entry, now)
             else:
@@ -198,8 +215,7 @@ class Watchlist:
         return self.schedule.has_turn(entry, now)
 
     def _join(self, entry: Entry, waiter: Waiter, now: float) -> list[Told]:
-        self._watched += not entry.is_watched
-        entry.join(waiter)
+        self._watched += entry.join(waiter)
         if entry.flight is not None:
             waiter.queried(now, self._alarms)
         return [] if entry.body is None or waiter.once else self._last_word(entry, waiter)
@@ -217,9 +233,8 @@ class Watchlist:
         return [(waiter, entry, verdict)]
 
     def _release(self, entry: Entry, waiter: Waiter) -> None:
-        entry.leave(waiter)
+        self._watched -= entry.leave(waiter)
         waiter.left(self._alarms)
-        self._watched -= not entry.is_watched
 
     def _drop_if_idle(self, entry: Entry) -> None:
         """Drop an entry that nobody waits for and that has no pause to remember."""
@@ -231,20 +246,27 @@ class Watchlist:
 
     # Queries.
 
-    def start(self, now: float) -> Entry | None:
-        """Return the id to query now, if there is one."""
-        entry = self.schedule.start(now, self._is_wanted)
-        if entry is not None:
-            for waiter in entry.waiters():
-                waiter.queried(now, self._alarms)
-        return entry
+    def pass_time(self, now: float) -> Due:
+        """Start the queries whose turn it is, then end the waits whose time is up."""
+        # In this order: after a standstill, what is overdue gets its look before it times out.
+        queries: list[Entry] = []
+        while (entry := self._start(now)) is not None:
+            queries.append(entry)
+        told = self._expire(now) if self._alarms.first <= now else []
+        return Due(queries, told, self.next_event())
 
-    def _is_wanted(self, entry: Entry) -> bool:
-        """Tell whether a due id is to be queried; what nobody waits for is forgotten here."""
-        wanted = entry.is_wanted
-        if not wanted:
-            self._drop_if_idle(entry)
-        return wanted
+    def next_query(self, now: float) -> tuple[Entry | None, float]:
+        """Start the query whose turn it is, if there is one; return it and when to look again."""
+        return self._start(now), self.next_event()
+
+    def _start(self, now: float) -> Entry | None:
+        while (turn := self.schedule.pop(now)) is not None:
+            entry, due = turn
+            if entry.queried(now, self._alarms):
+                self.schedule.launch(entry, now, due)
+                return entry
+            self._drop_if_idle(entry)  # nobody waits for it, and its pause is over
+        return None
 
     def answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> Decision:
         """Note the reply to a query, and decide what is to be done.
@@ -260,35 +282,24 @@ class Watchlist:
         started = flight.started
         self.schedule.finish(entry, now)
         entry.queries += 1
-        reply = self._as_it_counts(entry, reply)
-        throttle, pause_s = self.schedule.throttle, 0.0
-        if isinstance(reply, RateLimitError):
-            pause_s = throttle.limited(reply, started=started, now=now)
-        else:
-            throttle.answered(flight, started=started, readable=is_readable(reply))
+        foreign = _foreign_id(entry, reply)
+        if foreign in self._entries:
+            reply = _stray(entry, foreign)
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
-        self.schedule.put(entry, now + self.schedule.pause())
-        if self._setup.is_wrong(reply, started=started, now=now):
-            told = self._content_with(entry, verdict)
-            return Decision(verdict, told, reply, pause_s, ends_all=True)
-        return Decision(verdict, self._told(entry, verdict, now), reply, pause_s)
+        self.schedule.put_after_pause(entry, now)
+        pause_s = self._throttle(reply, flight, started=started, now=now)
+        wrong = self._setup.is_wrong(reply, started=started, now=now)
+        told = self._told(entry, verdict, now, wrong=wrong)
+        return Decision(reply, verdict, told, pause_s, foreign, wrong)
 
-    def _as_it_counts(self, entry: Entry, reply: Reply) -> Reply:
-        """Refuse an answer that is about another id of this session.
-
-        Such a one was on an idle connection before we asked. A stranger's id is none of that:
-        gateways put their provider's id there.
-        """
-        if not isinstance(reply, ImageTask) or (other := foreign_id(reply)) is None:
-            return reply
-        if other not in self._entries:
-            return reply
-        return ResponseError(
-            f"the answer is about task {quoted(other)}, which is polled here too",
-            task_id=entry.task_id,
-            http_status=200,
-        )
+    def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
+        throttle = self.schedule.throttle
+        if isinstance(reply, RateLimitError):
+            return throttle.limited(reply, started=started, now=now)
+        if throttle.closed:
+            throttle.answered(flight, started=started, readable=is_readable(reply))
+        return 0.0
 
     def _remember(
         self, entry: Entry, reply: Reply, body: bytes | None, verdict: Verdict, now: float
@@ -311,35 +322,28 @@ class Watchlist:
         else:
             entry.fault = verdict.error
 
-    def _told(self, entry: Entry, verdict: Verdict, now: float) -> list[Told]:
+    def _told(self, entry: Entry, verdict: Verdict, now: float, *, wrong: bool) -> list[Told]:
         told: list[Told] = []
         final = verdict.kind is VerdictKind.FINAL
         for waiter in entry.waiters():
-            if final or waiter.once:
+            if waiter.once or (final and not wrong):
                 self._release(entry, waiter)
                 told.append((waiter, entry, verdict))
-                continue
-            if waiter.follows and verdict.kind is VerdictKind.PENDING:
-                told.append((waiter, entry, verdict))
-            if waiter.deadline is not None and waiter.deadline <= now:
-                self._release(entry, waiter)
-                told.append(self._timed_out(entry, waiter, now))
+            elif not wrong:  # else the end of all waiting reaches the others
+                if waiter.follows and verdict.kind is VerdictKind.PENDING:
+                    told.append((waiter, entry, verdict))
+                if waiter.deadline is not None and waiter.deadline <= now:
+                    self._release(entry, waiter)
+                    told.append(self._timed_out(entry, waiter, now))
         return told
-
-    def _content_with(self, entry: Entry, verdict: Verdict) -> list[Told]:
-        """Return who is content with an answer although it ends all waiting."""
-        content = [waiter for waiter in entry.waiters() if waiter.once]
-        for waiter in content:
-            self._release(entry, waiter)
-        return [(waiter, entry, verdict) for waiter in content]
 
     # Deadlines.
 
-    def expire(self, now: float) -> list[Told]:
+    def _expire(self, now: float) -> list[Told]:
         """Return whose time is up, at most some hundreds; `next_event` tells if there are more."""
         told: list[Told] = []
         for _ in range(ALARMS_PER_PASS):
-            due = self._alarms.first()
+            due = self._alarms.first
             item = self._alarms.pop_due(now)
             if item is None:
                 break
@@ -389,10 +393,29 @@ class Watchlist:
         if entry.flight is not None or not self.schedule.has_turn(entry, now):
             return None
         throttle = self.schedule.throttle
-        if throttle.error is not None and throttle.next_start() > now:
+        if throttle.error is not None and throttle.next_start > now:
             return for_task(throttle.error, entry.task_id)
         return KlingOmniError(
             f"more ids were due than max_rate={self._policy.max_rate} and "
             f"max_concurrency={self.schedule.limit} carry",
             task_id=entry.task_id,
         )
+
+
+def _foreign_id(entry: Entry, reply: Reply) -> str | None:
+    """Return another id that an answer names; gateways put their provider's there."""
+    if not isinstance(reply, ImageTask) or reply.raw.get("task_id") == entry.task_id:
+        return None
+    return foreign_id(reply)
+
+
+def _stray(entry: Entry, other: str | None) -> ResponseError:
+    """Return the error for an answer that is about another id of this session.
+
+    Such a one lay on an idle connection before we asked: no stranger's id would be ours.
+    """
+    return ResponseError(
+        f"the answer is about task {quoted(other)}, which is polled here too",
+        task_id=entry.task_id,
+        http_status=200,
+    )
