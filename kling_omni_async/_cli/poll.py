@@ -120,7 +120,7 @@ class PollJob:
             await asyncio.sleep(every_s)
 
     def tell_end(self) -> None:
-        """Tell on stderr how many ended how, and what failed why."""
+        """Write to stderr how many ended how, and what failed why."""
         if self.failures:
             draw(self.failures.table())
         note(self.tally.line())

@@ -55,7 +55,7 @@ class Silent:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take down what is shown."""
+        """Remove what is shown."""
 
     def show(self, tally: Tally) -> None:
         """Show the counts."""

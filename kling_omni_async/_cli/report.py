@@ -223,7 +223,7 @@ def _late(error: errors.PollTimeoutError) -> str:
 
 
 def ending(error: Exception | KeyboardInterrupt, *, debug: bool) -> Exit:
-    """Tell what ended a command, with its notes, on stderr.
+    """Write to stderr what ended a command, with its notes.
 
     Args:
         error: What ended it.

@@ -25,7 +25,7 @@ if sys.platform == "win32":  # pragma: no cover - not run on other systems
     import msvcrt
 
     def lock(fd: int) -> None:
-        """Take the lock, or raise OSError at once if another process has it."""
+        """Lock a file while it is open, or raise OSError at once if another process has."""
         os.lseek(fd, 1 << 40, os.SEEK_SET)  # a locked byte cannot be read: lock one past the end
         msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         os.lseek(fd, 0, os.SEEK_SET)
@@ -36,7 +36,7 @@ else:
     import fcntl
 
     def lock(fd: int) -> None:
-        """Take the lock, or raise OSError at once if another process has it."""
+        """Lock a file while it is open, or raise OSError at once if another process has."""
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     IS_LOCKED = BlockingIOError

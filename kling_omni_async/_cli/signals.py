@@ -113,7 +113,7 @@ def ignore_signals() -> None:
 
 
 def heed_signals() -> None:
-    """Let signals interrupt from here on, those that have come already too.
+    """Heed signals from here on: they interrupt, those that have come already too.
 
     Raises:
         KeyboardInterrupt: A signal has come.
@@ -127,7 +127,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def waiting(*, anew: bool = False) -> Generator[None]:
-    """Let a signal break off a wait, also one that came before it.
+    """Wait, unless a signal breaks that off, also one that came before it.
 
     Args:
         anew: Forget those that came before it.

@@ -43,7 +43,8 @@ def call(capfd: pytest.CaptureFixture[str]) -> Call:
 
     def call(*arguments: str) -> tuple[int, str, str]:
         code = run(list(arguments))
-        return code, *capfd.readouterr()
+        stdout, stderr = capfd.readouterr()
+        return code, stdout, stderr
 
     return call
 

@@ -197,7 +197,7 @@ def test_a_read_only_folder_leaves_all_pending(
 
 
 def read_only(folder: Path) -> Path:
-    """Give a folder in which nothing can be made: one of the system's where we are root."""
+    """Return a folder in which nothing can be made: one of the system's where we are root."""
     folder.chmod(0o555)
     chosen = Path("/sys") if os.access(folder, os.W_OK) else folder
     if os.access(chosen / "none", os.F_OK) or not chosen.is_dir():

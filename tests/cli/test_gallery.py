@@ -70,7 +70,7 @@ def with_task(**fields: Any) -> TaskOutcome:
 
 
 def only_card(outcome: TaskOutcome, *files: str) -> Card:
-    """Give the card of one outcome."""
+    """Return the card of one outcome."""
     return cards_of([outcome], files)[0]
 
 
@@ -89,12 +89,12 @@ def write(path: Path, *outcomes: TaskOutcome) -> Path:
 
 
 def titles(page: Path) -> list[str]:
-    """Give the heading of each card."""
+    """Return the heading of each card."""
     return re.findall(r"<h2><bdi>(.*?)</bdi></h2>", page.read_text("utf-8"))
 
 
 def sources(page: Path) -> list[str]:
-    """Give the address of each image."""
+    """Return the address of each image."""
     return re.findall(r'<img src="([^"]*)"', page.read_text("utf-8"))
 
 
@@ -285,7 +285,7 @@ def test_a_folder_named_like_the_page_stays(tmp_path: Path) -> None:
 
 
 def fail_with(error: BaseException, folder: Path) -> Callable[..., Iterator[str]]:
-    """Give a page that breaks off after its first piece."""
+    """Return a page that breaks off after its first piece."""
 
     def pieces(*_: object) -> Iterator[str]:
         yield "half"

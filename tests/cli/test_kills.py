@@ -125,7 +125,7 @@ class Story:
 
 
 def ids_of(lines: bytes) -> list[str]:
-    """Give the id of each line; every line must be whole."""
+    """Return the id of each line; every line must be whole."""
     return [json.loads(line)["task_id"] for line in lines.splitlines()]
 
 

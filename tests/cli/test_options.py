@@ -60,7 +60,7 @@ def shown(argument: Argument) -> str:
 
 
 def help_of(*command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Give what a command says of itself."""
+    """Return what a command says of itself."""
     assert run([*command, "--help"]) == Exit.OK
     return capsys.readouterr().out
 
@@ -159,7 +159,7 @@ def test_help_shows_every_option_with_its_default(
 
 
 def examples() -> list[list[str]]:
-    """Give the arguments of every example that help shows."""
+    """Return the arguments of every example that help shows."""
     pages = [app.help_epilogue, *(app[command].help_epilogue for command in COMMANDS)]
     lines = (line.strip() for page in pages for line in str(page).splitlines())
     parts = (part.strip() for line in lines for part in line.split("|"))

@@ -70,7 +70,7 @@ class SlowRaw(io.RawIOBase):
 
 
 def stream_over(raw: io.RawIOBase, encoding: str = "utf-8") -> io.TextIOWrapper:
-    """Give a text stream as Python opens stdout."""
+    """Return a text stream as Python opens stdout."""
     buffer: io.BufferedWriter = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffer, encoding=encoding)
 

@@ -60,7 +60,7 @@ class Parsed(HTMLParser):
 
 
 def whole(*cards: Card, title: str = "images", totals: Totals | None = None) -> str:
-    """Give the page of some cards."""
+    """Return the page of some cards."""
     return "".join(page(title, totals or count(cards, {}), cards))
 
 

@@ -25,7 +25,7 @@ NEVER_S = 3600.0
 
 
 def half_done() -> Tally:
-    """Give counts with one of two ids done."""
+    """Return counts with one of two ids done."""
     tally = Tally(2)
     tally.counts[Kind.SUCCEEDED] = 1
     return tally

@@ -41,7 +41,7 @@ can_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no su
 
 
 def names_in(folder: Path) -> list[str]:
-    """Give the names of all files, hidden ones too."""
+    """Return the names of all files, hidden ones too."""
     return sorted(path.name for path in folder.iterdir())
 
 

@@ -126,7 +126,7 @@ class Shown:
 def shown(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> Shown:
-    """Give what runs the commands."""
+    """Return what runs the commands."""
     return Shown(tmp_path, capfd, caplog)
 
 
@@ -166,7 +166,7 @@ def test_a_leak_into_records_is_found(
 
 
 def helps(capfd: pytest.CaptureFixture[str]) -> str:
-    """Give all that help, version and a wrong call say."""
+    """Return all that help, version and a wrong call say."""
     calls = [["--help"], ["--version"], ["poll", "--nope"]]
     for call in calls + [[command, "--help"] for command in COMMANDS]:
         run(call)
