@@ -54,8 +54,10 @@ class Engine:
     Attributes:
         closed: Whether no verb may be used any more.
         close_reason: What closed it, or None while it is open and after a plain `aclose`.
+        context: In which all of it runs, so that no variables of whoever is first leak into it.
     """
 
+    # Eleven attributes: state (3), what runs in it and where (4), what is kept for later (4).
     def __init__(self) -> None:
         self.closed = False
         self.close_reason: BaseException | None = None
@@ -63,7 +65,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
-        self._context = Context()
+        self.context = Context()
         self._left = False
         self._early: list[Callable[[], None]] = []
         self._untold: list[Iterator[None]] | None = None
@@ -116,12 +118,12 @@ class Engine:
         for part in parts:
             part.bind()
         loop = asyncio.get_running_loop()
-        self._context.run(_owned_by.set, self)
+        self.context.run(_owned_by.set, self)
         work = self._own()
         # Both are known before the task begins: an eager one runs at once.
         self._parts, self._loop = list(parts), loop
         try:
-            owner = loop.create_task(work, name="kling_omni_async.poller", context=self._context)
+            owner = loop.create_task(work, name="kling_omni_async.poller", context=self.context)
         except BaseException:  # by a task factory of the user's
             work.close()
             self._parts, self._loop = [], None
@@ -139,8 +141,7 @@ class Engine:
         """Start a task beside the others, from wherever; once all ends, do nothing."""
 
         def begin() -> None:
-            # In a copy of the owner's context, whoever asks: nobody's variables leak into it.
-            self._context.copy().run(lambda: self._begin(work, args, name))
+            self.context.copy().run(lambda: self._begin(work, args, name))
 
         if self._tasks is None:
             self._early.append(begin)
@@ -161,19 +162,6 @@ class Engine:
         except BaseException as defect:
             self.fail(defect)  # before the group cancels the others because of it
             raise
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.Handle:
-        """Run a callback at a time in s, at once if that has come; a defect in it ends all."""
-
-        def run() -> None:
-            try:
-                callback()
-            except Exception as defect:  # noqa: BLE001 - reaches all who wait
-                self.fail(defect)
-
-        if when <= self.loop.time():
-            return self.loop.call_soon(run, context=self._context)
-        return self.loop.call_at(when, run, context=self._context)
 
     def do(self, steps: Iterator[None], *, name: str) -> None:
         """Do a long job: at once if it is short, else in slices beside everything else."""

@@ -84,6 +84,7 @@ class OutcomeStream(_Leavable):
         self._poller: Poller | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = state
+        self._left = False
 
     def __repr__(self) -> str:
         state = "closed" if self._state.is_left else "open" if self._poller else "not started"
@@ -145,12 +146,13 @@ class OutcomeStream(_Leavable):
         poller.open_stream(self._state)
 
     def _leave(self) -> None:
-        if self._poller is not None:
+        if self._poller is not None and not self._left:
+            self._left = True
             self._poller.leave_stream(self._state)
 
     def __del__(self) -> None:
         """Drop the ids of a stream that nobody can read any more."""
-        if self._poller is not None:
+        if self._poller is not None and not self._left:
             self._poller.drop_stream(self._state)
 
 

@@ -34,6 +34,8 @@ async def read_input(stream: StreamState, take: Take) -> None:
 async def _read(stream: StreamState, take: Take) -> Exception | None:
     """Read an input; return the exception that it raised, if any."""
     source = stream.intake.source
+    if stream.phase is Phase.ENDED and not isasyncgen(source):
+        return None  # left before it began
     try:
         if isinstance(source, AsyncIterable):
             await _read_feed(stream, source, take)
@@ -53,14 +55,13 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
 
 async def _read_iterable(stream: StreamState, take: Take) -> None:
     slices = _Slices()
-    ids = stream.intake.ids()
-    while stream.phase is not Phase.ENDED:
-        try:
-            given = next(ids)
-        except StopIteration:
-            return
+    for given in stream.intake.ids():
         take(stream, given)
         await slices.give_way(stream)
+        if stream.phase is Phase.ENDED:
+            return
+    if stream.intake.error is not None:
+        raise stream.intake.error
 
 
 async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: Take) -> None:
@@ -92,7 +93,7 @@ class _Slices:
         if perf_counter() >= self._until:
             await asyncio.sleep(0)
             self._until = perf_counter() + _engine.SLICE_S
-        while stream.is_full:
+        while len(stream.ids) >= stream.most_pending:
             stream.room.clear()
             await stream.room.wait()
 

@@ -55,7 +55,7 @@ class Poller:
         wall_clock: Gives s since the epoch, for a ``Retry-After`` that is a date.
     """
 
-    # Ten attributes: what it was given (4), what it keeps (2), and what is running (4).
+    # Eleven attributes: what it was given (4), the loop, what it keeps (2), what is running (4).
     def __init__(
         self,
         engine: Engine,
@@ -66,6 +66,7 @@ class Poller:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
+        self._loop: asyncio.AbstractEventLoop  # the engine's, from `bind` on
         self._most = policy.max_concurrency
         self._client = client
         self._wall_clock = wall_clock
@@ -83,7 +84,7 @@ class Poller:
 
     def call(self, task_id: str, waiter: Waiter) -> None:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
-        now = self._engine.loop.time()
+        now = self._loop.time()
         self._tell(self._watchlist.call(task_id, waiter, now), now)
         self._look_soon(now)
 
@@ -114,7 +115,7 @@ class Poller:
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""
-        return self._watchlist.snapshot(task_id, self._engine.now())
+        return self._watchlist.snapshot(task_id, self._loop.time())
 
     # What the engine calls.
 
@@ -125,12 +126,13 @@ class Poller:
             ConfigurationError: The given aiohttp session or a proxy cannot be used.
         """
         self._client.bind()
+        self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Open the client, and let queries start."""
         limit = await self._client.open()
         self._watchlist.schedule.limit = min(limit or self._most, self._most)
-        self._look_soon(self._engine.now())
+        self._look_soon(self._loop.time())
 
     def stop(self) -> None:
         """Cancel the inputs that are being read, each once."""
@@ -160,10 +162,15 @@ class Poller:
 
     def _look_at(self, when: float) -> None:
         """See to it that somebody looks at a time in s, unless that is so already."""
-        if when < self._looks_at and not self._engine.closed:
-            self._disarm()
-            self._looks_at = when
-            self._timer = self._engine.call_at(when, self._look)
+        if when >= self._looks_at or self._engine.closed:
+            return
+        self._disarm()
+        self._looks_at = when
+        loop, context = self._loop, self._engine.context
+        if when <= loop.time():
+            self._timer = loop.call_soon(self._look, context=context)
+        else:
+            self._timer = loop.call_at(when, self._look, context=context)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -173,12 +180,15 @@ class Poller:
     def _look(self) -> None:
         """Start what is due, and end the waits whose time is up."""
         self._timer, self._looks_at = None, NEVER
-        now = self._engine.loop.time()
-        due = self._watchlist.pass_time(now)
-        for entry in due.queries:
-            self._hand_out(entry)
-        self._tell(due.told, now)
-        self._look_at(due.next_event)
+        now = self._loop.time()
+        try:
+            due = self._watchlist.pass_time(now)
+            for entry in due.queries:
+                self._hand_out(entry)
+            self._tell(due.told, now)
+            self._look_at(due.next_event)
+        except Exception as defect:  # noqa: BLE001 - no task runs here: it reaches all who wait
+            self._engine.fail(defect)
 
     # Workers: each carries one query at a time, and is parked when there is none.
 
@@ -196,7 +206,7 @@ class Poller:
             following, next_event = self._watchlist.next_query(now)
             self._look_at(next_event)
             if following is None:
-                parked: asyncio.Future[Entry] = self._engine.loop.create_future()
+                parked: asyncio.Future[Entry] = self._loop.create_future()
                 self._idle.append(parked)
                 following = await parked
             entry = following
@@ -204,7 +214,7 @@ class Poller:
     async def _query(self, entry: Entry) -> float:
         """Carry a query out; return the time at which it had ended."""
         answer = await self._client.fetch(entry.task_id)
-        now = self._engine.loop.time()
+        now = self._loop.time()
         if isinstance(answer, Answer):
             reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
             self._answered(entry, reply, answer.body, now)
@@ -216,8 +226,8 @@ class Poller:
         before = entry.status
         decision = self._watchlist.answered(entry, reply, body, now)
         self._log.answered(entry, decision, before)
-        if (stretch := self._watchlist.stretch) > 1.0 and not self._reads_a_list():
-            self._log.stretched(stretch)
+        if decision.stretch > 1.0 and not self._reads_a_list():
+            self._log.stretched(decision.stretch)
         self._tell(decision.told, now)
         if decision.ends_all:
             self._end_all(decision.verdict.error or KlingOmniError(), now)
@@ -231,7 +241,7 @@ class Poller:
     # What the watchlist has decided.
 
     def _admit(self, stream: StreamState, given: object) -> None:
-        now = self._engine.loop.time()
+        now = self._loop.time()
         told = self._watchlist.admit(stream, given, now)
         if told:
             self._tell(told, now)

@@ -144,12 +144,13 @@ class Intake:
         seen: Ids that were handed out and may not come again.
         task: The task that reads it, while it does.
         closed: Is set when nothing of it will be read any more.
+        error: What a container raised when it was copied, or None.
     """
 
     __slots__ = (
         "_copy",
-        "_error",
         "closed",
+        "error",
         "is_bounded",
         "is_feed",
         "is_known",
@@ -166,7 +167,7 @@ class Intake:
         self.task: asyncio.Task[object] | None = None
         self.closed = asyncio.Event()
         self._copy: list[object] | None = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self.seen: set[str] = set()
 
     def copy(self) -> None:
@@ -177,18 +178,14 @@ class Intake:
         try:
             self._copy.extend(source)
         except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
-            self._error = error
+            self.error = error
 
     def ids(self) -> Iterator[object]:
-        """Iterate over an iterable, and raise what it raised."""
-        if self._copy is None:
-            source = self.source
-            assert isinstance(source, Iterable)  # noqa: S101 - no feed comes here
-            yield from source
-            return
-        yield from self._copy
-        if self._error is not None:
-            raise self._error
+        """Return an iterator over what an iterable gives."""
+        if self._copy is not None:
+            return iter(self._copy)
+        assert isinstance(self.source, Iterable)  # noqa: S101 - no feed comes here
+        return iter(self.source)
 
     def not_handed_out(self) -> dict[str, StreamWaiter | IdState]:
         """Return the ids of a container, but for those that were handed out."""
@@ -234,6 +231,7 @@ class StreamState(Alarm):
         phase: How far it is. It only goes forward, and only here.
         ids: The ids not yet handed out: who waits for each, or how far it is.
         deadlines: Those of its waiters.
+        most_pending: How many ids may be pending before its input has to wait.
         turn: When its next first query may start, in s, or None before the first.
         room: Is set when an outcome has been handed out.
     """
@@ -242,11 +240,11 @@ class StreamState(Alarm):
     __slots__ = (
         "_counts",
         "_end",
-        "_most_pending",
         "_polling",
         "deadlines",
         "ids",
         "intake",
+        "most_pending",
         "outlet",
         "phase",
         "room",
@@ -257,7 +255,7 @@ class StreamState(Alarm):
     def __init__(
         self, source: TaskIds, *, timeout: float | None, outlet: Outlet, most_pending: int
     ) -> None:
-        super().__init__()
+        self.when = NEVER
         self.intake: Intake = Intake(source)
         self.outlet: Outlet = outlet
         self.timeout: float | None = timeout
@@ -266,7 +264,7 @@ class StreamState(Alarm):
         self.deadlines: Deadlines = Deadlines()
         self.turn: float | None = None
         self.room: asyncio.Event = asyncio.Event()
-        self._most_pending = most_pending
+        self.most_pending: float = NEVER if self.intake.is_bounded else most_pending
         self._polling = 0
         self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
         self._end = End()
@@ -320,11 +318,6 @@ class StreamState(Alarm):
         waiter = self.ids[task_id] = StreamWaiter(self, added=now)
         self._polling += 1
         return waiter
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the input has to wait until outcomes are handed out."""
-        return len(self.ids) >= self._most_pending and not self.intake.is_bounded
 
     def input_ended(self, error: Exception | None) -> None:
         """Note that no more ids come, and why if the input raised something."""

@@ -114,12 +114,15 @@ class SetupCheck:
 
     Attributes:
         heard: Whether the session has had a readable answer of the API.
+        is_fine: Whether it has, and nothing spoke against the key since: then one more good
+            answer changes nothing.
     """
 
-    __slots__ = ("_interval_s", "_suspect_since", "heard")
+    __slots__ = ("_interval_s", "_suspect_since", "heard", "is_fine")
 
     def __init__(self, interval_s: float) -> None:
         self.heard = False
+        self.is_fine = False
         self._interval_s = interval_s
         self._suspect_since: float | None = None
 
@@ -132,7 +135,7 @@ class SetupCheck:
             now: In s.
         """
         if is_readable(reply):
-            self.heard = True
+            self.heard = self.is_fine = True
             self._suspect_since = None
             return False
         if isinstance(reply, ConfigurationError):
@@ -144,6 +147,7 @@ class SetupCheck:
     def _is_confirmed(self, started: float, now: float) -> bool:
         if self._suspect_since is None:
             self._suspect_since = now
+            self.is_fine = False
             return False
         # Queries that were under way when the first one came say nothing of what lasts.
         if started < self._suspect_since + self._interval_s:

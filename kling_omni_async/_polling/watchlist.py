@@ -56,6 +56,7 @@ class Decision:
         pause_s: The pause that a 429 began, in s, or 0.
         foreign_id: Another id that the answer names, or None.
         ends_all: Whether it shows that the set-up is wrong, so that all waiting ends.
+        stretch: The factor by which gaps are longer than intervals.
     """
 
     reply: Reply
@@ -64,6 +65,7 @@ class Decision:
     pause_s: float
     foreign_id: str | None
     ends_all: bool
+    stretch: float
 
 
 class Due(NamedTuple):
@@ -289,9 +291,11 @@ class Watchlist:
         self._remember(entry, reply, body, verdict, now)
         self.schedule.put_after_pause(entry, now)
         pause_s = self._throttle(reply, flight, started=started, now=now)
-        wrong = self._setup.is_wrong(reply, started=started, now=now)
+        wrong = False
+        if verdict.task is None or not self._setup.is_fine:
+            wrong = self._setup.is_wrong(reply, started=started, now=now)
         told = self._told(entry, verdict, now, wrong=wrong)
-        return Decision(reply, verdict, told, pause_s, foreign, wrong)
+        return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch)
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
         throttle = self.schedule.throttle
