@@ -15,6 +15,7 @@ from decimal import Decimal
 from json.scanner import make_scanner
 from typing import Any, Final
 
+from kling_omni_async._ids import WHITE_SPACE
 from kling_omni_async._models import TaskImage
 
 MAX_DEPTH = 64
@@ -244,7 +245,7 @@ _LOOSE_URL = re.compile(
     rf"(https?:)?(//[^{_NEVER}/?#]++)((?:[/?#].*+)?)", re.IGNORECASE | re.DOTALL
 )
 _ILLEGAL = re.compile(rf"[{_NEVER}]")
-_AROUND: Final = "".join(map(chr, range(0x21))) + "\x7f\x85\xa0\u2028\u2029\u3000\ufeff"
+_AROUND: Final = "".join(map(chr, range(0x21))) + WHITE_SPACE
 _LINE_BREAKS: Final = str.maketrans("", "", "\t\r\n")
 
 
