@@ -36,6 +36,11 @@ MOST_HEADER_BYTES: Final = 65_536
 
 Reply = Answer | KlingOmniError
 
+# Python would import these when the first name is looked up. It cannot where no file descriptor is
+# left, and would hold the codec to be unknown from then on.
+codecs.lookup("idna")
+importlib.import_module("concurrent.futures.thread")
+
 
 class Client:
     """Requests to the API over one aiohttp session, the caller's or one of our own."""
@@ -87,10 +92,6 @@ class Client:
         Returns:
             The most connections that the given session's connector has, or None.
         """
-        # Python would import these at the first name that is looked up, and cannot when this
-        # process has no file descriptor left.
-        codecs.lookup("idna")
-        importlib.import_module("concurrent.futures.thread")
         if self._given is not None:
             self._pool = _Pool(self._given)
             return _connections(self._given.connector)

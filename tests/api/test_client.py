@@ -32,7 +32,7 @@ from kling_omni_async._api.answers import Answer
 from kling_omni_async._api.client import Client, _connections
 from kling_omni_async._config import make_settings
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.support import all_of, freeze, new_session, now, now_waiting, open_session
+from tests.support import all_of, freeze, now, now_waiting, open_session
 
 pytestmark = pytest.mark.anyio
 
@@ -380,11 +380,10 @@ class TestCertificates:
         assert now() == 0
 
 
-async def test_a_transport_shows_where_it_sends(comet_api: SimulatedCometAPI) -> None:
-    """The repr of the transport names the base URL and no key."""
-    session = new_session(comet_api)
-    assert repr(session._transport) == f"<Client of {comet_api.base_url}>"
-    await session.aclose()
+def test_a_client_shows_where_it_sends() -> None:
+    """The repr of a client names the base URL and no key."""
+    client = Client(make_settings(KEY, "http://127.0.0.1:9", None, allow_http=False), None)
+    assert repr(client) == "<Client of http://127.0.0.1:9>"
 
 
 def test_a_connector_that_has_gone_sets_no_limit() -> None:

@@ -400,6 +400,7 @@ def test_both_arrays(plain: object, series: object, expected: list[str]) -> None
         "https://例え.jp/図.png",
         "https://a.example",
         "https://u:p@a.example/",
+        "https://a.example/\ufeff",
     ],
 )
 def test_usable_url(url: str) -> None:
