@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from kling_omni_async._api.answers import status_word
+from kling_omni_async._api.answers import status_word, unusable_images
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._results import one_line
@@ -19,9 +19,6 @@ logger: Final = logging.getLogger("kling_omni_async.poller")
 
 MAX_REMEMBERED: Final = 32
 """How many warnings of one kind are remembered, so that a hostile server cannot fill memory."""
-
-_ASKED_AGAIN: Final = "the id is asked again after its pause, if somebody still waits"
-_ENDS_ALL: Final = "the set-up is wrong: all waiting ends"
 
 
 class PollingLog:
@@ -48,7 +45,7 @@ class PollingLog:
             self._warn_of_oddities(reply, decision.foreign_id)
             return
         if decision.verdict.kind is VerdictKind.FAULT:
-            self._warn_of_fault(reply, _ENDS_ALL if decision.ends_all else _ASKED_AGAIN)
+            self._warn_of_fault(reply, ends_all=decision.ends_all)
         if decision.pause_s:
             logger.warning("throttled by the API: no scheduled query for %.1f s", decision.pause_s)
 
@@ -68,9 +65,15 @@ class PollingLog:
             was = f" (was {before})" if before else ""
             logger.info("task %s is %s%s", name, reply.status, was)
 
-    def _warn_of_fault(self, error: KlingOmniError, then: str) -> None:
+    def _warn_of_fault(self, error: KlingOmniError, *, ends_all: bool) -> None:
         kind = _kind_of(error)
-        self._once("fault", kind, "first %s: %s; %s", kind, one_line(error), then)
+        if ends_all:
+            # Apart from the faults that pass: one of this kind may have been said to pass before.
+            text = "%s: %s; the set-up is wrong: all waiting ends"
+            self._once("end", kind, text, kind, one_line(error))
+            return
+        text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
+        self._once("fault", kind, text, kind, one_line(error))
 
     def _warn_of_oddities(self, task: ImageTask, other: str | None) -> None:
         if task.status is TaskStatus.UNKNOWN:
@@ -79,6 +82,15 @@ class PollingLog:
         if other is not None:
             text = "asked for task %s, the answer names %s; the id that was asked for is kept"
             self._once("id", "", text, quoted(task.task_id), quoted(other))
+        # A message is there wherever an image is unusable: without one, the images of a task that
+        # succeeded need not be read once more.
+        if task.status is TaskStatus.SUCCEED and task.status_message:
+            self._warn_of_images(task)
+
+    def _warn_of_images(self, task: ImageTask) -> None:
+        if unusable := unusable_images(task):
+            name = quoted(task.task_id)
+            self._once("images", name, "task %s: images without a usable URL: %d", name, unusable)
 
     def _once(self, kind: str, key: str, text: str, *args: object) -> None:
         said = self._said.setdefault(kind, set())

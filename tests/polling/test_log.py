@@ -1,4 +1,4 @@
-"""What is logged: each warning once, each change, and nothing twice."""
+"""What is logged of answers: each warning once, each change, and nothing twice."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ import pytest
 from kling_omni_async import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     ImageTask,
     KlingOmniError,
     RateLimitError,
     ResponseError,
     ServerError,
-    TaskFailedError,
+    TaskImage,
     TaskStatus,
     TransportError,
 )
-from kling_omni_async._polling.log import MAX_REMEMBERED, Reports
+from kling_omni_async._polling.log import MAX_REMEMBERED, PollingLog
+from kling_omni_async._polling.verdicts import Reply, verdict_on
 from kling_omni_async._polling.waiters import Entry
+from kling_omni_async._polling.watchlist import Decision
 
 LOGGER = "kling_omni_async.poller"
+ASKED_AGAIN = "the id is asked again after its pause, if somebody still waits"
+ALL_ENDS = "the set-up is wrong: all waiting ends"
+NO_KEY = AuthenticationError("no such key", http_status=401)
 
 
 @pytest.fixture(autouse=True)
@@ -31,69 +37,81 @@ def _all_levels(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def said(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
-    """Give what was logged at one level, and forget all."""
+    """Return what was logged at one level, and forget all."""
     found = [record.getMessage() for record in caplog.records if record.levelno == level]
     caplog.clear()
     return found
 
 
-def a_task(status: TaskStatus, **raw: Any) -> ImageTask:
+def tell(
+    log: PollingLog,
+    reply: Reply,
+    *,
+    before: TaskStatus | None = None,
+    queries: int = 1,
+    pause_s: float = 0.0,
+    ends_all: bool = False,
+) -> None:
+    """Log an answer about the id "a"."""
+    entry = Entry("a")
+    entry.queries = queries
+    decision = Decision(verdict_on(reply), [], reply, pause_s, ends_all)
+    log.answered(entry, decision, before)
+
+
+def a_task(status: TaskStatus = TaskStatus.PROCESSING, /, **raw: Any) -> ImageTask:
     """Make a task."""
     return ImageTask(task_id="a", status=status, raw=raw)
 
 
-def a_word(**raw: str) -> ImageTask:
-    """Make a task whose status is a word of tomorrow."""
-    return ImageTask(task_id="a", status=TaskStatus.UNKNOWN, raw=raw)
+def with_images(
+    *urls: str | None, task_id: str = "a", status: TaskStatus = TaskStatus.SUCCEED
+) -> ImageTask:
+    """Make a task as it is read from an answer with these images; None is one without a URL."""
+    images = tuple(TaskImage(url=url) for url in urls if url is not None)
+    raw = {"task_status": str(status), "task_result": {"images": [{"url": url} for url in urls]}}
+    return ImageTask(
+        task_id=task_id, status=status, images=images, status_message="a message", raw=raw
+    )
+
+
+# Each answer.
 
 
 def test_every_reply_is_there_for_a_debugger(caplog: pytest.LogCaptureFixture) -> None:
     """At DEBUG each query is one line with its number, its id and what came."""
-    reports, entry = Reports(), Entry("a")
-    entry.queries = 3
-    reports.replied(entry, a_task(TaskStatus.PROCESSING))
-    reports.replied(entry, ApiError("no such model", http_status=400, code=1201))
+    log = PollingLog()
+    tell(log, a_task(), queries=3)
+    tell(log, with_images("https://img.example/0.png"), queries=4)
+    tell(log, ApiError("no such model", http_status=400, code=1201), queries=5)
     assert said(caplog, logging.DEBUG) == [
         "query 3 of 'a': processing, 0 images",
-        "query 3 of 'a': ApiError: HTTP 400, code 1201: no such model",
+        "query 4 of 'a': succeed, 1 images",
+        "query 5 of 'a': ApiError: HTTP 400, code 1201: no such model",
     ]
 
 
 def test_a_change_of_status_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """At INFO the first status and each new one is a line, a repeat is none."""
-    reports, entry = Reports(), Entry("a")
-    for status in (TaskStatus.SUBMITTED, TaskStatus.SUBMITTED, TaskStatus.PROCESSING):
-        reports.replied(entry, a_task(status))
-        entry.status = status
+    """At INFO the first status and each new one is a line, a repeat or a fault is none."""
+    log = PollingLog()
+    tell(log, a_task(TaskStatus.SUBMITTED))
+    tell(log, a_task(TaskStatus.SUBMITTED), before=TaskStatus.SUBMITTED)
+    tell(log, ServerError("", http_status=502), before=TaskStatus.SUBMITTED)
+    tell(log, a_task(), before=TaskStatus.SUBMITTED)
     assert said(caplog, logging.INFO) == [
         "task 'a' is submitted",
         "task 'a' is processing (was submitted)",
     ]
 
 
-@pytest.mark.parametrize(
-    ("error", "word"),
-    [(None, "succeeded"), (TaskFailedError("refused"), "TaskFailedError: refused")],
-    ids=["success", "failure"],
-)
-def test_an_end_is_told(
-    caplog: pytest.LogCaptureFixture, error: KlingOmniError | None, word: str
-) -> None:
-    """At INFO the end of an id says how it ended and after how many queries."""
-    for queries in (4, 1):
-        Reports().ended("a", error, queries=queries)
-    assert said(caplog, logging.INFO) == [
-        f"task 'a': {word} after 4 queries",
-        f"task 'a': {word} after 1 query",
-    ]
-
-
 def test_silence_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Without INFO and DEBUG neither replies nor ends are written."""
+    """Without INFO and DEBUG answers are not written."""
     caplog.set_level(logging.WARNING, LOGGER)
-    Reports().replied(Entry("a"), a_task(TaskStatus.PROCESSING))
-    Reports().ended("a", None, queries=1)
+    tell(PollingLog(), a_task())
     assert caplog.records == []
+
+
+# Faults.
 
 
 def test_the_first_fault_of_each_kind_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,11 +123,11 @@ def test_the_first_fault_of_each_kind_is_a_warning(caplog: pytest.LogCaptureFixt
         ServerError("", http_status=503),
         ResponseError("a web page", http_status=200),
         RateLimitError("", http_status=429),
-        AuthenticationError("no", http_status=401),
+        NO_KEY,
     ]
-    reports = Reports()
+    log = PollingLog()
     for fault in (*faults, *faults):
-        reports.replied(Entry("a"), fault)
+        tell(log, fault)
     warnings = said(caplog, logging.WARNING)
     assert [text.split(":")[0].removeprefix("first ") for text in warnings] == [
         "TransportError (reset)",
@@ -120,26 +138,74 @@ def test_the_first_fault_of_each_kind_is_a_warning(caplog: pytest.LogCaptureFixt
         "RateLimitError (HTTP 429)",
         "AuthenticationError (HTTP 401)",
     ]
-    assert all("asked again after its pause" in text for text in warnings)
 
 
-def test_a_fault_without_a_kind_of_its_own_is_told_by_its_class(
+def test_a_fault_that_passes_says_what_comes_next(caplog: pytest.LogCaptureFixture) -> None:
+    """It names its kind, what came, and that nothing has to be done."""
+    tell(PollingLog(), TransportError("reset by peer", reason="reset"))
+    assert said(caplog, logging.WARNING) == [
+        f"first TransportError (reset): reset by peer; {ASKED_AGAIN}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (NO_KEY, "AuthenticationError (HTTP 401): HTTP 401: no such key"),
+        (ConfigurationError("it was closed"), "ConfigurationError: it was closed"),
+    ],
+    ids=["key", "session"],
+)
+def test_a_fault_that_ends_everything_says_so(
+    caplog: pytest.LogCaptureFixture, fault: KlingOmniError, text: str
+) -> None:
+    """The log never promises another query where none comes; that too is told once."""
+    log = PollingLog()
+    for _ in range(2):
+        tell(log, fault, ends_all=True)
+    assert said(caplog, logging.WARNING) == [f"{text}; {ALL_ENDS}"]
+
+
+def test_an_end_is_told_although_its_kind_had_passed_before(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is neither an answer nor a missing one is named by its class alone."""
+    """A refused key is asked again at first; when it ends everything, that is a line of its own."""
+    log = PollingLog()
+    for ends_all in (False, True, False):
+        tell(log, NO_KEY, ends_all=ends_all)
+    assert said(caplog, logging.WARNING) == [
+        f"first AuthenticationError (HTTP 401): HTTP 401: no such key; {ASKED_AGAIN}",
+        f"AuthenticationError (HTTP 401): HTTP 401: no such key; {ALL_ENDS}",
+    ]
 
-    class PassingError(KlingOmniError):
-        transient = True
 
-    Reports().replied(Entry("a"), PassingError("soon over"))
-    (warning,) = said(caplog, logging.WARNING)
-    assert warning.startswith("first PassingError: soon over;")
+def test_a_flood_of_faults_hides_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that shows a hundred kinds of faults does not keep the log from telling the end."""
+    log = PollingLog()
+    for status in range(500, 600):
+        tell(log, ServerError("", http_status=status))
+    tell(log, NO_KEY, ends_all=True)
+    *faults, end = said(caplog, logging.WARNING)
+    assert len(faults) == MAX_REMEMBERED
+    assert end.endswith(ALL_ENDS)
 
 
 def test_a_refusal_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
     """What ends its id is told to who waits for it, not as a warning."""
-    Reports().replied(Entry("a"), ApiError("no such model", http_status=400))
+    tell(PollingLog(), ApiError("no such model", http_status=400))
     assert said(caplog, logging.WARNING) == []
+
+
+def test_a_pause_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Each pause of all queries is told with its length; a 429 that began none is not."""
+    log = PollingLog()
+    for pause_s in (1.25, 0.0, 1.25):
+        tell(log, RateLimitError("", http_status=429), pause_s=pause_s)
+    pauses = [text for text in said(caplog, logging.WARNING) if not text.startswith("first")]
+    assert pauses == ["throttled by the API: no scheduled query for 1.2 s"] * 2
+
+
+# Oddities.
 
 
 @pytest.mark.parametrize(
@@ -153,43 +219,56 @@ def test_a_refusal_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_unknown_word_is_a_warning_once(
     caplog: pytest.LogCaptureFixture, raw: dict[str, str], word: str
 ) -> None:
-    """A word of tomorrow is told once, however often it comes."""
-    reports = Reports()
+    """A word of tomorrow is told once, however often it comes; a word of today is not."""
+    log = PollingLog()
     for _ in range(3):
-        reports.replied(Entry("a"), a_word(**raw))
+        tell(log, a_task(TaskStatus.UNKNOWN, **raw))
+    tell(log, a_task(task_status="processing"))
     assert said(caplog, logging.WARNING) == [f"unknown task status {word}: taken as not finished"]
 
 
 def test_a_hostile_server_cannot_fill_memory(caplog: pytest.LogCaptureFixture) -> None:
     """At most 32 words are remembered and told."""
-    reports = Reports()
+    log = PollingLog()
     for number in range(100):
-        reports.replied(Entry("a"), a_word(task_status=f"word {number}"))
+        tell(log, a_task(TaskStatus.UNKNOWN, task_status=f"word {number}"))
     assert len(said(caplog, logging.WARNING)) == MAX_REMEMBERED == 32
 
 
 def test_a_foreign_id_is_a_warning_once(caplog: pytest.LogCaptureFixture) -> None:
     """An answer that names another id is told once for the session, as gateways do it always."""
-    reports = Reports()
-    for foreign in ("b", "c"):
-        reports.replied(Entry("a"), a_task(TaskStatus.PROCESSING, task_id=foreign))
+    log = PollingLog()
+    for named in ("a", "b", "c"):
+        tell(log, a_task(task_id=named))
     assert said(caplog, logging.WARNING) == [
         "asked for task 'a', the answer names 'b'; the id that was asked for is kept"
     ]
 
 
-def test_a_pause_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Each pause of all queries is told with its length; a 429 that began none is not."""
-    reports = Reports()
-    for pause_s in (1.25, 0.0):
-        reports.throttled(pause_s)
-    assert said(caplog, logging.WARNING) == ["throttled by the API: no scheduled query for 1.2 s"]
+def test_unusable_images_are_a_warning_for_each_task(caplog: pytest.LogCaptureFixture) -> None:
+    """A success that lacks some of its images names the task and their number, once."""
+    log = PollingLog()
+    usable = "https://img.example/0.png"
+    for _ in range(2):
+        tell(log, with_images(usable, None, None))
+        tell(log, with_images(usable, None, task_id="b"))
+    tell(log, with_images(usable, task_id="c"))
+    tell(log, with_images(usable, None, task_id="d", status=TaskStatus.PROCESSING))
+    assert said(caplog, logging.WARNING) == [
+        "task 'a': images without a usable URL: 2",
+        "task 'b': images without a usable URL: 1",
+    ]
+
+
+# Load.
 
 
 def test_stretching_is_told_when_it_begins_and_doubles(caplog: pytest.LogCaptureFixture) -> None:
     """A growing crowd is a few warnings, not one for each id."""
-    reports = Reports()
-    for factor in (1.0, 1.1, 1.5, 2.1, 2.3, 4.5, 4.7, 1.0, 3.0):
-        reports.stretched(factor)
-    factors = [text.rsplit(" ", 1)[1] for text in said(caplog, logging.WARNING)]
-    assert factors == ["1.10", "2.30", "4.70"]
+    log = PollingLog()
+    for factor in (1.0, 1.1, 1.5, 2.2, 2.3, 4.3, 4.5, 1.0, 3.0):
+        log.stretched(factor)
+    assert said(caplog, logging.WARNING) == [
+        f"more ids than max_rate can serve: they are asked at {factor} times their intervals"
+        for factor in ("1.10", "2.20", "4.50")
+    ]

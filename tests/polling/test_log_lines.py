@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kling_omni_async import KlingOmniError, TaskFailedError
+from kling_omni_async._results import log_end
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import all_of, open_session
-
-pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +20,39 @@ def _info(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def ends_told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give the lines that tell how the polling of an id ended."""
+    """Return the lines that tell how the polling of an id ended."""
     return [text for text in caplog.messages if text.startswith("task") and " after " in text]
 
 
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (None, "succeeded"),
+        (TaskFailedError("refused"), "TaskFailedError: refused"),
+        (TaskFailedError("a\ntask 'b': succeeded"), r"TaskFailedError: a\ntask 'b': succeeded"),
+    ],
+    ids=["success", "failure", "forged"],
+)
+def test_an_end_is_one_line(
+    caplog: pytest.LogCaptureFixture, error: KlingOmniError | None, word: str
+) -> None:
+    """It says how the id ended and after how many queries; the API's words forge no second one."""
+    for queries in (4, 1):
+        log_end("a", error, queries=queries)
+    assert caplog.messages == [
+        f"task 'a': {word} after 4 queries",
+        f"task 'a': {word} after 1 query",
+    ]
+
+
+def test_an_end_without_info_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    """Below INFO nothing is written."""
+    caplog.set_level(logging.WARNING, "kling_omni_async.poller")
+    log_end("a", None, queries=1)
+    assert caplog.records == []
+
+
+@pytest.mark.anyio
 async def test_one_line_for_all_who_wait(
     comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -34,6 +63,7 @@ async def test_one_line_for_all_who_wait(
     assert ends_told(caplog) == [f"task '{task_id}': succeeded after 1 query"]
 
 
+@pytest.mark.anyio
 async def test_each_time_out_is_a_line(
     comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -45,6 +75,7 @@ async def test_each_time_out_is_a_line(
     assert [text.split(":")[1] for text in ends_told(caplog)] == [" PollTimeoutError"] * 2
 
 
+@pytest.mark.anyio
 async def test_an_id_that_cannot_be_sent(
     comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -56,6 +87,7 @@ async def test_an_id_that_cannot_be_sent(
     assert line.endswith(" after 0 queries")
 
 
+@pytest.mark.anyio
 async def test_the_final_answer_that_is_known(
     comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -68,6 +100,7 @@ async def test_the_final_answer_that_is_known(
     assert len(comet_api.queries) == 1
 
 
+@pytest.mark.anyio
 async def test_images_that_were_not_saved(
     comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
