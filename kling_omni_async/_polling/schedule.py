@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Iterator
+from enum import Enum
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Generic, TypeVar
@@ -15,8 +16,13 @@ from .limits import NEVER, RateLimit, Throttle
 
 _SPARE_ROWS: Final = 64
 
-BY_HAND: Final = -NEVER
-"""Since when a query that was asked for by hand has been due: it keeps the pace, no order."""
+
+class Turn(Enum):
+    """Why it is an item's turn."""
+
+    BY_HAND = "its query was asked for"
+    NEWCOMER = "it is its first query"
+    OVERDUE = "its time has come"
 
 
 class Timed:
@@ -235,45 +241,40 @@ class Schedule(Generic[S]):
         due = -NEVER if self._newcomers else self._dues.first
         return max(self._rate.next_start, self.throttle.next_start, due)
 
-    def pop(self, now: float) -> tuple[S, float] | None:
+    def pop(self, now: float) -> tuple[S, Turn, float] | None:
         """Remove the item whose turn it is, if there is one.
 
         Returns:
-            It and since when its query has been due, in s; `launch` takes both.
+            It, why it is its turn, and since when, in s; `launch` takes them all. What nobody
+            wants any more is not launched, and has used up no turn.
         """
         if self.in_flight >= self.limit or self._rate.next_start > now:
             return None
         if self._asked:
             item, _ = self._asked.popitem(last=False)
             self.drop(item)
-            return item, BY_HAND
+            return item, Turn.BY_HAND, now
         if self.throttle.next_start > now:
             return None
         overdue = self._dues.first
         if self._newcomers and not (self._newcomer_went and overdue <= now):
-            self._newcomer_went = True
-            return self._newcomers.popitem(last=False)
-        if (due := self._dues.pop_due(now)) is None:
-            return None
-        self._newcomer_went = False
-        return due, overdue
+            item, since = self._newcomers.popitem(last=False)
+            return item, Turn.NEWCOMER, since
+        due = self._dues.pop_due(now)
+        return None if due is None else (due, Turn.OVERDUE, overdue)
 
-    def launch(self, item: S, now: float, due: float) -> None:
-        """Start the query of an item that `pop` gave.
-
-        Args:
-            item: That item.
-            now: In s.
-            due: What `pop` gave with it.
-        """
+    def launch(self, item: S, turn: Turn, due: float, now: float) -> None:
+        """Start the query of an item that `pop` gave, with what it gave; `now` is in s."""
         item.flight = Flight(now)
         self.in_flight += 1
         self.starts += 1
         throttle = self.throttle
-        if due == BY_HAND:
-            self._rate.spend(now, now)
-            return
         self._rate.spend(now, max(due, throttle.until))
+        if turn is Turn.BY_HAND:
+            return
+        # Here and not in `pop`: ids that were left stay till their pause is over, and a crowd of
+        # them would use up the turns of those who wait.
+        self._newcomer_went = turn is Turn.NEWCOMER
         if throttle.closed:
             throttle.started(item.flight)
 

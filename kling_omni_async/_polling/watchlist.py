@@ -262,10 +262,10 @@ class Watchlist:
         return self._start(now), self.next_event()
 
     def _start(self, now: float) -> Entry | None:
-        while (turn := self.schedule.pop(now)) is not None:
-            entry, due = turn
+        while (found := self.schedule.pop(now)) is not None:
+            entry, turn, due = found
             if entry.queried(now, self._alarms):
-                self.schedule.launch(entry, now, due)
+                self.schedule.launch(entry, turn, due, now)
                 return entry
             self._drop_if_idle(entry)  # nobody waits for it, and its pause is over
         return None

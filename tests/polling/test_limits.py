@@ -125,11 +125,9 @@ def test_starts_never_outrun_the_rate(spans: list[float], rate: float) -> None:
 
 
 def test_an_open_gate_holds_nothing_back() -> None:
-    """Before any 429 scheduled queries may start at any time, any number of them."""
+    """Before any 429 scheduled queries may start at any time."""
     throttle = Throttle(Random(1))
-    assert throttle.next_start() == -math.inf
-    throttle.started(PROBE)
-    assert (throttle.next_start(), throttle.error) == (-math.inf, None)
+    assert (throttle.closed, throttle.next_start, throttle.error) == (False, -math.inf, None)
 
 
 @pytest.mark.parametrize(("asked", "pause"), [(3.5, 3.5), (120.0, 120.0), (86_400.0, 120.0)])
@@ -137,7 +135,7 @@ def test_pauses_as_long_as_the_api_asks(asked: float, pause: float) -> None:
     """``Retry-After`` is kept to, but never beyond two minutes."""
     throttle = Throttle(Random(1))
     assert throttle.limited(too_many(asked), started=49.0, now=50.0) == pause
-    assert throttle.next_start() == throttle.until == 50.0 + pause
+    assert throttle.next_start == throttle.until == 50.0 + pause
     assert pause <= MAX_RETRY_AFTER_S
 
 
@@ -183,15 +181,15 @@ def test_a_late_success_does_not_open_the_gate() -> None:
     """A good answer to a query from before the end of the pause says nothing about now."""
     throttle = closed_gate()
     throttle.answered(BY_HAND, started=109.0, readable=True)
-    assert throttle.next_start() == 110.0
+    assert throttle.next_start == 110.0
 
 
 def test_one_query_tries_the_gate_alone() -> None:
     """While the first query after a pause is under way, no other scheduled one may start."""
     throttle = closed_gate()
-    assert throttle.next_start() == 110.0
+    assert (throttle.closed, throttle.next_start) == (True, 110.0)
     throttle.started(PROBE)
-    assert throttle.next_start() == math.inf
+    assert throttle.next_start == math.inf
 
 
 def test_success_of_the_first_query_opens_the_gate() -> None:
@@ -199,7 +197,7 @@ def test_success_of_the_first_query_opens_the_gate() -> None:
     throttle = closed_gate(retry_after=None)
     throttle.started(PROBE)
     throttle.answered(PROBE, started=throttle.until, readable=True)
-    assert throttle.next_start() == -math.inf
+    assert (throttle.closed, throttle.next_start) == (False, -math.inf)
     assert throttle.limited(too_many(), started=200.0, now=200.0) <= 1.5
 
 
@@ -208,9 +206,9 @@ def test_an_unreadable_probe_lets_another_one_go() -> None:
     throttle = closed_gate()
     throttle.started(PROBE)
     throttle.answered(PROBE, started=110.0, readable=False)
-    assert throttle.next_start() == 110.0
+    assert (throttle.closed, throttle.next_start) == (True, 110.0)
     throttle.started("another flight")
-    assert throttle.next_start() == math.inf
+    assert throttle.next_start == math.inf
 
 
 def test_an_unreadable_answer_to_a_query_by_hand_changes_nothing() -> None:
@@ -218,7 +216,7 @@ def test_an_unreadable_answer_to_a_query_by_hand_changes_nothing() -> None:
     throttle = closed_gate()
     throttle.started(PROBE)
     throttle.answered(BY_HAND, started=111.0, readable=False)
-    assert throttle.next_start() == math.inf
+    assert throttle.next_start == math.inf
 
 
 def test_a_429_on_the_probe_is_the_next_step() -> None:
@@ -228,7 +226,7 @@ def test_a_429_on_the_probe_is_the_next_step() -> None:
     now = throttle.until
     pause = throttle.limited(too_many(), started=now, now=now)
     assert 2.0 <= pause <= 3.0
-    assert throttle.next_start() == now + pause
+    assert throttle.next_start == now + pause
 
 
 def test_a_query_by_hand_after_the_pause_opens_the_gate_too() -> None:
@@ -236,7 +234,7 @@ def test_a_query_by_hand_after_the_pause_opens_the_gate_too() -> None:
     throttle = closed_gate()
     throttle.started(PROBE)
     throttle.answered(BY_HAND, started=111.0, readable=True)
-    assert throttle.next_start() == -math.inf
+    assert throttle.next_start == -math.inf
 
 
 def test_a_probe_of_an_earlier_pause_is_none_any_more() -> None:
@@ -245,10 +243,10 @@ def test_a_probe_of_an_earlier_pause_is_none_any_more() -> None:
     throttle.started(PROBE)
     throttle.answered(BY_HAND, started=111.0, readable=True)
     throttle.limited(too_many(3.0), started=111.5, now=112.0)
-    assert throttle.next_start() == 115.0
+    assert throttle.next_start == 115.0
     throttle.started("another flight")
     throttle.answered(PROBE, started=110.0, readable=False)
-    assert throttle.next_start() == math.inf
+    assert throttle.next_start == math.inf
 
 
 def test_a_new_pause_does_not_wait_for_the_old_probe() -> None:
@@ -256,6 +254,6 @@ def test_a_new_pause_does_not_wait_for_the_old_probe() -> None:
     throttle = closed_gate()
     throttle.started(PROBE)
     throttle.limited(too_many(3.0), started=111.0, now=112.0)
-    assert throttle.next_start() == 115.0
+    assert throttle.next_start == 115.0
     throttle.answered(PROBE, started=110.0, readable=True)
-    assert throttle.next_start() == 115.0
+    assert throttle.next_start == 115.0

@@ -50,12 +50,21 @@ def tell(
     before: TaskStatus | None = None,
     queries: int = 1,
     pause_s: float = 0.0,
+    foreign_id: str | None = None,
     ends_all: bool = False,
 ) -> None:
     """Log an answer about the id "a"."""
     entry = Entry("a")
     entry.queries = queries
-    decision = Decision(verdict_on(reply), [], reply, pause_s, ends_all)
+    decision = Decision(
+        reply=reply,
+        verdict=verdict_on(reply),
+        told=[],
+        pause_s=pause_s,
+        foreign_id=foreign_id,
+        ends_all=ends_all,
+        stretch=1.0,
+    )
     log.answered(entry, decision, before)
 
 
@@ -238,8 +247,8 @@ def test_a_hostile_server_cannot_fill_memory(caplog: pytest.LogCaptureFixture) -
 def test_a_foreign_id_is_a_warning_once(caplog: pytest.LogCaptureFixture) -> None:
     """An answer that names another id is told once for the session, as gateways do it always."""
     log = PollingLog()
-    for named in ("a", "b", "c"):
-        tell(log, a_task(task_id=named))
+    for named in (None, "b", "c"):
+        tell(log, a_task(), foreign_id=named)
     assert said(caplog, logging.WARNING) == [
         "asked for task 'a', the answer names 'b'; the id that was asked for is kept"
     ]

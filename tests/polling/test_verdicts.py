@@ -234,6 +234,25 @@ def test_until_something_readable_comes_the_setup_can_be_wrong(reply: Reply) -> 
     assert setup.is_wrong(NO_KEY, started=2.0, now=3.0)
 
 
+def test_a_setup_is_fine_from_a_good_answer_to_a_refused_key() -> None:
+    """In between one more good answer changes nothing; a fault that passes is none against it."""
+    setup = SetupCheck(20.0)
+    fine = [setup.is_fine]
+    replies: list[Reply] = [RESET, PENDING, RESET, WEB_PAGE, NO_KEY, RESET, PENDING]
+    for at, reply in enumerate(replies):
+        setup.is_wrong(reply, started=at, now=at)
+        fine.append(setup.is_fine)
+    assert fine == [False, False, True, True, True, False, False, True]
+
+
+def test_a_setup_that_was_found_wrong_is_not_fine() -> None:
+    """It takes a good answer to be fine again."""
+    setup = heard()
+    setup.is_wrong(NO_KEY, started=29.0, now=30.0)
+    setup.is_wrong(NO_KEY, started=55.0, now=56.0)
+    assert not setup.is_fine
+
+
 @pytest.mark.parametrize("reply", [WEB_PAGE, CERTIFICATE, RESET], ids=name_of)
 def test_after_a_readable_answer_all_else_is_a_passing_fault(reply: Reply) -> None:
     """Once the API was heard, a web page in its place passes, however often it comes."""
