@@ -55,7 +55,7 @@ QUICK: Final[Measures] = (
     partial(memory.measure, ids=(500,), over_sockets=200, rounds=1),
     partial(crowds.measure, ids=500, rounds=1, newcomers=1),
     partial(growth.measure, ids=(10, 100), rounds=1, seconds=0.3),
-    partial(lateness.measure, ids=50, seconds=0.5, pause=0.25),
+    partial(lateness.measure, ids=50, seconds=0.5, low=0.2, high=0.3),
     partial(connections.measure, ids=20, rounds=2, low=0.2, high=0.3),
     partial(idle.measure, ids=100, seconds=0.3, rounds=1),
     partial(delay.measure, ids=50, rounds=1),

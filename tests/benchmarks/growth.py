@@ -1,7 +1,7 @@
 """CPU for each query beside few and beside very many watched ids, in alternating blocks.
 
 Run as ``python -m tests.benchmarks.growth [--ids N N …] [--rounds N] [--seconds S]``. All crowds
-are asked at the same pace, which more is due than it carries: only their size differs.
+are asked at the same pace, and more is due than it carries: only their size differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .tables import Group, Row, alternate, as_markdown, ratios, row
 RATE: Final = 1000.0
 INTERVAL: Final = (0.2, 0.3)
 MOST: Final = 1.2
-POLICY: Final = "`max_rate=1000`, all a second overdue"
+POLICY: Final = "`max_rate=1000`, more due than it carries"
 
 
 def measure(

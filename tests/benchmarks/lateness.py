@@ -1,7 +1,7 @@
 """How late queries start, in real time: the loop's time at a start against the time that was due.
 
-Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--pause S]``. What the kernel
-and the server add comes later and is not in the figure.
+Run as ``python -m tests.benchmarks.lateness [--ids N] [--seconds S] [--low S] [--high S]``. What
+the kernel and the server add comes later and is not in the figure.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from contextlib import contextmanager
+from typing import Any, Final
 
 import attrs
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async._api.client import Client
+from kling_omni_async._polling.schedule import Schedule
 
 from .answers import API_KEY, OPEN, task_ids
 from .processes import in_fresh_process, running_server
@@ -49,27 +51,39 @@ class Found:
 
 
 class Observer:
-    """Notes when queries start and end, and so how late they are.
+    """Notes due times and starts of scheduled queries.
 
-    Where the policy leaves no choice of a pause, the end of an id's query says when the next one is
-    due. What the library does between an answer and that pause counts as late, too.
+    It looks on where the schedule puts an id down, as the pause is drawn there: a policy without a
+    choice of pauses would tell it from outside, but ids that were late together once would then be
+    due together for ever.
     """
 
-    def __init__(self, pause_s: float) -> None:
+    def __init__(self) -> None:
         self.found = Found()
-        self._pause_s = pause_s
         self._dues: dict[str, float] = {}
         self._began = 0.0
 
-    async def fetch(self, client: Client, task_id: str) -> Reply:
-        """Note when an id's query starts, and when the next one is due."""
-        loop = asyncio.get_running_loop()
-        if (due := self._dues.get(task_id)) is not None:
-            self.found.late_ms.append((loop.time() - due) * 1e3)
+    @contextmanager
+    def at_work(self) -> Generator[None]:
+        """Look on."""
+        put, dues = Schedule.put, self._dues
+
+        def noted(self: Schedule[Any], item: Any, when: float) -> None:
+            dues[item.task_id] = when
+            put(self, item, when)
+
+        Schedule.put = noted  # type: ignore[method-assign]
         try:
-            return await send(client, task_id)
+            with sent_by(self.fetch):
+                yield
         finally:
-            self._dues[task_id] = loop.time() + self._pause_s
+            Schedule.put = put  # type: ignore[method-assign]
+
+    async def fetch(self, client: Client, task_id: str) -> Reply:
+        """Note when an id's query starts."""
+        if (due := self._dues.pop(task_id, None)) is not None:
+            self.found.late_ms.append((asyncio.get_running_loop().time() - due) * 1e3)
+        return await send(client, task_id)
 
     def collecting(self, phase: str, info: dict[str, int]) -> None:
         """Note how long a full collection takes."""
@@ -92,15 +106,15 @@ class Observer:
         return self.found
 
 
-def measure(*, ids: int = 50_000, seconds: float = 120.0, pause: float = 25.0) -> Group:
+def measure(
+    *, ids: int = 50_000, seconds: float = 120.0, low: float = 20.0, high: float = 30.0
+) -> Group:
     """Watch ids for a while, once each has been asked."""
     with running_server() as base_url, ThreadPoolExecutor() as threads:
-        bare = threads.submit(in_fresh_process, tick, 2 * pause, seconds)
-        found = in_fresh_process(watch, base_url, ids, seconds, pause)
+        bare = threads.submit(in_fresh_process, tick, low + high, seconds)
+        found = in_fresh_process(watch, base_url, ids, seconds, (low, high))
     rate = len(found.late_ms) / found.seconds
-    policy = (
-        f"`interval=({pause:g}, {pause:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
-    )
+    policy = f"`interval=({low:g}, {high:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
     late = found.late_ms or [0.0]
     rows = [
         _late("query", late, 0.5, policy, MOST_P50_MS),
@@ -134,10 +148,9 @@ def _how(seconds: float) -> str:
     return (
         f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids "
         "come from a feed that spreads them over one mean pause, like tasks that are created over "
-        "time. All pauses are the same, so an id is due a pause after its last query ended; "
-        "lateness is the loop's time at its next query less that. Beside it a loop of another "
-        "process does nothing but wait for a timer each 10 ms: what is late there is late by the "
-        "machine."
+        "time. Lateness is the loop's time at the start of a query less the time for which the "
+        "schedule had put it down. Beside it a loop of another process does nothing but wait for a "
+        "timer each 10 ms: what is late there is late by the machine."
     )
 
 
@@ -158,19 +171,19 @@ async def _tick(wait_s: float, seconds: float) -> list[float]:
     return late_ms
 
 
-def watch(base_url: str, ids: int, seconds: float, pause: float) -> Found:
+def watch(base_url: str, ids: int, seconds: float, interval: tuple[float, float]) -> Found:
     """Watch ids that never finish."""
-    return asyncio.run(_watch(base_url, ids, seconds, pause))
+    return asyncio.run(_watch(base_url, ids, seconds, interval))
 
 
-async def _watch(base_url: str, ids: int, seconds: float, pause: float) -> Found:
-    policy = PollPolicy(interval=(pause, pause), max_rate=None, timeout=None)
-    observer = Observer(pause)
+async def _watch(base_url: str, ids: int, seconds: float, interval: tuple[float, float]) -> Found:
+    policy = PollPolicy(interval=interval, max_rate=None, timeout=None)
+    observer, over_s = Observer(), policy.mean_interval
     async with KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session:
         await session.query(task_ids(OPEN, 1)[0])
-        with sent_by(observer.fetch):
-            async with session.poll(_feed(task_ids(OPEN, ids, first=1), pause)):
-                await asyncio.sleep(1.5 * pause)
+        with observer.at_work():
+            async with session.poll(_feed(task_ids(OPEN, ids, first=1), over_s)):
+                await asyncio.sleep(over_s + interval[1] - interval[0])
                 return await observer.look_on(seconds)
 
 
@@ -190,7 +203,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ids", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--pause", type=float, default=25.0)
+    parser.add_argument("--low", type=float, default=20.0)
+    parser.add_argument("--high", type=float, default=30.0)
     sys.stdout.write(as_markdown(measure(**vars(parser.parse_args(arguments)))))
 
 
