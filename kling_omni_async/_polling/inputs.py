@@ -94,7 +94,7 @@ class _Slices:
             await asyncio.sleep(0)
             self._until = perf_counter() + _engine.SLICE_S
         while len(stream.ids) >= stream.most_pending:
-            stream.room.clear()
+            stream.room = asyncio.Event()
             await stream.room.wait()
 
 

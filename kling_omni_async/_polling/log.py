@@ -42,7 +42,8 @@ class PollingLog:
         if logger.isEnabledFor(logging.INFO):
             self._log_answer(entry, reply, before)
         if isinstance(reply, ImageTask):
-            self._warn_of_oddities(reply, decision.foreign_id)
+            if decision.foreign_id is not None or reply.status is TaskStatus.UNKNOWN:
+                self._warn_of_oddities(reply, decision.foreign_id)
             return
         if decision.verdict.kind is VerdictKind.FAULT:
             self._warn_of_fault(reply, ends_all=decision.ends_all)

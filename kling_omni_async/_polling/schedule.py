@@ -65,6 +65,7 @@ class TimerHeap(Generic[T]):
     def __repr__(self) -> str:
         return f"<TimerHeap of {self._live}, first at {self.first}>"
 
+    # A dozen of lines without a call, as each id comes by here three times.
     def set(self, item: T, when: float) -> None:
         """Put an item in at a time in s, or move it there; at its own time it keeps its place."""
         before = item.when

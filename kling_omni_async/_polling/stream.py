@@ -102,7 +102,7 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._queue: deque[StreamWaiter] = deque()
-        self._done = 0
+        self._done = 0  # in the queue, more or less: too many only means to look sooner
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -124,12 +124,13 @@ class Deadlines:
         self._queue.popleft()
         self._done -= 1  # for when it is
 
-    def lost(self) -> None:
-        """Note that one of them is done."""
+    def lost(self) -> bool:
+        """Note that one of them is done; return whether that may have been the last."""
         self._done += 1
         if self._done > len(self._queue) // 2 + _SPARE_WAITERS:
             self._queue = deque(waiter for waiter in self._queue if waiter.entry is not None)
             self._done = 0
+        return self._done >= len(self._queue)
 
 
 class Intake:
@@ -141,7 +142,8 @@ class Intake:
         is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
         is_bounded: Whether it is in memory already, so that reading it needs no bound.
         is_known: Whether all ids of it are known.
-        seen: Ids that were handed out and may not come again.
+        remembers: Whether a repeat of an id that was handed out has to be known as one.
+        seen: Those ids.
         task: The task that reads it, while it does.
         closed: Is set when nothing of it will be read any more.
         error: What a container raised when it was copied, or None.
@@ -154,6 +156,7 @@ class Intake:
         "is_bounded",
         "is_feed",
         "is_known",
+        "remembers",
         "seen",
         "source",
         "task",
@@ -166,6 +169,7 @@ class Intake:
         self.is_known: bool = not self.is_bounded
         self.task: asyncio.Task[object] | None = None
         self.closed = asyncio.Event()
+        self.remembers: bool = not self.is_feed
         self._copy: list[object] | None = None
         self.error: Exception | None = None
         self.seen: set[str] = set()
@@ -202,11 +206,6 @@ class Intake:
             known.pop(task_id, None)
         return known
 
-    def handed_out(self, task_id: str) -> None:
-        """Remember an id, so that a repeat is known as one."""
-        if not self.is_feed and not self.closed.is_set():
-            self.seen.add(task_id)
-
     def close(self, *, whole: bool) -> None:
         """Forget what was only needed while it was read.
 
@@ -218,6 +217,7 @@ class Intake:
         if self.is_known:
             self._copy = None
             self.seen = set()
+        self.remembers = False
         self.closed.set()
 
 
@@ -233,7 +233,7 @@ class StreamState(Alarm):
         deadlines: Those of its waiters.
         most_pending: How many ids may be pending before its input has to wait.
         turn: When its next first query may start, in s, or None before the first.
-        room: Is set when an outcome has been handed out.
+        room: Is set when an outcome has been handed out, once its input has had to wait.
     """
 
     # Twelve attributes, as this is the one place for what is known of a stream.
@@ -263,7 +263,7 @@ class StreamState(Alarm):
         self.ids: dict[str, StreamWaiter | IdState] = {}
         self.deadlines: Deadlines = Deadlines()
         self.turn: float | None = None
-        self.room: asyncio.Event = asyncio.Event()
+        self.room: asyncio.Event | None = None
         self.most_pending: float = NEVER if self.intake.is_bounded else most_pending
         self._polling = 0
         self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
@@ -333,7 +333,8 @@ class StreamState(Alarm):
         """Pass on the outcome of an id that was polled."""
         self._polling -= 1
         self.put(outcome)
-        self._end_if_done()
+        if not self._polling:
+            self._end_if_done()
 
     def put(self, outcome: TaskOutcome) -> None:
         """Pass an outcome on, unless the stream is over."""
@@ -344,14 +345,15 @@ class StreamState(Alarm):
     def handed_out(self, outcome: TaskOutcome) -> None:
         """Count an outcome that a consumer has."""
         self.ids.pop(outcome.task_id, None)
-        self.intake.handed_out(outcome.task_id)
+        if self.intake.remembers:
+            self.intake.seen.add(outcome.task_id)
         self._counts[_count_of(outcome)] += 1
-        self.room.set()
+        if self.room is not None:
+            self.room.set()
 
     def lost(self, alarms: Alarms) -> None:
         """Note that one who had a deadline waits no longer."""
-        self.deadlines.lost()
-        if self.when != NEVER and self.deadlines.first() is None:
+        if self.deadlines.lost() and self.when != NEVER and self.deadlines.first() is None:
             alarms.discard(self)
 
     def due(self, now: float, alarms: Alarms) -> Waiter | None:

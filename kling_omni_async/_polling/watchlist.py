@@ -259,7 +259,7 @@ class Watchlist:
 
     def next_query(self, now: float) -> tuple[Entry | None, float]:
         """Start the query whose turn it is, if there is one; return it and when to look again."""
-        return self._start(now), self.next_event()
+        return self._start(now), min(self.schedule.next_start(), self._alarms.first)
 
     def _start(self, now: float) -> Entry | None:
         while (found := self.schedule.pop(now)) is not None:
