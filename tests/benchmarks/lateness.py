@@ -20,7 +20,7 @@ import attrs
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async._api.client import Client
-from kling_omni_async._polling.schedule import Schedule
+from kling_omni_async._polling.schedule import Schedule, Turn
 
 from .answers import API_KEY, OPEN, task_ids
 from .processes import in_fresh_process, running_server
@@ -53,9 +53,9 @@ class Found:
 class Observer:
     """Notes due times and starts of scheduled queries.
 
-    It looks on where the schedule puts an id down, as the pause is drawn there: a policy without a
-    choice of pauses would tell it from outside, but ids that were late together once would then be
-    due together for ever.
+    It looks on where the schedule gives an id away, as the due time is known there: a policy
+    without a choice of pauses would tell it from outside, but ids that were late together once
+    would then be due together for ever.
     """
 
     def __init__(self) -> None:
@@ -66,18 +66,19 @@ class Observer:
     @contextmanager
     def at_work(self) -> Generator[None]:
         """Look on."""
-        put, dues = Schedule.put, self._dues
+        launch, dues = Schedule.launch, self._dues
 
-        def noted(self: Schedule[Any], item: Any, when: float) -> None:
-            dues[item.task_id] = when
-            put(self, item, when)
+        def noted(self: Schedule[Any], item: Any, turn: Turn, due: float, now: float) -> None:
+            if turn is Turn.OVERDUE:
+                dues[item.task_id] = due
+            launch(self, item, turn, due, now)
 
-        Schedule.put = noted  # type: ignore[method-assign]
+        Schedule.launch = noted  # type: ignore[method-assign]
         try:
             with sent_by(self.fetch):
                 yield
         finally:
-            Schedule.put = put  # type: ignore[method-assign]
+            Schedule.launch = launch  # type: ignore[method-assign]
 
     async def fetch(self, client: Client, task_id: str) -> Reply:
         """Note when an id's query starts."""
@@ -115,7 +116,9 @@ def measure(
         found = in_fresh_process(watch, base_url, ids, seconds, (low, high))
     rate = len(found.late_ms) / found.seconds
     policy = f"`interval=({low:g}, {high:g})`, `max_rate=None`, {ids:,} ids, {rate:,.0f} queries/s"
-    late = found.late_ms or [0.0]
+    if not found.late_ms:
+        raise RuntimeError("no scheduled query was seen: the schedule launches them elsewhere")
+    late = found.late_ms
     rows = [
         _late("query", late, 0.5, policy, MOST_P50_MS),
         _late("query", late, 0.99, policy, MOST_P99_MS),
@@ -148,8 +151,8 @@ def _how(seconds: float) -> str:
     return (
         f"Measured for {seconds:.0f} s of real time, after each id had been asked once. The ids "
         "come from a feed that spreads them over one mean pause, like tasks that are created over "
-        "time. Lateness is the loop's time at the start of a query less the time for which the "
-        "schedule had put it down. Beside it a loop of another process does nothing but wait for a "
+        "time. Lateness is the loop's time at the start of a query less the time since which the "
+        "schedule had it due. Beside it a loop of another process does nothing but wait for a "
         "timer each 10 ms: what is late there is late by the machine."
     )
 
