@@ -336,6 +336,7 @@ def test_usual_ids_stand_in_the_name(task_id: str, number: int) -> None:
         ("a/b", "a_b_."),
         ("../../etc", "etc_."),
         ("-rf", "rf_."),
+        ("XA/X", "XA_X_."),
         ("\u4efb\u52a1", "id_."),
         ("x" * 121, "x" * 60 + "_."),
     ],
@@ -344,6 +345,11 @@ def test_odd_ids_stay_readable(task_id: str, beginning: str) -> None:
     """Of an id that is no safe name what is safe stands before its digest."""
     stem = image_stem(task_id, 3, watermarked=False)
     assert re.fullmatch(re.escape(beginning) + r"[0-9a-f]{32}-3", stem)
+
+
+def test_the_longest_id_that_stands_in_a_name() -> None:
+    """Up to 120 characters an id is not shortened."""
+    assert image_stem("x" * 120, 3, watermarked=False) == "x" * 120 + "-3"
 
 
 def test_names_are_the_same_in_each_version() -> None:

@@ -272,6 +272,7 @@ def test_other_names_are_left_to_dns(host: str) -> None:
         ("https://host?x=1/2@3", "https://host"),
         ("https://user:pass@host:8/a@b.png", "https://host:8/a@b.png"),
         ("https://a@b@host/", "https://host/"),
+        ("https://user:pass@host/x://y", "https://host/x://y"),
         ("https://host", "https://host"),
         ("", ""),
     ],
