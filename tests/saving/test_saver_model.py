@@ -30,11 +30,11 @@ from kling_omni_async import (
     TaskOutcome,
 )
 from kling_omni_async._api.answers import Answer, read_answer
-from kling_omni_async._polling.poller import Poller
-from kling_omni_async._polling.stream import Batch
-from kling_omni_async._saving.saver import SaveJob
+from kling_omni_async._polling.stream import StreamState
+from kling_omni_async._saving.outlet import SavingOutlet
+from kling_omni_async._saving.saver import SaveJob, Saver
 from tests.polling import scripted
-from tests.polling.scripted import Line, ScriptedTransport, Start
+from tests.polling.scripted import Line, ScriptedTransport, Start, scripted_session
 from tests.virtual_clock import VirtualClockLoop
 
 from .fakes import MOMENT_S, Defect, DefectError, FakeFetcher, FakeStore, url_of
@@ -78,7 +78,7 @@ class Read:
     """A stream, who reads it, and what came out."""
 
     stream: OutcomeStream | None
-    batch: Batch
+    state: StreamState
     store: FakeStore | None
     feed: asyncio.Queue[str | None] | None
     expected: Counter[str]
@@ -133,15 +133,11 @@ class World:
         self.policy = PollPolicy(
             interval=(5.0, 6.0), max_rate=None, max_downloads=most, timeout=None
         )
-        self.session = KlingOmniSession("k", base_url="http://127.0.0.1:9", policy=self.policy)
-        self.poller = Poller(
-            self.policy,
-            self.transport,
-            self.fetcher,
-            rng=Random(rng_seed),
-            wall_clock=scripted.now,
+        self.session: KlingOmniSession = scripted_session(
+            self.transport, self.policy, seed=rng_seed
         )
-        self.session._poller = self.poller
+        self.saver = Saver(self.fetcher, most=most, rng=Random(rng_seed), wall_clock=scripted.now)
+        self.session._saving_wing()._saver = self.saver
         self.stores = [FakeStore(), FakeStore()]
         self.reads: list[Read] = []
         self.saves: list[Save] = []
@@ -187,7 +183,7 @@ class World:
                 feed.put_nowait(task_id)
         stream = self.session.poll(source, save_to=cast("Any", store))
         expected = Counter(ids if feed is None else ())
-        read = Read(stream, stream._batch, store, feed, expected)
+        read = Read(stream, stream._state, store, feed, expected)
         self.reads.append(read)
         for _ in range(1 + one // 16 % 2):
             self._add_consumer(read, patient=bool(one // 8 % 2))
@@ -201,7 +197,7 @@ class World:
     async def _source(self, number: int, feed: asyncio.Queue[str | None]) -> AsyncIterator[str]:
         read = self.reads[number]
         while (task_id := await feed.get()) is not None:
-            if task_id not in read.batch.pending:
+            if task_id not in read.state.ids:
                 read.expected[task_id] += 1
             yield task_id
 
@@ -263,9 +259,8 @@ class World:
             read = streams[one % len(streams)]
             read.left = True
             assert read.stream is not None
-            with pytest.raises(StopIteration):  # leaving never waits
-                read.stream.aclose().send(None)
-            self._expect(set(read.batch.pending) == set(read.stream.pending), "pending moved")
+            leaving = asyncio.ensure_future(read.stream.aclose())
+            self.calls.append(leaving)  # it waits for an input to be closed, and for nothing else
 
     def _drop(self, one: int, _two: int) -> None:
         if streams := [read for read in self.reads if read.stream is not None and read.begun]:
@@ -370,21 +365,23 @@ class World:
         assert self.fetcher.peak <= self.policy.max_downloads
         for read in self.reads:
             counts = Counter(outcome.task_id for outcome in read.out)
-            pending = Counter(read.batch.pending)
-            if read.begun and (read.feed is not None or read.batch.total):
-                if not read.batch.closed:
+            pending = Counter(read.state.ids.keys())
+            if read.begun and (read.feed is not None or read.state.progress.total):
+                if not read.state.is_left:
                     assert counts + pending == read.expected, (counts, pending, read.expected)
                 assert all(
                     counts[each] + pending[each] <= read.expected[each] for each in counts
                 ), "handed out twice"
-            assert read.batch.progress.pending == len(read.batch.pending)
+            progress = read.state.progress
+            assert progress.pending == len(read.state.ids)
+            assert progress.total == progress.pending + len(read.out)
 
     def _wanted(self) -> set[str]:
         """Give the ids whose images somebody wants."""
         wanted = {save.task_id for save in self.saves if not save.task.done()}
         for read in self.reads:
             if read.store is not None and not read.left and not read.dropped:
-                wanted |= read.batch.pending
+                wanted |= set(read.state.ids)
         return wanted
 
     async def _finish(self) -> None:
@@ -441,7 +438,7 @@ class World:
                 if not isinstance(end, StopAsyncIteration):
                     self._check_ending(end, of_saving=False)
                 elif not read.left:
-                    assert not read.batch.pending, "it ended too early"
+                    assert not read.state.ids, "it ended too early"
                     assert set(Counter(o.task_id for o in read.out)) == set(read.expected)
 
     def _check_ending(self, error: BaseException | None, *, of_saving: bool) -> None:
@@ -455,14 +452,15 @@ class World:
             assert isinstance(inner, (DefectError, Defect)), f"{error!r}"
 
     def _check_nothing_is_kept(self) -> None:
-        saver = self.poller._saver
+        saver = self.saver
         assert self.fetcher.running == []
         assert saver._orders == set()
         if not self.session.closed:
             assert len(saver._queue) == 0
             assert saver._workers == 0
             for read in self.reads:
-                assert read.left or read.dropped or not read.batch.orders
+                outlet = read.state.outlet
+                assert not isinstance(outlet, SavingOutlet) or not outlet._orders
         timers = [each for each in loop_timers() if "_again" in repr(each)]
         assert timers == []
 
