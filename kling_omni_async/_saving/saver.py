@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from random import Random
 from typing import Final, Protocol
@@ -274,11 +274,12 @@ class Saver:
         await self._fetcher.aclose()
         self._threads.close()
 
-    def shut(self, reason: BaseException) -> None:
-        """Tell all whose images are not saved why they will not be, those still to come too."""
+    def tell_end(self, reason: BaseException) -> Iterator[None]:
+        """Tell all who wait, one at each step, and all to come why nothing more is saved."""
         self._shut_by = reason
         while self._orders:
             self._orders.pop().abort(reason)
+            yield
 
     async def save(self, task: ImageTask, plan: SavePlan) -> tuple[SavedImage, ...]:
         """Save the images of a task, ahead of those of all streams; cancelled, it leaves none half.

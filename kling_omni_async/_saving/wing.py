@@ -81,8 +81,7 @@ class Saving:
 
     def tell_end(self, reason: BaseException) -> Iterator[None]:
         """Tell all who wait for images that they will not be saved."""
-        self._saver.shut(reason)
-        yield
+        return self._saver.tell_end(reason)
 
     async def aclose(self) -> None:
         """Release everything."""

@@ -308,7 +308,7 @@ async def test_a_saver_that_is_shut_cuts() -> None:
             it.outlet.put(success(task_id))
         waiting = asyncio.create_task(it.outlet.take())
         await now_waiting()
-        it.saver.shut(defect)
+        list(it.saver.tell_end(defect))
         late.put(success("c"))
         for step in (waiting, it.outlet.take(), late.take()):
             with pytest.raises(LookupError, match="a bug") as caught:

@@ -247,7 +247,7 @@ async def test_a_saver_that_is_shut() -> None:
     async with bench() as it:
         calls = [asyncio.create_task(it.save(task_id)) for task_id in "ab"]
         await now_waiting()
-        it.saver.shut(reason)
+        list(it.saver.tell_end(reason))
         calls.append(asyncio.create_task(it.save("c")))
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert [(str(error), cast("Any", error).task_id) for error in errors] == [
