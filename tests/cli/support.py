@@ -29,6 +29,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from kling_omni_async import ImageTask, KlingOmniError, TaskImage, TaskOutcome, TaskStatus
 from kling_omni_async._cli.gallery import NAME, outcomes_of, write_outcomes
 from kling_omni_async.simulator import SimulatedCometAPI
+from tests.support import now_waiting
 from tests.virtual_clock import VirtualClockLoop
 
 T = TypeVar("T")
@@ -106,6 +107,10 @@ class Neighbour:
 
     def wait_for_queries(self, count: int, task_id: str | None = None) -> None:
         self.portal.call(self.api.wait_for_queries, count, task_id)
+
+    def catch_up(self) -> None:
+        """Let the simulator read whatever programs have sent so far, those that are dead too."""
+        self.portal.call(now_waiting, 50)  # more passes of its loop than accept, read and log take
 
     @property
     def env(self) -> dict[str, str]:

@@ -92,6 +92,7 @@ class Story:
         else:
             with warm(*self.call, env=self.api.env):
                 self.live_a_while()
+        self.api.catch_up()  # else a last query would count as one of the next run
         self.look()
 
     def last_run(self) -> None:
