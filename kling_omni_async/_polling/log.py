@@ -42,8 +42,14 @@ class PollingLog:
         if logger.isEnabledFor(logging.INFO):
             self._log_answer(entry, reply, before)
         if isinstance(reply, ImageTask):
-            if decision.foreign_id is not None or reply.status is TaskStatus.UNKNOWN:
-                self._warn_of_oddities(reply, decision.foreign_id)
+            if reply.status is TaskStatus.UNKNOWN:
+                self._warn_of_word(status_word(reply))
+            if decision.foreign_id is not None:
+                self._warn_of_foreign_id(reply, decision.foreign_id)
+            # A message is there wherever an image is unusable: without one, the images of a task
+            # that succeeded need not be read once more.
+            if reply.status is TaskStatus.SUCCEED and reply.status_message:
+                self._warn_of_images(reply, unusable_images(reply))
             return
         if decision.verdict.kind is VerdictKind.FAULT:
             self._warn_of_fault(reply, ends_all=decision.ends_all)
@@ -71,30 +77,24 @@ class PollingLog:
         if ends_all:
             # Apart from the faults that pass: one of this kind may have been said to pass before.
             text = "%s: %s; the set-up is wrong: all waiting ends"
-            self._once("end", kind, text, kind, one_line(error))
-            return
-        text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
-        self._once("fault", kind, text, kind, one_line(error))
+        else:
+            text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
+        self._once(text, kind, kind, one_line(error))
 
-    def _warn_of_oddities(self, task: ImageTask, other: str | None) -> None:
-        if task.status is TaskStatus.UNKNOWN:
-            word = status_word(task)
-            self._once("word", word, "unknown task status %s: taken as not finished", word)
-        if other is not None:
-            text = "asked for task %s, the answer names %s; the id that was asked for is kept"
-            self._once("id", "", text, quoted(task.task_id), quoted(other))
-        # A message is there wherever an image is unusable: without one, the images of a task that
-        # succeeded need not be read once more.
-        if task.status is TaskStatus.SUCCEED and task.status_message:
-            self._warn_of_images(task)
+    def _warn_of_word(self, word: str) -> None:
+        self._once("unknown task status %s: taken as not finished", word, word)
 
-    def _warn_of_images(self, task: ImageTask) -> None:
-        if unusable := unusable_images(task):
+    def _warn_of_foreign_id(self, task: ImageTask, other: str) -> None:
+        text = "asked for task %s, the answer names %s; the id that was asked for is kept"
+        self._once(text, "", quoted(task.task_id), quoted(other))
+
+    def _warn_of_images(self, task: ImageTask, unusable: int) -> None:
+        if unusable:
             name = quoted(task.task_id)
-            self._once("images", name, "task %s: images without a usable URL: %d", name, unusable)
+            self._once("task %s: images without a usable URL: %d", name, name, unusable)
 
-    def _once(self, kind: str, key: str, text: str, *args: object) -> None:
-        said = self._said.setdefault(kind, set())
+    def _once(self, text: str, key: str, *args: object) -> None:
+        said = self._said.setdefault(text, set())
         if key not in said and len(said) < MAX_REMEMBERED:
             said.add(key)
             logger.warning(text, *args)

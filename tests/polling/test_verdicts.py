@@ -96,6 +96,7 @@ def test_success_without_images_is_unconfirmed() -> None:
     assert (verdict.kind, verdict.task) == (VerdictKind.UNCONFIRMED, IMAGELESS)
     assert isinstance(verdict.error, NoImagesError)
     assert (verdict.error.task_id, verdict.error.task) == ("a", IMAGELESS)
+    assert str(verdict.error) == "the task succeeded without one usable image URL"
 
 
 def test_an_unknown_id_is_unconfirmed() -> None:
