@@ -549,6 +549,20 @@ class TestKeys:
         assert key not in f"{answer!r} {answer.body!r} {answer}"
         assert repr(answer.body) == f"<Echo of {len(body)} bytes>"
 
+    @pytest.mark.parametrize("as_envelope", [False, True])
+    def test_an_echo_is_taken_out_of_a_wrapped_task(self, *, as_envelope: bool) -> None:
+        """So it is with the wrapped form, and with an external id that is none."""
+        key = "sk-0123456789"
+        inner = done(task_status_msg=f"no {key}", task_info={"external_task_id": 7})
+        answer = echoing(key, wrapped("SUCCESS", inner if as_envelope else inner["data"]))
+        for task in (
+            read_answer(answer, ASKED, wall_s=NOW_S),
+            read_task(answer.body, ASKED),
+        ):
+            assert isinstance(task, ImageTask)
+            assert (task.status_message, task.external_task_id) == ("no [redacted]", None)
+            assert key not in repr(task.raw)
+
     def test_an_echo_is_taken_out_of_an_error(self) -> None:
         """So it is with errors: their message, code and request id, whatever they decide."""
         key = "sk-0123456789"
