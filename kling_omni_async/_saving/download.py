@@ -115,6 +115,8 @@ class Downloader:
         self._settings = settings
         self._most = settings.policy.max_image_bytes
         self._timeout_s = settings.policy.download_timeout
+        # Two, as the guard is on all sockets of a client: proxies, and an API on this machine, may
+        # have private addresses.
         self._clients: dict[bool, aiohttp.ClientSession] = {}
         self._resolver = OwnThreadResolver(settings.policy.max_downloads)
         self._proxies: Mapping[str, str] | None = None
@@ -142,6 +144,7 @@ class Downloader:
             DownloadError: They did not all come.
             ConfigurationError: A proxy of the environment cannot be used.
         """
+        # Raised behind the handler: else a foreign error, which may quote a signed URL, goes along.
         failure: Exception
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -157,6 +160,7 @@ class Downloader:
         for _ in range(MAX_REDIRECTS + 1):
             target = fetchable_url(url)
             client, proxy = self._route(target)
+            # aiohttp would follow by itself, past all checks.
             asked = client.get(target, proxy=proxy, allow_redirects=False)
             async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
@@ -187,8 +191,11 @@ class Downloader:
                     resolver=self._resolver,
                     socket_factory=guarded_socket if guarded else None,
                 ),
+                # What one host sets is nothing to another, and nothing to the next image.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                # `fetch` and `before_stall` keep the time: by bytes, not by reads, of which a
+                # host that trickles could make one a second for ever.
                 timeout=aiohttp.ClientTimeout(total=None),
                 read_bufsize=_BUFFER_BYTES,
             )
@@ -196,6 +203,7 @@ class Downloader:
 
     async def _read(self, response: aiohttp.ClientResponse, take: Taker) -> str | None:
         require_good(response.status)
+        # What is announced may be a lie: it is believed only where it is too much.
         size = response.content_length or 0
         if size <= self._most:
             size = 0
@@ -243,6 +251,7 @@ async def before_stall(work: Awaitable[T]) -> T:
 
 async def _piece(content: aiohttp.StreamReader) -> bytes:
     """Collect `PIECE_BYTES` or more of a body, less only at its end."""
+    # A thread for each small chunk would cost more than the disk does.
     chunks: list[bytes] = []
     size = 0
     while size < PIECE_BYTES and (chunk := await content.readany()):

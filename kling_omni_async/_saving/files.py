@@ -110,6 +110,7 @@ class PartialFile:
     def __init__(self, folder: Path, stem: str, *, mode: int = 0o666) -> None:
         # O_EXCL: in a folder that many may write to, somebody could have laid a link there.
         self.path: Path = folder / f".{stem}.{secrets.token_hex(4)}.kling-part"
+        # No buffer: what a full disk says must come out of `write`, not out of a later one.
         self._file = open(os.open(self.path, _FLAGS, mode), "wb", buffering=0)  # noqa: PTH123, SIM115 - Path.open knows no mode
         self._summary = Summary()
 
@@ -134,6 +135,7 @@ class PartialFile:
         Raises:
             OSError: The disk did not take it all.
         """
+        # Before the name: a crash must not leave one with nothing behind it.
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -164,6 +166,7 @@ def sweep(folder: Path) -> None:
     Raises:
         OSError: The folder cannot be read.
     """
+    # By their age alone: whether one of another machine on the same share lives cannot be known.
     oldest = time.time() - STALE_S
     with os.scandir(folder) as entries:
         for entry in entries:

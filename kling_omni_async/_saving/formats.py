@@ -63,6 +63,7 @@ _BY_ENDING: Final = {kind.ending: kind for kind in KINDS} | {"jpeg": JPEG}
 
 def kind_of(head: bytes) -> ImageKind | None:
     """Return the format of a file by its first bytes, or None if it is no image."""
+    # Not by what a host calls it: an expired URL often gives a page and says 200.
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -90,6 +91,7 @@ def is_whole(head: bytes, tail: bytes, size: int) -> bool:
         tail: The last `TAIL_BYTES` of the file.
         size: Of the file, in bytes.
     """
+    # HTTP cannot show a cut where the announced length is too short: the end is looked for.
     kind = kind_of(head)
     if kind is PNG:
         return b"IEND\xaeB`\x82" in tail
@@ -105,6 +107,7 @@ def is_whole(head: bytes, tail: bytes, size: int) -> bool:
 
 def naming_kind(content_type: str | None, head: bytes, url: str) -> ImageKind | None:
     """Return what a file is called: by its Content-Type, else its first bytes, else its URL."""
+    # The type goes first, as the ending is a promise to programs that only see the name.
     declared = (content_type or "").partition(";")[0].strip().lower()
     path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
     ending = PurePosixPath(path).suffix[1:].lower()
@@ -160,6 +163,7 @@ def _file_id(task_id: str) -> str:
 
 def image_numbers(images: Sequence[TaskImage]) -> list[int]:
     """Return the number of each image: its index, or its place where indices don't tell."""
+    # An index stays with its image in whatever order an answer has them; a place does not.
     indices = [image.index for image in images if image.index is not None]
     if len(set(indices)) == len(images):
         return indices

@@ -81,6 +81,7 @@ class RemoteStore:
         Raises:
             StorageError: Something else is there, or the store does not answer.
         """
+        # All at once: one after another, five round trips would stand before each first save.
         looking = (self._look(stem, kind) for kind in KINDS)
         found = await asyncio.gather(*looking, return_exceptions=True)  # none goes on alone
         for result in found:
@@ -95,6 +96,7 @@ class RemoteStore:
                 result = await self._store.get_async(name, options={"head": True})
             except FileNotFoundError:
                 return None
+            # An ETag is no digest where an image went up in pieces.
             digest = result.attributes.get(_DIGEST)
             if digest is None:  # not by us, or a store that keeps no attributes
                 digest = await self._read(name)
@@ -131,6 +133,8 @@ class RemoteStore:
             StorageError: The store did not take it.
         """
         name = f"{stem}.{kind.ending}"
+        # Read from the disk, where it is whole and checked. Straight through, a download that dies
+        # would leave an upload to be aborted, and the digest would come too late to stand with it.
         attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
         with _translate_store_errors(self._prefix + name):
             try:

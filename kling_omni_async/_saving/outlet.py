@@ -69,6 +69,7 @@ class SavingOutlet(Outlet):
         """
         if self._ending is None:
             self._ending = end
+        # First: an image that is done in this very moment must find nobody to tell.
         self._saver.cancel(self._orders)
         self._orders.clear()
         super().cut(self._ending)
@@ -82,6 +83,7 @@ class SavingOutlet(Outlet):
         self._orders.discard(order)
         if order.error is not None:
             log_end(outcome.task_id, order.error, queries=outcome.queries)
+        # What a user waits for is the image, so its time counts too.
         elapsed = outcome.elapsed + self._now() - since
         self.deliver(attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed))
         self._end_if_saved()

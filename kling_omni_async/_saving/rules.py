@@ -93,6 +93,7 @@ def task_to_save(given: object) -> ImageTask:
     """
     task = given
     if isinstance(given, TaskOutcome):
+        # One whose images could not be saved is what one wants to save again.
         task = given.task if isinstance(given.error, DownloadError) else given.result()
     if not isinstance(task, ImageTask):
         raise ConfigurationError(
@@ -122,6 +123,7 @@ def is_public(address: Address) -> bool:
         if inner is not None:
             return is_public(inner)
         return address in _INTERNET and not any(address in special for special in _SPECIAL_V6)
+    # Our own lists: those of `ipaddress` change from one patch release to the next.
     if address in _SERVICES:
         return False
     return not any(address in special for special in _SPECIAL_V4)
@@ -144,6 +146,7 @@ def connects_to_public(address: str) -> bool:
 
 def names_private(host: str) -> bool:
     """Return whether a host's very name leads into a private network, without asking DNS."""
+    # Behind a proxy this is all that can be checked: names are resolved there.
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -158,6 +161,7 @@ def _literal(host: str) -> Address | None:
     except ValueError:
         pass
     try:
+        # `127.1`, `0x7f.1`, `2130706433`: resolvers still read them, so they are read here.
         return ipaddress.IPv4Address(socket.inet_aton(host))
     except (OSError, UnicodeError, ValueError):
         return None

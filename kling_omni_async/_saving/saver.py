@@ -251,6 +251,7 @@ class Saver:
         self._queue = JobQueue()
         self._workers = 0
         self._start_worker: Callable[[], object] | None = None
+        # The loop has few, and they resolve the API's name: a slow disk must not hold them.
         self._threads = OwnThreads("kling_omni_async.files", most)
         self._shut_by: BaseException | None = None
 
@@ -347,6 +348,7 @@ class Saver:
 
     def _settle(self, job: SaveJob, result: SavedImage | KlingOmniError) -> None:
         """Keep what came of a try, or set the next one; its pause keeps no worker busy."""
+        # What was stored meanwhile stays: a later save finds it.
         if job.order.cancelled:
             return
         exhausted = isinstance(result, DownloadError) and result.reason == "descriptors"
@@ -364,9 +366,11 @@ class Saver:
             result,
             pause_s,
         )
+        # A timer, no worker that sleeps: a host that is down would keep all places busy.
         job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
 
     def _again(self, job: SaveJob) -> None:
+        # Ahead of the others: of all images this one has waited longest.
         self._queue.add([job], first=True)
         self._start_workers(1)
 
@@ -395,6 +399,8 @@ class Saver:
         """
         plan, store = job.order.plan, job.order.plan.store
         await store.open()
+        # A name is trusted, as a file gets it only when it is whole: no manifest lies in the user's
+        # directory, and a URL that has expired since does no harm.
         if not job.tries and not plan.overwrite and (stored := await store.find(job.stem)):
             return stored
         job.tries += 1
@@ -403,6 +409,7 @@ class Saver:
             content, kind = await self._download(job.url, part)
             return await store.keep(part, content, job.stem, kind, overwrite=plan.overwrite)
         finally:
+            # Of a kept image too: it has its real name by then.
             await in_thread(part.discard)
 
     async def _download(self, url: str, part: PartialFile) -> tuple[Content, ImageKind]:
@@ -411,6 +418,7 @@ class Saver:
                 await in_thread(part.write, piece)
 
         content_type = await self._fetcher.fetch(url, take)
+        # The digest was taken as the bytes came: to read the file again would double the work.
         content = part.content()
         kind = require_image(content_type, content.head, content.tail, content.size, url=url)
         return content, kind

@@ -101,6 +101,7 @@ class Stores:
         """
         if isinstance(store, str | os.PathLike):
             return self._named(os.fspath(cast("str | os.PathLike[str]", store)))
+        # A class has the methods, too.
         if isinstance(store, ObjectStore) and not isinstance(store, type):
             from .object_store import RemoteStore  # noqa: PLC0415 - for those who use the extra
 
@@ -149,8 +150,10 @@ def folder_of(name: object) -> Path | None:
 
 def _local(folder: Path) -> LocalStore:
     try:
+        # Told at the call, not with the first image, an hour later.
         os.stat(os.fsencode(folder))  # noqa: PTH116 - Path's own swallow some of these errors
     except (FileNotFoundError, PermissionError):
+        # What may not be looked at may be writable all the same: the first image tells.
         return LocalStore(folder)
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or "no path of this system"
@@ -200,6 +203,7 @@ class LocalStore:
     def _find(self, stem: str) -> Stored | None:
         for kind in KINDS:
             path = self._path(stem, kind)
+            # Not `exists`: a link to nothing has the name, too.
             if os.path.lexists(path):
                 return _stored(path, kind)
         return None
@@ -247,6 +251,7 @@ class LocalStore:
 
 def _make(folder: Path) -> None:
     """Make a directory and those above it, and bring their names to the disk."""
+    # Their names are in the folders above them, and a crash may lose those as it loses files.
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in new:
@@ -267,8 +272,10 @@ def _keep(part: PartialFile, content: Content, path: Path, overwrite: bool) -> N
         try:
             _rename(part.path, path, overwrite=overwrite)
         except FileExistsError:
+            # Another process was faster; with the same image that is as good as ours.
             if not path.is_file() or content_of(path).sha256 != content.sha256:
                 raise not_ours(str(path)) from None
+        # Also where another process named it: whoever is told "stored" may cut the power.
         _sync_folder(path.parent)
 
 
@@ -284,11 +291,14 @@ def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
                 raise FileExistsError from None
         else:
             return
+    # Without links another process may take the name between that look and this line: such file
+    # systems offer no better.
     os.replace(part, path)  # noqa: PTH105 - as os.link
 
 
 def _sync_folder(folder: Path) -> None:
     """Bring the new name to the disk too, where the system can."""
+    # Windows opens no folders.
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)
