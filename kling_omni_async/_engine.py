@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context, ContextVar
 from time import perf_counter
 from typing import Final, Protocol, TypeVarTuple, cast
@@ -150,7 +150,11 @@ class Engine:
 
     def _begin(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - the owner has opened it
-        self._tasks.start_soon(self._guarded, work, args, name=name)
+        try:
+            self._tasks.start_soon(self._guarded, work, args, name=name)
+        except BaseException as error:  # by a task factory of the user's
+            self.fail(error)
+            raise
 
     async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts]) -> None:
         try:
@@ -176,9 +180,13 @@ class Engine:
 
     def cancel(self) -> None:
         """Begin to end everything."""
-        if not self.closed and self._owner is not None:
-            self._owner.cancel()
-        self.closed = True
+        was_closed, self.closed = self.closed, True
+        owner = self._owner
+        if was_closed or owner is None or self.loop.is_closed():
+            return
+        # An owner that ends by itself is not cancelled: that would cut its winding up short.
+        if owner is not asyncio.current_task():
+            owner.cancel()
 
     def call_from_anywhere(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run a callback in the loop, from any thread and from ``__del__``."""
@@ -219,6 +227,8 @@ class Engine:
             raise
         except BaseException as error:  # noqa: BLE001 - reaches all who wait
             self.fail(_unwrapped(error))
+        else:  # a task of ours was cancelled before its first step
+            self.fail(_stopped_by_others())
         finally:
             await self._wind_up()
 
@@ -237,17 +247,12 @@ class Engine:
                     part.stop()
 
     async def _wind_up(self) -> None:
-        self._say_why()
-        for steps in self._endings():
-            await in_slices(steps)
-        for part in reversed(self._parts):
-            await part.aclose()
-
-    def _say_why(self) -> None:
-        reason = self.close_reason
-        if reason is not None and not isinstance(reason, _StoppedByOthersError):
-            name = type(reason).__name__
-            logger.error("a defect has ended the session: %s", name, exc_info=reason)
+        _log_defect(self.close_reason)
+        async with AsyncExitStack() as closing:  # all are closed, whatever one of them raises
+            for part in self._parts:
+                closing.push_async_callback(part.aclose)
+            for steps in self._endings():
+                await in_slices(steps)
 
     def _endings(self) -> list[Iterator[None]]:
         if self._untold is None:
@@ -260,7 +265,7 @@ class Engine:
     def _ended(self, owner: asyncio.Task[None]) -> None:
         """Tell those whom a cancelled owner could not tell any more."""
         if not owner.cancelled():
-            owner.exception()  # retrieved: all who wait have it
+            _log_defect(owner.exception())  # of winding up: what came before it is known
         self.closed = True
         for steps in self._endings():
             for _ in steps:
@@ -273,6 +278,12 @@ class _StoppedByOthersError(RuntimeError):
 
 def _stopped_by_others() -> _StoppedByOthersError:
     return _StoppedByOthersError("a task of the session was cancelled from outside it")
+
+
+def _log_defect(reason: BaseException | None) -> None:
+    if reason is not None and not isinstance(reason, _StoppedByOthersError):
+        name = type(reason).__name__
+        logger.error("a defect has ended the session: %s", name, exc_info=reason)
 
 
 def run_slice(steps: Iterator[None]) -> bool:
