@@ -213,6 +213,7 @@ def required(file: bytes, content_type: str | None = None, url: str = "") -> Ima
 def test_what_came_is_an_image() -> None:
     """One that is whole is called by its type, else by its first bytes."""
     assert required(png()) is PNG
+    assert required(PIXEL_WEBP) is WEBP
     assert required(png(), "image/webp", "https://a/b.gif") is WEBP
 
 
