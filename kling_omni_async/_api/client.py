@@ -34,6 +34,8 @@ KEEP_ALIVE_S: Final = 45.0
 MOST_HEADER_BYTES: Final = 65_536
 """The longest header, and the longest first line."""
 
+_CHUNK_BYTES: Final = 65_536
+
 Reply = Answer | KlingOmniError
 
 # Python would import these when the first name is looked up. It cannot where no file descriptor is
@@ -170,7 +172,8 @@ class Client:
     ) -> Reply:
         response = await pool.http.request(method, url, data=data, **self._options)
         try:
-            body = await response.content.readany()
+            # `readany` would unpack all that came, however much that is (aiohttp 3.14.0).
+            body = await response.content.read(_CHUNK_BYTES)
             if not response.content.at_eof():
                 body = await self._read_on(response, body)
         finally:
@@ -194,7 +197,7 @@ class Client:
             if size > most:
                 response.close()
                 break
-            chunks.append(await content.readany())
+            chunks.append(await content.read(_CHUNK_BYTES))
             size += len(chunks[-1])
         return b"".join(chunks)
 
