@@ -101,7 +101,7 @@ class KlingOmniSession:
 
     @property
     def close_reason(self) -> BaseException | None:
-        """What closed the session: a defect, or that somebody cancelled a task of it.
+        """What closed the session, such as a defect, or that somebody cancelled a task of it.
 
         None while it is open, and after a plain `aclose`. A `SessionClosedError` that is raised
         afterwards has it as its ``__cause__``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,16 @@ def test_what_is_linked_is_there(page: Path) -> None:
     """Each relative link leads to a file."""
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_layers_on_the_page_are_those_that_are_checked() -> None:
+    """The figure of the architecture has the rows of import-linter's contract, in their order."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    figure = re.findall(r"```text\n(.*?)```", page, re.DOTALL)[0]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (layers,) = (
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    assert [re.split(r" {2,}", row)[0] for row in figure.splitlines()] == layers

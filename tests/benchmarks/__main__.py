@@ -74,7 +74,8 @@ def _preface(began: datetime, *, quick: bool) -> Iterator[str]:
     yield "# Benchmarks\n"
     yield (
         "Written by `nox -s bench`, which measures all of this anew; not to be edited. What the "
-        "figures mean for many ids is in [scale](scale.md).\n"
+        "figures mean for many ids is in "
+        "[how polling works](polling.md#what-stops-a-process-first).\n"
     )
     if quick:
         yield "**A quick run, which proves that the benchmarks run: its figures mean nothing.**\n"
