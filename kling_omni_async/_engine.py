@@ -209,7 +209,7 @@ class Engine:
         self.cancel()
         # An input that closes its own session must not wait for itself.
         if owner is not None and not owner.done() and _owned_by.get() is not self:
-            await asyncio.wait([owner])
+            await asyncio.wait([owner])  # not the task itself: its cancellation is not its closer's
 
     def closed_error(self) -> SessionClosedError:
         """Return the error of a session that can be used no more, with what closed it."""

@@ -20,7 +20,7 @@ class TaskOutcome:
     """How the polling of one id ended.
 
     Attributes:
-        task_id: The id as it was given.
+        task_id: The id as it was given, without white space around it.
         task: The last `ImageTask` seen, or None.
         error: Why there is no success, or None. Where the images were to be saved and were not
             all, it is a `DownloadError`, and `task` is the one that succeeded.
@@ -112,7 +112,7 @@ class Progress:
     """The counts of a stream at one moment.
 
     Attributes:
-        total: Ids read from the input so far, without repeats.
+        total: Ids known so far, without repeats: always the sum of the others.
         pending: Ids not yet handed out.
         succeeded: Outcomes that are ok.
         failed: Outcomes where the API said that the task failed.

@@ -77,7 +77,8 @@ class PollPolicy:
             pacing. When more is due than it can serve, each id waits for its turn.
         query_timeout: The time for one query, from connecting to the last byte, in s.
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
-            without a usable image URL, it takes to believe them.
+            without a usable image URL, it takes to believe them. Answers less than
+            ``interval[0]`` apart count as one, whoever asked.
         max_response_bytes: The largest answer that is read, in bytes after decompression.
         max_pending: Ids of one stream that are read from an input without a length, such as a
             generator or a feed, and not yet handed out; the input waits beyond it.

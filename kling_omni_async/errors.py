@@ -244,8 +244,9 @@ class PollTimeoutError(_TaskError, TimeoutError):
 
     Attributes:
         task: The last `ImageTask` seen, or None.
-        last_error: The fault that the last query met, or the refusal that was still to be
-            confirmed; None if it was answered well. This tells "the API is down" from "the task
+        last_error: The fault that the last query met, the refusal that was still to be
+            confirmed, or what held the id back: a 429 pause, or more ids than the limits carry.
+            None if the last query was answered well. This tells "the API is down" from "the task
             is still being worked on".
     """
 

@@ -85,6 +85,8 @@ def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | K
     """
     body = answer.body
     value, more = parse(body)
+    # With more behind its first document a body is read for errors alone: a gateway that writes two
+    # has had trouble, and which of them is the task's word is anybody's guess.
     if answer.status == 200 and not more:  # noqa: PLR2004 - a status
         secret = body.secret if type(body) is Echo else None
         if task := _task_in(value, task_id, secret):

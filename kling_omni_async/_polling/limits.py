@@ -83,6 +83,8 @@ class Throttle:
         """
         if started < self.until:
             return
+        # A strict gate: one goes at a time until the API itself has answered. If the network is
+        # down meanwhile little is lost, as an id's time runs from its first query.
         if flight is self._probe:
             self._probe = None
             self.next_start = self.until

@@ -113,6 +113,7 @@ class Watchlist:
         self._policy = policy
         self._setup = SetupCheck(policy.interval[0])
         self._entries: dict[str, Entry] = {}
+        # Not in the schedule's heap: a closed gate would hide the deadlines behind it.
         self._alarms: Alarms = Alarms()
         self._watched = 0
         rate = policy.max_rate
@@ -155,6 +156,8 @@ class Watchlist:
             self._alarms.set(waiter, waiter.deadline)
         entry = self._entry(task_id)
         if waiter.once:
+            # One in flight will do: its answer is some ms older than the call, and the gateway
+            # refreshes every 15 s.
             if entry.flight is None:
                 self.schedule.ask(entry)
         elif not self._has_turn(entry, now):
@@ -240,6 +243,7 @@ class Watchlist:
 
     def _drop_if_idle(self, entry: Entry) -> None:
         """Drop an entry that nobody waits for and that has no pause to remember."""
+        # One with a pause stays until that is over: leaving and coming back must not poll faster.
         if entry.is_watched or entry.flight is not None:
             return
         if entry.queries == 0 or entry.when == NEVER:
