@@ -58,11 +58,10 @@ class Outlet:
         self._items: deque[TaskOutcome] = deque()
         self._consumers: deque[asyncio.Future[None]] = deque()
         self._end: End | None = None
-        self._is_cut = False
         self._taken = 0
 
     def __repr__(self) -> str:
-        state = "cut" if self._is_cut else "ended" if self._end else "open"
+        state = "ended" if self._end else "open"
         return f"<{type(self).__name__} {state}, {len(self._items)} to take>"
 
     @property
@@ -75,8 +74,8 @@ class Outlet:
         self.deliver(outcome)
 
     def deliver(self, outcome: TaskOutcome) -> None:
-        """Offer an outcome to the consumers."""
-        if not self._is_cut:
+        """Offer an outcome to the consumers, unless it comes behind the end."""
+        if self._end is None:
             self._items.append(outcome)
             if self._consumers:
                 self._wake_next()
@@ -92,7 +91,6 @@ class Outlet:
 
         Consumers get the end that the stream had already, if it had one.
         """
-        self._is_cut = True
         self._end = self._end or end
         self._items.clear()
         self._wake_all()

@@ -23,22 +23,26 @@ class PendingIds(AbstractSet[str]):
     Copy it (``set(stream.pending)``) before the stream moves on while you iterate.
     """
 
-    __slots__ = ("_ids",)
+    __slots__ = ("_state",)
 
-    def __init__(self, ids: Mapping[str, object]) -> None:
-        self._ids = ids
+    def __init__(self, state: StreamState) -> None:
+        self._state = state
 
     def __contains__(self, task_id: object) -> bool:
-        return task_id in self._ids
+        return task_id in self._ids()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._ids())
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids())
 
     def __repr__(self) -> str:
-        return f"<PendingIds of {len(self._ids)}>"
+        return f"<PendingIds of {len(self)}>"
+
+    def _ids(self) -> Mapping[str, object]:
+        self._state.know_all()  # a view that was taken before entry knows of all too
+        return self._state.ids
 
     @classmethod
     def _from_iterable(cls, it: object) -> AbstractSet[str]:  # type: ignore[override]
@@ -93,8 +97,7 @@ class OutcomeStream(_Leavable):
     @property
     def pending(self) -> AbstractSet[str]:
         """The ids not yet handed out, as a live view that is readable after closing too."""
-        self._state.know_all()
-        return PendingIds(self._state.ids)
+        return PendingIds(self._state)
 
     @property
     def progress(self) -> Progress:

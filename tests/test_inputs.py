@@ -136,11 +136,26 @@ async def test_an_input_may_close_its_own_stream(comet_api: SimulatedCometAPI) -
 
 
 async def test_all_that_was_given_is_pending_from_the_start(comet_api: SimulatedCometAPI) -> None:
-    """Of a long list nothing is missing in `pending`, though it is still being read."""
+    """Of a long list nothing is missing in `pending`, also in a view taken before entry."""
     given = [f"{number}" for number in range(50_000)]
-    async with open_session(comet_api) as session, session.poll(given) as stream:
-        assert stream.pending == set(given)
-    assert stream.pending == set(given)
+    async with open_session(comet_api) as session:
+        stream = session.poll(given)
+        view = stream.pending
+        async with stream:
+            assert view == stream.pending == set(given)
+    assert view == stream.pending == set(given)
+
+
+async def test_a_stream_that_was_left_does_not_begin(comet_api: SimulatedCometAPI) -> None:
+    """Entered after it was closed it reads and asks nothing; all that was given is pending."""
+    async with open_session(comet_api) as session:
+        stream = session.poll(["1", "2"])
+        await stream.aclose()
+        async with stream:
+            assert [outcome async for outcome in stream] == []
+            await asyncio.sleep(1.0)
+    assert comet_api.queries == ()
+    assert stream.pending == {"1", "2"}
 
 
 @pytest.mark.parametrize("kind", [list, set, tuple, dict.fromkeys, "lines"])
@@ -183,8 +198,7 @@ async def test_leaving_after_the_first_leaves_the_others_pending(
     first = comet_api.create_task(duration=0.0)
     given = [first, *(f"{number} {number}" for number in range(30_000)), first]
     async with open_session(comet_api, **QUICK) as session, session.poll(given) as stream:
-        async for outcome in stream:
-            break
+        outcome = await anext(stream)
     assert stream.pending == set(given) - {outcome.task_id}
     progress = stream.progress
     assert progress.total == 30_001

@@ -161,6 +161,27 @@ async def test_a_session_closed_before_its_owner_ran(comet_api: SimulatedCometAP
     assert isinstance(second, SessionClosedError)
 
 
+async def test_a_stream_left_before_the_owner_ran_is_left(comet_api: SimulatedCometAPI) -> None:
+    """Closing it does not wait for a reader that, as the session was closed too, never begins."""
+    session = new_session(comet_api)
+
+    async def enter_and_leave() -> None:
+        async with session.poll(["1"]):
+            pass
+
+    await asyncio.gather(enter_and_leave(), session.aclose())
+
+
+async def test_what_had_come_out_survives_the_session(comet_api: SimulatedCometAPI) -> None:
+    """A stream that was done when its session was closed gives what it holds, then ends."""
+    session = new_session(comet_api)
+    task_id = comet_api.create_task(duration=0)
+    async with session.poll([task_id]) as stream:
+        await asyncio.sleep(5)
+        await session.aclose()
+        assert [outcome.task_id async for outcome in stream] == [task_id]
+
+
 @pytest.mark.parametrize("victim", ["poller", "query", "feed"])
 async def test_an_outsider_that_cancels_our_tasks_ends_the_session(
     comet_api: SimulatedCometAPI, victim: str

@@ -229,6 +229,19 @@ async def test_steps_after_the_end_end_again(comet_api: SimulatedCometAPI) -> No
         assert await anext(left, None) is None
 
 
+async def test_a_stream_that_runs_may_be_entered(comet_api: SimulatedCometAPI) -> None:
+    """After its first step a block begins nothing anew, and leaves the stream at its end."""
+    task_ids = await ids_of(comet_api, 3, duration=0)
+    async with open_session(comet_api) as session:
+        stream = session.poll(task_ids)
+        seen = [await anext(stream)]
+        async with stream:
+            seen.append(await anext(stream))
+        assert await anext(stream, None) is None
+    assert {outcome.task_id for outcome in seen} | stream.pending == set(task_ids)
+    assert len(comet_api.queries) <= 3
+
+
 async def test_an_empty_input_ends_at_once(comet_api: SimulatedCometAPI) -> None:
     """No ids, no outcomes, no queries."""
     async with open_session(comet_api) as session:

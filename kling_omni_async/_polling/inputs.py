@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
-from inspect import isasyncgen
+from inspect import isasyncgen, isgenerator
 from time import perf_counter
 
 import anyio
@@ -20,7 +20,9 @@ Take = Callable[[StreamState, object], None]
 async def read_input(stream: StreamState, take: Take) -> None:
     """Read the input of a stream to its end, or until the stream is left."""
     intake = stream.intake
-    intake.task = asyncio.current_task()
+    if intake.closed.is_set():
+        return  # left before it began
+    intake.task = _this_task()
     try:
         # Our task group cancels again and again; an input is cancelled once, by its stream.
         with anyio.CancelScope(shield=True):
@@ -34,8 +36,6 @@ async def read_input(stream: StreamState, take: Take) -> None:
 async def _read(stream: StreamState, take: Take) -> Exception | None:
     """Read an input; return the exception that it raised, if any."""
     source = stream.intake.source
-    if stream.phase is Phase.ENDED and not isasyncgen(source):
-        return None  # left before it began
     try:
         if isinstance(source, AsyncIterable):
             await _read_feed(stream, source, take)
@@ -43,9 +43,9 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
             await _read_iterable(stream, take)
     except asyncio.CancelledError:
         if stream.phase is Phase.ENDED:
-            _forget_cancellation()
+            _this_task().uncancel()
             return None
-        if _is_cancelled():
+        if _this_task().cancelling():  # and not only what it awaits
             raise
         return RuntimeError("the input of task ids was cancelled from within")
     except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
@@ -55,11 +55,16 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
 
 async def _read_iterable(stream: StreamState, take: Take) -> None:
     slices = _Slices()
-    for given in stream.intake.ids():
-        take(stream, given)
-        await slices.give_way(stream)
-        if stream.phase is Phase.ENDED:
-            return
+    ids = stream.intake.ids()
+    try:
+        for given in ids:
+            take(stream, given)
+            await slices.give_way(stream)
+            if stream.phase is Phase.ENDED:
+                return
+    finally:
+        if isgenerator(ids):  # what else it is, such as a file, is its owner's to close
+            ids.close()
     if stream.intake.error is not None:
         raise stream.intake.error
 
@@ -76,7 +81,7 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
             take(stream, given)
             await slices.give_way(stream)
     finally:
-        if isasyncgen(ids):  # what else `source` is, is its owner's to close
+        if isasyncgen(ids):  # as above
             await ids.aclose()
 
 
@@ -98,13 +103,7 @@ class _Slices:
             await stream.room.wait()
 
 
-def _is_cancelled() -> bool:
-    """Whether somebody asked the running task to end, and not only what it awaits."""
+def _this_task() -> asyncio.Task[object]:
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _forget_cancellation() -> None:
-    task = asyncio.current_task()
-    if task is not None:
-        task.uncancel()
+    assert task is not None  # noqa: S101 - a coroutine runs in one
+    return task

@@ -119,10 +119,13 @@ class Deadlines:
             self._done -= 1
         return queue[0] if queue else None
 
-    def pop(self) -> None:
-        """Remove the first, who is not done yet."""
-        self._queue.popleft()
+    def pop_due(self, now: float) -> StreamWaiter | None:
+        """Remove and return the first if its deadline has come."""
+        first = self.first()
+        if first is None or (first.deadline or 0.0) > now:
+            return None
         self._done -= 1  # for when it is
+        return self._queue.popleft()
 
     def lost(self) -> bool:
         """Note that one of them is done; return whether that may have been the last."""
@@ -142,7 +145,7 @@ class Intake:
         is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
         is_bounded: Whether it is in memory already, so that reading it needs no bound.
         is_known: Whether all ids of it are known.
-        remembers: Whether a repeat of an id that was handed out has to be known as one.
+        remembers: Whether an id that was handed out has to be known as neither new nor pending.
         seen: Those ids.
         task: The task that reads it, while it does.
         closed: Is set when nothing of it will be read any more.
@@ -193,7 +196,8 @@ class Intake:
 
     def not_handed_out(self) -> dict[str, StreamWaiter | IdState]:
         """Return the ids of a container, but for those that were handed out."""
-        given = self._copy or []
+        if (given := self._copy) is None:
+            return {}  # not begun: what it holds may still change
         self.is_known = True
         try:
             # At a million ids this must not hold the loop for long: no line of Python for each.
@@ -204,6 +208,7 @@ class Intake:
         known: dict[str, StreamWaiter | IdState] = dict.fromkeys(names, IdState.UNREAD)
         for task_id in self.seen:
             known.pop(task_id, None)
+        self._forget()
         return known
 
     def close(self, *, whole: bool) -> None:
@@ -214,11 +219,23 @@ class Intake:
         """
         self.source = self.task = None
         self.is_known = self.is_known or whole
-        if self.is_known:
+        self.closed.set()
+        self._forget()
+
+    def stop(self) -> None:
+        """Read no more."""
+        if self.task is None:  # nobody has begun to
+            self.copy()
+            self.close(whole=False)
+        elif self.task is not asyncio.current_task():
+            # Once, as anybody cancels a task: an input may await in its clean-up.
+            self.task.cancel()
+
+    def _forget(self) -> None:
+        if self.is_known and self.closed.is_set():
+            self.remembers = False
             self._copy = None
             self.seen = set()
-        self.remembers = False
-        self.closed.set()
 
 
 class StreamState(Alarm):
@@ -292,7 +309,10 @@ class StreamState(Alarm):
             self.phase = Phase.READING
 
     def know_all(self) -> None:
-        """Note all ids that a container holds, also those that the poller has not read yet."""
+        """Note all ids that a container holds, also those that the poller has not read yet.
+
+        Nothing is known before the stream has begun.
+        """
         if not self.intake.is_known:
             known = self.intake.not_handed_out()
             known.update(self.ids)  # what is known already keeps its state
@@ -358,14 +378,9 @@ class StreamState(Alarm):
 
     def due(self, now: float, alarms: Alarms) -> Waiter | None:
         """Return the waiter whose deadline is first, if it has come."""
-        waiter = self.deadlines.first()
-        if waiter is None or waiter.deadline is None:
-            return None
-        expired = waiter.deadline <= now
-        if expired:
-            self.deadlines.pop()
+        waiter = self.deadlines.pop_due(now)
         self.set_alarm(alarms)
-        return waiter if expired else None
+        return waiter
 
     def set_alarm(self, alarms: Alarms) -> None:
         """Set the alarm for the first deadline, if there is one."""
@@ -391,10 +406,8 @@ class StreamState(Alarm):
     def stop(self) -> None:
         """Read and ask no more."""
         was, self.phase = self.phase, Phase.ENDED
-        reader = self.intake.task
-        if was is Phase.READING and reader is not None and reader is not asyncio.current_task():
-            # Once, as anybody cancels a task: an input may await in its clean-up.
-            reader.cancel()
+        if was in {Phase.NEW, Phase.READING}:
+            self.intake.stop()
 
 
 def _count_of(outcome: TaskOutcome) -> str:

@@ -1,17 +1,17 @@
-"""The ids of a session and those who wait for them, step by step and without a clock."""
+"""The ids of a session and those who wait for them: what is decided, without a clock."""
 
 # What is kept, and when it is due, is only visible inside.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
+import json
 import sys
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import pytest
-from kling_omni_async._polling.timers import NEVER
 
 from kling_omni_async import (
     AuthenticationError,
@@ -22,21 +22,50 @@ from kling_omni_async import (
     NoImagesError,
     PollPolicy,
     PollTimeoutError,
-    SessionClosedError,
+    RateLimitError,
+    ResponseError,
     TaskNotFoundError,
     TaskOutcome,
     TaskStatus,
 )
 from kling_omni_async._api.answers import Answer, read_answer
-from kling_omni_async._polling.stream import Batch
-from kling_omni_async._polling.verdicts import Judgement
-from kling_omni_async._polling.waiters import End, Entry, WaitTicket, WatchTicket
-from kling_omni_async._polling.watchlist import ALARMS_PER_PASS, GRACE_S, Watchlist
+from kling_omni_async._polling.limits import NEVER
+from kling_omni_async._polling.stream import IdState, StreamState
+from kling_omni_async._polling.verdicts import Reply, Verdict
+from kling_omni_async._polling.waiters import (
+    Entry,
+    QueryWaiter,
+    ResultWaiter,
+    UpdatesWaiter,
+    Waiter,
+)
+from kling_omni_async._polling.watchlist import (
+    ALARMS_PER_PASS,
+    FROZEN_S,
+    GRACE_S,
+    Decision,
+    Told,
+    Watchlist,
+)
+from kling_omni_async._results import End, Outlet
 
 from . import scripted
-from .scripted import IMAGELESS, NOT_FOUND, PENDING, RESET, SUBMITTED, SUCCEED, UNAUTHORIZED
+from .scripted import (
+    BAD_REQUEST,
+    FAILED,
+    IMAGELESS,
+    NOT_FOUND,
+    PENDING,
+    RESET,
+    SUBMITTED,
+    SUCCEED,
+    UNAUTHORIZED,
+    WEB_PAGE,
+)
 
 pytestmark = pytest.mark.anyio
+
+W = TypeVar("W", bound=Waiter)
 
 
 @attrs.define
@@ -46,40 +75,67 @@ class Desk:
     watchlist: Watchlist
     now: float = 0.0
 
-    def wait(self, task_id: str, *, timeout: float | None = None) -> WaitTicket:
-        ticket = WaitTicket(added=self.now, deadline=self._deadline(timeout))
-        self.watchlist.call(task_id, ticket, self.now)
-        return ticket
+    # Who comes.
 
-    def watch(self, task_id: str, *, timeout: float | None = None) -> WatchTicket:
-        ticket = WatchTicket(added=self.now, deadline=self._deadline(timeout))
-        self.watchlist.call(task_id, ticket, self.now)
-        return ticket
+    def wait(self, task_id: str, *, timeout: float | None = None) -> ResultWaiter:
+        return self._call(task_id, ResultWaiter(added=self.now, deadline=self._deadline(timeout)))
+
+    def watch(self, task_id: str, *, timeout: float | None = None) -> UpdatesWaiter:
+        return self._call(task_id, UpdatesWaiter(added=self.now, deadline=self._deadline(timeout)))
+
+    def query(self, task_id: str) -> QueryWaiter:
+        return self._call(task_id, QueryWaiter(added=self.now))
+
+    def _call(self, task_id: str, waiter: W) -> W:
+        self.tell(self.watchlist.call(task_id, waiter, self.now))
+        return waiter
 
     def _deadline(self, timeout: float | None) -> float | None:
         return None if timeout is None else self.now + timeout
 
-    def poll(self, *task_ids: str, timeout: float | None = None, ended: bool = True) -> Batch:
-        batch = Batch(task_ids, timeout=timeout)
-        batch.is_feed = not ended
-        self.watchlist.batches[batch] = None
+    def poll(self, *task_ids: str, timeout: float | None = None) -> StreamState:
+        """Poll a list to its end."""
+        stream = StreamState(task_ids, timeout=timeout, outlet=Outlet(), most_pending=9)
+        stream.begin()
         for task_id in task_ids:
-            self.watchlist.admit(batch, task_id, self.now)
-        if ended:
-            batch.input_ended()
-        return batch
+            self.admit(stream, task_id)
+        stream.input_ended(None)
+        return stream
+
+    def feed(self, *task_ids: str, timeout: float | None = None) -> StreamState:
+        """Poll what a feed has given so far."""
+        stream = StreamState(endless(), timeout=timeout, outlet=Outlet(), most_pending=9)
+        stream.begin()
+        for task_id in task_ids:
+            self.admit(stream, task_id)
+        return stream
+
+    def admit(self, stream: StreamState, given: object) -> None:
+        self.tell(self.watchlist.admit(stream, given, self.now))
+
+    # What happens.
+
+    def tell(self, told: list[Told]) -> None:
+        for waiter, entry, verdict in told:
+            assert waiter.entry is None or not is_end(verdict)  # who gets an end has gone
+            waiter.told(entry, verdict, self.now)
 
     def start(self) -> Entry:
         entry = self.watchlist.start(self.now)
         assert entry is not None
         return entry
 
-    def say(self, entry: Entry, answer: Answer | KlingOmniError) -> None:
-        if isinstance(answer, KlingOmniError):
-            self.watchlist.settle(entry, answer, b"", self.now)
-            return
-        reply = read_answer(answer, entry.task_id, wall_s=0.0)
-        self.watchlist.settle(entry, reply, answer.body, self.now)
+    def say(self, entry: Entry, answer: Answer | KlingOmniError) -> Decision:
+        reply: Reply
+        body = None
+        if isinstance(answer, Answer):
+            reply = read_answer(answer, entry.task_id, wall_s=0.0)
+            body = answer.body
+        else:
+            reply = answer
+        decision = self.watchlist.answered(entry, reply, body, self.now)
+        self.tell(decision.told)
+        return decision
 
     def ask(self, *answers: Answer | KlingOmniError) -> Entry:
         """Go to the next event for each answer, and give it there."""
@@ -91,46 +147,85 @@ class Desk:
         assert entry is not None
         return entry
 
-    def ring(self, now: float) -> bool:
+    def expire(self, now: float) -> int:
+        """Go to a time; return how many got word that their time is up."""
         self.now = now
-        return self.watchlist.ring(now)
+        told = self.watchlist.expire(now)
+        self.tell(told)
+        return len(told)
+
+    # What is kept.
 
     def entry(self, task_id: str) -> Entry:
         return self.watchlist._entries[task_id]
+
+    def due(self, *task_ids: str) -> list[float]:
+        return [self.entry(task_id).when for task_id in task_ids]
 
     @property
     def ids(self) -> set[str]:
         return set(self.watchlist._entries)
 
+    @property
+    def watched(self) -> int:
+        return self.watchlist._watched
+
+
+async def endless() -> Any:
+    """Be the source of a feed that is given by hand."""
+    yield "never"
+
+
+def is_end(verdict: Verdict) -> bool:
+    """Whether a verdict says that nothing more will come."""
+    return verdict.kind.name == "FINAL"
+
 
 def new_desk(**policy: Any) -> Desk:
     """Make a desk at 0 s with random pauses that repeat."""
-    return Desk(Watchlist(PollPolicy(**policy), Random(1)))
+    made = PollPolicy(**policy)
+    return Desk(Watchlist(made, Random(1), limit=made.max_concurrency))
 
 
-def error_of(ticket: WaitTicket) -> KlingOmniError | None:
-    """Give the error that a call of `wait` would raise."""
-    result = ticket.result.result()
-    assert isinstance(result, Judgement)
+def error_of(waiter: ResultWaiter) -> KlingOmniError | None:
+    """Return the error that a call of `wait` would raise."""
+    result = waiter.result.result()
+    assert isinstance(result, Verdict)
     return result.error
 
 
-def updates_of(ticket: WatchTicket) -> list[str]:
+def timeout_of(waiter: ResultWaiter) -> PollTimeoutError:
+    """Return the time-out of a call of `wait`."""
+    error = error_of(waiter)
+    assert isinstance(error, PollTimeoutError)
+    return error
+
+
+def updates_of(waiter: UpdatesWaiter) -> list[str]:
     """Take what a watch has not yet taken, by its words."""
-    items = [ticket.updates.get_nowait() for _ in range(ticket.updates.qsize())]
+    items = [waiter.updates.get_nowait() for _ in range(waiter.updates.qsize())]
     return [str(item.status) if isinstance(item, ImageTask) else "end" for item in items]
 
 
-async def outcomes_of(batch: Batch, count: int) -> list[TaskOutcome]:
-    """Take some outcomes of a stream."""
-    return [await batch.take() for _ in range(count)]
+def outcomes_of(stream: StreamState) -> list[TaskOutcome]:
+    """Take the outcomes of a stream that are ready."""
+    queue = stream.outlet._queue
+    items = [queue.get_nowait() for _ in range(queue.qsize())]
+    return [item for item in items if isinstance(item, TaskOutcome)]
+
+
+def answer_for(task_id: str) -> Answer:
+    """Answer with a finished task that names an id."""
+    body = json.loads(SUCCEED.body)
+    body["data"]["task_id"] = task_id
+    return scripted.answer(200, body)
 
 
 # Coming.
 
 
 async def test_a_newcomer_is_due_at_once() -> None:
-    """The first query of a wait is due when it comes."""
+    """The first query of a wait may start when it comes."""
     desk = new_desk()
     desk.wait("a")
     assert desk.watchlist.next_event() <= desk.now
@@ -140,126 +235,141 @@ async def test_a_newcomer_is_due_at_once() -> None:
 async def test_all_who_wait_for_an_id_share_its_query() -> None:
     """One query serves a wait, a watch and a stream, and the id counts once."""
     desk = new_desk()
-    ticket, watcher, batch = desk.wait("a"), desk.watch("a"), desk.poll("a")
-    assert desk.watchlist.schedule.watched == 1
+    waiter, watcher, stream = desk.wait("a"), desk.watch("a"), desk.poll("a")
+    assert desk.watched == 1
     desk.ask(SUCCEED)
-    assert error_of(ticket) is None
+    assert error_of(waiter) is None
     assert updates_of(watcher) == ["succeed", "end"]
-    assert [outcome.ok for outcome in await outcomes_of(batch, 1)] == [True]
-    assert desk.watchlist.schedule.watched == 0
-    assert desk.watchlist.batches == {}
+    assert [outcome.ok for outcome in outcomes_of(stream)] == [True]
+    assert (desk.watched, desk.watchlist.schedule.starts) == (0, 1)
 
 
-async def test_a_batch_lays_its_first_queries_out() -> None:
-    """The first id of a stream is due at once, the others follow at the pace."""
+async def test_a_list_lays_its_first_queries_out() -> None:
+    """The first id of a list is a newcomer, the others follow at the pace."""
     desk = new_desk(max_rate=4.0)
     desk.now = 10.0
     desk.poll(*"abcd")
-    assert desk.entry("a").when <= 10.0
-    assert [desk.entry(task_id).when for task_id in "bcd"] == [10.25, 10.5, 10.75]
+    assert desk.start().task_id == "a"
+    assert desk.due(*"bcd") == [10.25, 10.5, 10.75]
 
 
-async def test_a_batch_is_not_laid_out_without_a_pace() -> None:
-    """With no rate all first queries are due at once."""
-    desk = new_desk(max_rate=None)
-    desk.poll(*"abc")
-    assert [desk.start().task_id for _ in "abc"] == list("abc")
-
-
-async def test_an_id_that_comes_later_has_not_lost_its_place() -> None:
-    """On a feed that was quiet the next id is a newcomer again, due at once."""
+async def test_each_id_of_a_feed_is_a_newcomer() -> None:
+    """What a feed brings goes ahead of the overdue; nothing of it is laid out."""
     desk = new_desk(max_rate=4.0)
-    batch = desk.poll("a", ended=False)
-    desk.now = 60.0
-    desk.watchlist.admit(batch, "b", 60.0)
-    assert desk.entry("b").when <= 0.0
+    desk.feed("a", "b")
+    assert desk.due("a", "b") == [NEVER, NEVER]
+    assert desk.start().task_id == "a"
 
 
-async def test_a_wait_does_not_queue_behind_the_layout_of_a_stream() -> None:
-    """Who waits for an id that a stream has put far ahead gets its first query at once."""
-    desk = new_desk(max_rate=0.1)
+async def test_who_waits_for_a_place_far_ahead_gets_a_turn_at_once() -> None:
+    """A wait, and a second list, put an id ahead of the place that a long list gave it."""
+    desk = new_desk(max_rate=0.1, max_concurrency=9)
     desk.poll(*"abcde")
-    assert desk.entry("e").when == 40.0
+    assert desk.due("e") == [40.0]
     desk.wait("e", timeout=20.0)
+    desk.poll("d", "c")
+    assert desk.due("c") == [10.0]
+    desk.now = 100.0
+    assert {desk.start().task_id, desk.entry("d").flight} == {"a", None}
+    desk.now = 110.0
+    assert desk.start().task_id == "b"  # overdue ones have every second start
+    desk.now = 120.0
     assert desk.start().task_id == "e"
 
 
-async def test_a_second_stream_does_not_queue_behind_the_layout_of_the_first() -> None:
-    """A small stream gives an id that a large one put far ahead a place of its own."""
-    desk = new_desk(max_rate=0.1)
-    desk.poll(*"abcde")
-    desk.poll("e", "d", "a")
-    assert desk.entry("e").when <= 0.0
-    assert [desk.entry(task_id).when for task_id in "bcd"] == [10.0, 20.0, 10.0]
-
-
-async def test_a_second_stream_does_not_send_an_id_back() -> None:
-    """An id keeps the place that one stream gave it when that is earlier than another's."""
+async def test_a_second_list_does_not_send_an_id_back() -> None:
+    """An id keeps the place that one list gave it when that is earlier than another's."""
     desk = new_desk(max_rate=0.1)
     desk.poll("a", "b")
     desk.poll("c", "d", "e", "b")
-    assert desk.entry("b").when == 10.0
+    assert desk.due("b") == [10.0]
 
 
-async def test_an_id_keeps_the_place_that_is_due() -> None:
-    """Joining an id whose first query is overdue does not send it to the back."""
-    desk = new_desk()
-    desk.wait("a")
-    due = desk.entry("a").when
-    desk.now = 5.0
-    desk.wait("a")
-    desk.poll("a")
-    assert desk.entry("a").when == due
+async def test_an_id_keeps_the_turn_that_has_come() -> None:
+    """Joining an id that is overdue neither sends it back nor takes a turn of a list."""
+    desk = new_desk(max_rate=0.1)
+    desk.poll("a", "b")
+    desk.now = 10.0
+    desk.wait("b")
+    assert (desk.due("b"), len(desk.watchlist.schedule._newcomers)) == ([10.0], 1)
+    stream = desk.poll("b", "c")
+    assert (desk.due("b"), stream.turn) == ([10.0], 20.0)
 
 
 async def test_a_malformed_id_becomes_an_outcome() -> None:
     """It comes out with the reason and without a query; the others are polled."""
     desk = new_desk()
-    batch = desk.poll("not an id", "a")
-    (outcome,) = await outcomes_of(batch, 1)
+    stream = desk.poll("not an id", "a")
+    (outcome,) = outcomes_of(stream)
     assert isinstance(outcome.error, InvalidTaskIdError)
     assert (outcome.task_id, outcome.queries, desk.ids) == ("not an id", 0, {"a"})
 
 
-async def test_an_id_that_comes_after_the_end_stays_pending() -> None:
-    """What an input still gives when its stream is over is neither polled nor lost."""
+async def test_nothing_is_admitted_to_a_stream_that_was_left() -> None:
+    """What an input still gives when its stream is over is not polled."""
     desk = new_desk()
-    batch = desk.poll("a", ended=False)
-    batch.cut(End())
-    desk.watchlist.admit(batch, "b", 0.0)
-    assert (batch.pending, desk.ids) == ({"a", "b"}, {"a"})
+    stream = desk.feed("a")
+    stream.cut(End())
+    desk.admit(stream, "b")
+    assert (set(stream.ids), desk.ids) == ({"a"}, {"a"})
 
 
 # Going.
 
 
 async def test_an_id_that_was_never_asked_for_is_forgotten() -> None:
-    """Who leaves before the first query leaves nothing behind."""
+    """Who leaves before the first query leaves nothing behind, and may leave twice."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=60.0)
-    desk.watchlist.leave(ticket)
-    desk.watchlist.leave(ticket)
-    assert (desk.ids, desk.watchlist.next_event()) == (set(), NEVER)
-    assert desk.watchlist.schedule.watched == 0
+    waiter = desk.wait("a", timeout=60.0)
+    desk.watchlist.leave(waiter)
+    desk.watchlist.leave(waiter)
+    assert (desk.ids, desk.watchlist.next_event(), desk.watched) == (set(), NEVER, 0)
+
+
+async def test_one_who_leaves_leaves_the_others() -> None:
+    """The id goes on for who still waits."""
+    desk = new_desk()
+    first, second = desk.wait("a"), desk.wait("a")
+    desk.watchlist.leave(first)
+    assert desk.watched == 1
+    desk.ask(SUCCEED)
+    assert (first.result.done(), error_of(second)) == (False, None)
 
 
 async def test_an_id_keeps_its_pause_when_all_have_left() -> None:
     """Leaving and coming back never polls faster: the due time stays what it was."""
     desk = new_desk()
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     due = desk.ask(PENDING).when
-    desk.watchlist.leave(ticket)
+    desk.watchlist.leave(waiter)
     desk.now = 1.0
     desk.wait("a")
-    assert desk.entry("a").when == due >= 20.0
+    desk.poll("a")
+    assert desk.due("a") == [due]
+    assert desk.watchlist.start(due - 0.001) is None
+    assert desk.watchlist.start(due) is desk.entry("a")
+
+
+async def test_the_pause_of_one_alone_is_its_own() -> None:
+    """After a crowd of a thousand has left, an id is asked when its own pause is over."""
+    desk = new_desk(interval=(0.3, 0.5), max_rate=100.0)
+    stream = desk.poll(*map(str, range(1000)))
+    desk.ask(*[PENDING] * 3)
+    stream.cut(End())
+    list(desk.watchlist.leaving(stream))
+    desk.wait("2", timeout=5.0)
+    (due,) = desk.due("2")
+    assert desk.now + 0.3 <= due <= desk.now + 0.5
+    assert desk.watchlist.start(due) is desk.entry("2")
 
 
 async def test_an_id_is_forgotten_when_its_pause_is_over() -> None:
     """What nobody waits for is not asked for, and not kept for ever."""
     desk = new_desk()
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     desk.now = desk.ask(PENDING).when
-    desk.watchlist.leave(ticket)
+    desk.watchlist.leave(waiter)
+    assert desk.ids == {"a"}
     assert desk.watchlist.start(desk.now) is None
     assert (desk.ids, desk.watchlist.next_event()) == (set(), NEVER)
 
@@ -267,65 +377,78 @@ async def test_an_id_is_forgotten_when_its_pause_is_over() -> None:
 async def test_an_id_that_is_left_in_flight_keeps_the_answer() -> None:
     """The answer to a query that nobody waits for any more serves whoever comes back."""
     desk = new_desk()
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     entry = desk.start()
-    desk.watchlist.leave(ticket)
+    desk.watchlist.leave(waiter)
     desk.say(entry, SUCCEED)
     assert error_of(desk.wait("a")) is None
 
 
 async def test_whoever_comes_back_gets_the_last_answer() -> None:
-    """Within the pause `watch` gets the last answer, `wait` only a final one."""
+    """Within the pause `watch` gets the last answer, `wait` and a stream only a final one."""
     desk = new_desk()
     first = desk.wait("a")
     desk.ask(SUBMITTED)
     desk.watchlist.leave(first)
-    assert updates_of(desk.watch("a")) == ["submitted"]
+    watcher = desk.watch("a")
+    assert updates_of(watcher) == ["submitted"]
+    assert watcher.entry is desk.entry("a")
     assert not desk.wait("a").result.done()
     desk.ask(SUCCEED)
     assert updates_of(desk.watch("a")) == ["succeed", "end"]
-    batch = desk.poll("a")
-    assert [outcome.queries for outcome in await outcomes_of(batch, 1)] == [0]
+    assert [outcome.queries for outcome in outcomes_of(desk.poll("a"))] == [0]
+    assert (desk.watched, desk.watchlist._alarms.first()) == (0, NEVER)
 
 
-async def test_a_doubtful_last_answer_is_not_passed_on() -> None:
+async def test_a_failed_task_is_a_last_answer_too() -> None:
+    """Who comes back within the pause is told that the task has failed."""
+    desk = new_desk()
+    desk.wait("a")
+    desk.ask(FAILED)
+    assert str(error_of(desk.wait("a"))) == "the prompt was refused"
+
+
+async def test_an_unconfirmed_last_answer_is_not_passed_on() -> None:
     """A success without images that nobody has confirmed is no answer for a newcomer."""
     desk = new_desk()
     desk.wait("a")
     desk.ask(IMAGELESS)
-    watcher = desk.watch("a")
-    assert updates_of(watcher) == []
+    assert updates_of(desk.watch("a")) == []
+    assert not desk.wait("a").result.done()
 
 
-async def test_a_closed_stream_is_swept_ticket_by_ticket() -> None:
-    """Its ids are let go one by one; an id that others wait for stays, whoever they are."""
+async def test_a_stream_that_was_left_is_swept_id_by_id() -> None:
+    """Its ids are let go one at each step; one that others wait for stays, whoever they are."""
     desk = new_desk(max_rate=None)
-    batch, other = desk.poll("a", "b", "c"), desk.poll("b")
+    stream, other = desk.poll("a", "b", "c"), desk.poll("b")
     desk.wait("c")
-    batch.cut(End())
-    desk.watchlist.close_batch(batch)
-    assert list(desk.watchlist.unswept) == [batch]
-    for task_id in (*batch.pending, "unknown"):
-        desk.watchlist.leave_one_of(batch, task_id)
-    assert (desk.ids, desk.watchlist.schedule.watched) == ({"b", "c"}, 2)
-    assert list(desk.watchlist.batches) == [other]
+    waiters = list(stream.ids.values())
+    stream.cut(End())
+    steps = desk.watchlist.leaving(stream)
+    next(steps)
+    assert (desk.ids, desk.watched) == ({"b", "c"}, 2)
+    assert len(list(steps)) == 2
+    assert (desk.ids, desk.watched) == ({"b", "c"}, 2)
+    assert set(stream.ids.items()) == {(each, IdState.UNREAD) for each in "abc"}
+    assert all(isinstance(each, Waiter) and each.entry is None for each in waiters)
+    assert set(other.ids) == {"b"}
 
 
-async def test_closing_a_stream_twice_sweeps_it_once() -> None:
-    """Leaving a stream that is over changes nothing."""
+async def test_what_is_in_the_outlet_is_not_swept() -> None:
+    """Leaving a stream touches none of the ids whose outcomes are there."""
+    desk = new_desk(max_rate=None)
+    stream = desk.poll("a", "b")
+    desk.ask(SUCCEED)
+    stream.cut(End())
+    list(desk.watchlist.leaving(stream))
+    assert stream.ids == {"a": IdState.DONE, "b": IdState.UNREAD}
+
+
+async def test_an_id_of_a_stream_that_was_left_is_not_asked_for() -> None:
+    """Between leaving and the sweep no query is made, and a newcomer revives the id."""
     desk = new_desk()
-    batch = desk.poll("a")
-    desk.watchlist.close_batch(batch)
-    desk.watchlist.close_batch(batch)
-    assert len(desk.watchlist.unswept) == 1
-
-
-async def test_an_id_of_a_closed_stream_is_not_asked_for_before_it_is_swept() -> None:
-    """Between the closing and the sweep no query is made, and a newcomer revives the id."""
-    desk = new_desk()
-    batch = desk.poll("a")
-    batch.cut(End())
-    desk.watchlist.close_batch(batch)
+    stream = desk.poll("a")
+    stream.cut(End())
     assert desk.watchlist.start(0.0) is None
     desk.wait("a")
     assert desk.start().task_id == "a"
@@ -336,9 +459,9 @@ async def test_coming_and_going_for_ever_takes_no_memory() -> None:
     desk = new_desk()
     for number in range(10_000):
         desk.watchlist.leave(desk.wait(f"id-{number % 7}", timeout=60.0))
-    heaps = desk.watchlist.schedule._dues, desk.watchlist._alarms
-    assert desk.ids == set()
-    assert all(len(heap._rows) <= 70 for heap in heaps)
+    schedule = desk.watchlist.schedule
+    assert (desk.ids, len(schedule._newcomers), len(schedule._dues)) == (set(), 0, 0)
+    assert len(desk.watchlist._alarms._rows) <= 70
 
 
 # Queries by hand.
@@ -347,14 +470,14 @@ async def test_coming_and_going_for_ever_takes_no_memory() -> None:
 async def test_a_query_by_hand_is_shared_with_all() -> None:
     """Everybody who asks gets its reply, those who wait too, and the pause starts anew."""
     desk = new_desk(max_rate=None)
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     desk.ask(PENDING)
     desk.now = 10.0
-    results = [desk.watchlist.ask("a") for _ in range(2)]
+    calls = [desk.query("a") for _ in range(2)]
     desk.say(desk.start(), SUCCEED)
-    assert all(isinstance(result.result(), ImageTask) for result in results)
-    assert error_of(ticket) is None
-    assert desk.entry("a").when >= 30.0
+    assert all(isinstance(call.result.result(), ImageTask) for call in calls)
+    assert error_of(waiter) is None
+    assert 30.0 <= desk.entry("a").when <= 40.0
 
 
 async def test_a_query_by_hand_joins_the_one_in_flight() -> None:
@@ -362,20 +485,31 @@ async def test_a_query_by_hand_joins_the_one_in_flight() -> None:
     desk = new_desk(max_rate=None)
     desk.wait("a")
     entry = desk.start()
-    result = desk.watchlist.ask("a")
+    call = desk.query("a")
     assert desk.watchlist.start(desk.now) is None
     desk.say(entry, PENDING)
-    assert isinstance(result.result(), ImageTask)
+    assert isinstance(call.result.result(), ImageTask)
+    assert (call.entry, desk.watched) == (None, 1)
+
+
+async def test_a_query_by_hand_never_gets_the_last_answer() -> None:
+    """Who asks by hand wants to know how it is now."""
+    desk = new_desk(max_rate=None)
+    desk.wait("a")
+    desk.ask(SUCCEED)
+    call = desk.query("a")
+    assert not call.result.done()
+    assert desk.start().task_id == "a"
 
 
 async def test_a_query_that_all_have_left_is_not_sent() -> None:
     """It is taken back when the last one who asked has gone, and only then."""
     desk = new_desk()
-    first, second = desk.watchlist.ask("a"), desk.watchlist.ask("a")
-    desk.watchlist.forget("a", first)
+    first, second = desk.query("a"), desk.query("a")
+    desk.watchlist.leave(first)
     assert desk.watchlist.next_event() < NEVER
-    desk.watchlist.forget("a", second)
-    desk.watchlist.forget("a", second)
+    desk.watchlist.leave(second)
+    desk.watchlist.leave(second)
     assert (desk.watchlist.next_event(), desk.ids) == (NEVER, set())
 
 
@@ -383,21 +517,38 @@ async def test_a_query_taken_back_leaves_the_schedule_alone() -> None:
     """Who waits for the id goes on waiting for its turn."""
     desk = new_desk()
     desk.wait("a")
-    desk.watchlist.forget("a", desk.watchlist.ask("a"))
+    desk.watchlist.leave(desk.query("a"))
     assert desk.start().task_id == "a"
+
+
+async def test_who_stops_waiting_takes_no_query_back() -> None:
+    """A wait that ends leaves the query that somebody asked for by hand."""
+    desk = new_desk()
+    call, waiter = desk.query("a"), desk.wait("a")
+    desk.watchlist.leave(waiter)
+    desk.say(desk.start(), PENDING)
+    assert isinstance(call.result.result(), ImageTask)
 
 
 async def test_a_query_that_is_left_in_flight_can_be_asked_again() -> None:
     """After all have left one in flight, the next who asks still gets its answer."""
     desk = new_desk()
-    first = desk.watchlist.ask("a")
+    first = desk.query("a")
     entry = desk.start()
-    desk.watchlist.forget("a", first)
-    second = desk.watchlist.ask("a")
+    desk.watchlist.leave(first)
+    second = desk.query("a")
     desk.say(entry, PENDING)
-    desk.watchlist.forget("a", second)
-    assert not first.done()
-    assert isinstance(second.result(), ImageTask)
+    assert not first.result.done()
+    assert isinstance(second.result.result(), ImageTask)
+
+
+async def test_a_query_by_hand_gets_what_is_not_believed_yet() -> None:
+    """`query` confirms nothing: the first refusal is its answer."""
+    desk = new_desk()
+    waiter, call = desk.wait("a"), desk.query("a")
+    desk.ask(NOT_FOUND)
+    assert isinstance(call.result.result(), TaskNotFoundError)
+    assert not waiter.result.done()
 
 
 # What a reply does.
@@ -409,36 +560,60 @@ async def test_every_answer_costs_one_pause_from_its_end(
 ) -> None:
     """Whatever came, the id is due a pause after it came, and nobody's waiting has ended."""
     desk = new_desk()
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     entry = desk.start()
     desk.now = 14.0
-    desk.say(entry, answer)
+    decision = desk.say(entry, answer)
     assert 34.0 <= entry.when <= 44.0
-    assert not ticket.result.done()
+    assert (entry.flight, entry.queries, decision.told) == (None, 1, [])
+    assert not waiter.result.done()
 
 
-async def test_a_final_answer_is_kept_for_a_plain_pause() -> None:
-    """However many ids stretch the pauses, what is done is kept no longer than ever."""
+async def test_a_refusal_ends_its_id_alone() -> None:
+    """What the API will say again is the end of one id and of no other."""
+    desk = new_desk(max_rate=None)
+    waiter, other = desk.wait("a"), desk.wait("b")
+    decision = desk.say(desk.start(), BAD_REQUEST)
+    assert decision.verdict.error is decision.reply is error_of(waiter)
+    assert (decision.ends_all, other.result.done()) == (False, False)
+
+
+async def test_pauses_are_not_stretched() -> None:
+    """However many ids there are, a pause is drawn from the interval."""
     desk = new_desk(max_rate=0.01)
     desk.poll(*"abcdef")
-    assert desk.watchlist.schedule.stretch > 10.0
-    entry = desk.ask(SUCCEED)
+    entry = desk.ask(PENDING)
     assert 20.0 <= entry.when - desk.now <= 30.0
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "stretch"), [(2, 0.1, 1.0), (3, 0.1, 1.2), (5, 0.1, 2.0), (9, None, 1.0)]
+)
+async def test_tells_by_how_much_gaps_have_grown(
+    count: int, rate: float | None, stretch: float
+) -> None:
+    """The ids that are watched, over those that the pace carries in a mean interval."""
+    desk = new_desk(max_rate=rate)
+    stream = desk.poll(*map(str, range(count)))
+    assert desk.watchlist.stretch == stretch
+    stream.cut(End())
+    list(desk.watchlist.leaving(stream))
+    assert desk.watchlist.stretch == 1.0
 
 
 @pytest.mark.parametrize("word", [NOT_FOUND, IMAGELESS], ids=["not found", "no images"])
 @pytest.mark.parametrize("confirmations", [1, 2, 3])
-async def test_a_doubtful_word_is_believed_when_it_was_said_often_enough(
+async def test_a_word_is_believed_when_it_was_said_often_enough(
     word: Answer, confirmations: int
 ) -> None:
     """It takes as many in a row as the policy says, and faults between do not count."""
     desk = new_desk(confirmations=confirmations)
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     for _ in range(confirmations - 1):
         desk.ask(word, RESET)
-        assert not ticket.result.done()
+        assert not waiter.result.done()
     desk.ask(word)
-    assert isinstance(error_of(ticket), NoImagesError | TaskNotFoundError)
+    assert isinstance(error_of(waiter), NoImagesError | TaskNotFoundError)
 
 
 @pytest.mark.parametrize(
@@ -447,43 +622,87 @@ async def test_a_doubtful_word_is_believed_when_it_was_said_often_enough(
 async def test_doubts_count_only_in_a_row(between: Answer) -> None:
     """Another word between two doubtful ones makes the second one a first."""
     desk = new_desk()
-    ticket = desk.wait("a")
+    waiter = desk.wait("a")
     desk.ask(NOT_FOUND, between, NOT_FOUND)
-    assert not ticket.result.done()
+    assert not waiter.result.done()
     desk.ask(NOT_FOUND)
-    assert isinstance(error_of(ticket), TaskNotFoundError)
+    assert isinstance(error_of(waiter), TaskNotFoundError)
+
+
+@pytest.mark.parametrize(("apart", "believed"), [(19.9, False), (20.0, True)])
+async def test_answers_within_one_pause_count_as_one(apart: float, *, believed: bool) -> None:
+    """Asking by hand in between does not make a doubtful word believed sooner."""
+    desk = new_desk()
+    waiter = desk.wait("a")
+    desk.ask(NOT_FOUND)
+    desk.now = apart
+    desk.query("a")
+    desk.say(desk.start(), NOT_FOUND)
+    assert waiter.result.done() is believed
 
 
 async def test_a_final_error_carries_the_last_task() -> None:
     """An id that vanished comes out with what was last seen of it."""
     desk = new_desk()
-    batch = desk.poll("a")
+    stream = desk.poll("a")
     desk.ask(PENDING, NOT_FOUND, NOT_FOUND)
-    (outcome,) = await outcomes_of(batch, 1)
+    (outcome,) = outcomes_of(stream)
     assert isinstance(outcome.error, TaskNotFoundError)
     assert outcome.task is not None
     assert (outcome.task.status, outcome.queries) == (TaskStatus.PROCESSING, 3)
 
 
+async def test_watch_follows_what_is_not_final() -> None:
+    """A watch hears of each task that is being worked on, but of no doubt and no fault."""
+    desk = new_desk()
+    watcher = desk.watch("a")
+    desk.ask(SUBMITTED, IMAGELESS, RESET, PENDING, SUCCEED)
+    assert updates_of(watcher) == ["submitted", "processing", "succeed", "end"]
+
+
 async def test_a_429_holds_all_ids_back() -> None:
-    """No id is due before the end of the pause that one of them has met."""
-    desk = new_desk(max_rate=None)
+    """No id is due before the end of the pause that one of them has met, and one goes first."""
+    desk = new_desk(interval=(60.0, 60.0), max_rate=None)
     desk.wait("a")
     desk.wait("b")
-    desk.ask(scripted.limited("40"))
-    assert desk.watchlist.next_event() == desk.now + 40.0
+    desk.wait("c")
+    decision = desk.say(desk.start(), scripted.limited("40"))
+    assert (decision.pause_s, desk.watchlist.next_event()) == (40.0, 40.0)
+    desk.now = 40.0
+    entry = desk.start()
+    assert (entry.task_id, desk.watchlist.start(40.0)) == ("b", None)
+    assert desk.say(entry, RESET).pause_s == 0.0  # it says nothing of the limit: another probe
+    entry = desk.start()
+    assert (entry.task_id, desk.watchlist.start(40.0)) == ("c", None)
+    desk.say(entry, PENDING)
+    desk.now = 100.0
+    assert [desk.start().task_id for _ in "abc"] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("being_read", "warnings"), [(0, 1), (1, 0)])
-async def test_stretching_is_told_when_the_number_of_ids_is_known(
-    caplog: pytest.LogCaptureFixture, being_read: int, warnings: int
-) -> None:
-    """While a list of ids is still being read, its growth is not told step by step."""
-    desk = new_desk(max_rate=0.01)
-    desk.poll(*"abc")
-    desk.watchlist.being_read = being_read
-    desk.ask(PENDING)
-    assert sum("stretched" in text for text in caplog.messages) == warnings
+# Whose answer it is.
+
+
+async def test_an_answer_about_another_watched_id_is_refused() -> None:
+    """Another id's images, sent unasked on an idle connection, are nobody's success."""
+    desk = new_desk(max_rate=None)
+    first, second = desk.wait("a"), desk.wait("b")
+    desk.say(desk.start(), PENDING)
+    decision = desk.say(desk.start(), answer_for("a"))
+    error = decision.reply
+    assert isinstance(error, ResponseError)
+    assert str(error) == "the answer is about task 'a', which is polled here too"
+    assert (error.task_id, error.http_status) == ("b", 200)
+    assert (first.result.done(), second.result.done(), decision.ends_all) == (False, False, False)
+    assert (desk.entry("b").last_task(), desk.entry("b").fault) == (None, error)
+
+
+@pytest.mark.parametrize("named", ["a", "b"])
+async def test_an_id_that_nobody_watches_may_stand_in_an_answer(named: str) -> None:
+    """Gateways put their provider's id there; the id that was asked for is as good."""
+    desk = new_desk()
+    waiter = desk.wait("a")
+    desk.ask(answer_for(named))
+    assert error_of(waiter) is None
 
 
 # The set-up.
@@ -493,37 +712,72 @@ async def test_stretching_is_told_when_the_number_of_ids_is_known(
     ("answer", "kind"),
     [
         (UNAUTHORIZED, AuthenticationError),
+        (WEB_PAGE, ResponseError),
         (ConfigurationError("the given aiohttp session was closed"), ConfigurationError),
     ],
-    ids=["key", "aiohttp session"],
+    ids=["key", "web page", "aiohttp session"],
 )
 async def test_a_wrong_setup_ends_all_waiting(
     answer: Answer | KlingOmniError, kind: type[KlingOmniError]
 ) -> None:
-    """Waits and watches are told; a stream gives what was finished, then raises; all else waits."""
+    """It is said so, and only who asked by hand is told: that is his answer in any case."""
     desk = new_desk(max_rate=None)
-    batch, ticket, watcher = desk.poll("a", "not an id"), desk.wait("b"), desk.watch("c")
-    asked = desk.watchlist.ask("d")
-    desk.start()
-    desk.say(desk.start(), answer)
-    assert isinstance(ticket.result.result(), kind)
-    assert updates_of(watcher) == ["end"]
-    assert [outcome.task_id for outcome in await outcomes_of(batch, 1)] == ["not an id"]
-    with pytest.raises(kind):
-        await batch.take()
-    assert batch.pending == {"a"}
-    assert not asked.done()
+    waiter, watcher, stream = desk.wait("a"), desk.watch("a"), desk.poll("a")
+    call, other = desk.query("a"), desk.query("b")
+    decision = desk.say(desk.start(), answer)
+    assert decision.ends_all
+    assert isinstance(decision.verdict.error, kind)
+    assert call.result.result() is decision.verdict.error
+    assert [told[0] for told in decision.told] == [call]
+    assert (waiter.result.done(), updates_of(watcher), outcomes_of(stream)) == (False, [], [])
+    assert (other.result.done(), desk.watched) == (False, 2)
 
 
 async def test_a_wrong_setup_is_no_timeout() -> None:
-    """A 401 in the grace of a wait is told as what it is."""
+    """A 401 in the grace of a wait ends it as what it is."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=0.0)
+    waiter = desk.wait("a", timeout=0.0)
     entry = desk.start()
-    desk.ring(0.0)
+    desk.expire(0.0)
     desk.now = 2.0
-    desk.say(entry, UNAUTHORIZED)
-    assert isinstance(ticket.result.result(), AuthenticationError)
+    assert desk.say(entry, UNAUTHORIZED).ends_all
+    assert list(desk.watchlist.ending(2.0, queries=False)) == [(waiter, "a")]
+
+
+async def test_a_401_that_lasts_ends_all_waiting() -> None:
+    """Once the API has answered it takes a second one to a query an interval later."""
+    desk = new_desk()
+    desk.wait("a")
+    desk.ask(PENDING, UNAUTHORIZED)
+    desk.now += 1.0
+    desk.query("b")
+    assert not desk.say(desk.start(), UNAUTHORIZED).ends_all
+    desk.now = desk.watchlist.next_event()
+    assert desk.say(desk.start(), UNAUTHORIZED).ends_all
+
+
+async def test_ending_lets_all_go() -> None:
+    """Each one who waits is returned with his id, one at each step, and nothing is kept."""
+    desk = new_desk()
+    first, second = desk.wait("a", timeout=60.0), desk.watch("a")
+    call, stream = desk.query("b"), desk.poll("c", timeout=60.0)
+    of_stream = stream.ids["c"]
+    steps = desk.watchlist.ending(NEVER, queries=True)
+    assert next(steps) == (first, "a")
+    assert (second.entry, desk.watched) == (desk.entry("a"), 3)
+    assert list(steps) == [(second, "a"), (call, "b"), (of_stream, "c")]
+    assert (desk.ids, desk.watched, desk.watchlist.next_event()) == (set(), 0, NEVER)
+
+
+async def test_ending_leaves_who_came_later_and_who_asks_by_hand() -> None:
+    """An end concerns those who waited then, and leaves calls of `query` their own answers."""
+    desk = new_desk()
+    desk.now = 5.0
+    waiter, _call = desk.wait("a"), desk.query("a")
+    desk.now = 5.001
+    desk.wait("a")
+    assert list(desk.watchlist.ending(5.0, queries=False)) == [(waiter, "a")]
+    assert [type(each) for each in desk.entry("a").waiters()] == [QueryWaiter, ResultWaiter]
 
 
 # Deadlines.
@@ -532,28 +786,115 @@ async def test_a_wrong_setup_is_no_timeout() -> None:
 async def test_a_deadline_ends_a_wait() -> None:
     """It says what was last seen, and that the last query was answered."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=10.0)
+    desk.now = 1.0
+    waiter = desk.wait("a", timeout=10.0)
     desk.ask(PENDING)
-    assert desk.watchlist.next_event() == 10.0
-    assert desk.ring(10.0) is False
-    error = error_of(ticket)
-    assert isinstance(error, PollTimeoutError)
+    assert desk.watchlist.next_event() == 11.0
+    assert desk.expire(10.999) == 0
+    assert desk.expire(11.0) == 1
+    error = timeout_of(waiter)
     assert (error.task_id, error.last_error) == ("a", None)
     assert error.task is not None
+    assert error.task.status is TaskStatus.PROCESSING
     assert str(error) == "no final answer in 10.0 s; its status was processing"
+    assert (desk.watched, desk.ids) == (0, {"a"})
+
+
+async def test_a_deadline_forgets_what_was_never_asked() -> None:
+    """An id whose only wait ends before its first query leaves nothing behind."""
+    desk = new_desk()
+    desk.wait("a", timeout=0.0)
+    desk.expire(0.0)
+    assert (desk.ids, desk.watchlist.next_event()) == (set(), NEVER)
 
 
 async def test_a_deadline_tells_of_the_last_fault() -> None:
     """It tells "the API is down" from "the task is still being worked on"."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=10.0)
+    waiter = desk.wait("a", timeout=10.0)
     desk.ask(RESET)
-    desk.ring(10.0)
-    error = error_of(ticket)
-    assert isinstance(error, PollTimeoutError)
+    desk.expire(10.0)
+    error = timeout_of(waiter)
     assert (error.last_error, error.task) == (RESET, None)
     text = "no final answer in 10.0 s; its status was never seen; last fault: reset by peer"
     assert str(error) == text
+
+
+async def test_a_deadline_tells_of_a_doubt() -> None:
+    """A refusal that nobody has confirmed is the last fault, until another answer comes."""
+    desk = new_desk()
+    desk.wait("b")
+    desk.ask(SUBMITTED)
+    first, second = desk.wait("a", timeout=25.0), desk.wait("a", timeout=55.0)
+    desk.now = 0.01
+    desk.say(desk.start(), NOT_FOUND)
+    assert isinstance(desk.entry("a").fault, TaskNotFoundError)
+    desk.expire(15.0)
+    desk.query("a")
+    desk.say(desk.start(), PENDING)
+    assert (first.result.done(), second.result.done()) == (False, False)
+    assert desk.entry("a").fault is None
+
+
+async def test_a_deadline_tells_that_the_pace_held_the_id_back() -> None:
+    """More ids were due than the policy carries: the id was not asked although it was its turn."""
+    desk = new_desk(max_rate=0.1, max_concurrency=7)
+    desk.wait("a")
+    desk.start()
+    waiter = desk.wait("b", timeout=5.0)
+    desk.expire(5.0)
+    error = timeout_of(waiter)
+    held = "more ids were due than max_rate=0.1 and max_concurrency=7 carry"
+    assert str(error) == (f"no final answer in 5.0 s; its status was never seen; held back: {held}")
+    assert type(error.last_error) is KlingOmniError
+    assert (str(error.last_error), error.last_error.task_id) == (held, "b")
+
+
+async def test_a_deadline_tells_that_a_429_held_the_id_back() -> None:
+    """The API's own words are the last error, as they concern this id too."""
+    desk = new_desk(max_rate=None)
+    desk.wait("a")
+    waiter = desk.wait("b", timeout=5.0)
+    desk.say(desk.start(), scripted.limited("40"))
+    desk.expire(5.0)
+    error = timeout_of(waiter)
+    assert isinstance(error.last_error, RateLimitError)
+    assert (error.last_error.task_id, error.last_error.retry_after) == ("b", 40.0)
+    assert str(error).endswith(f"never seen; held back: {error.last_error}")
+
+
+async def test_a_429_that_is_over_holds_nothing_back() -> None:
+    """After its pause it is the pace again that an id waits for."""
+    desk = new_desk(max_rate=0.1)
+    desk.wait("a")
+    desk.say(desk.start(), scripted.limited("1"))
+    desk.now = 10.0
+    desk.wait("c")
+    desk.say(desk.start(), PENDING)
+    waiter = desk.wait("b", timeout=5.0)
+    desk.expire(15.0)
+    assert type(timeout_of(waiter).last_error) is KlingOmniError
+
+
+async def test_a_fault_counts_more_than_what_held_the_id_back() -> None:
+    """Both are told, and the fault is the last error."""
+    desk = new_desk(interval=(1.0, 1.0), max_rate=0.25)
+    waiter = desk.wait("a", timeout=3.0)
+    desk.ask(RESET)
+    desk.expire(3.0)
+    error = timeout_of(waiter)
+    assert error.last_error is RESET
+    assert "last fault: reset by peer; held back: more ids were due" in str(error)
+
+
+async def test_what_was_just_asked_was_not_held_back() -> None:
+    """A wait that ends with its query's answer is told nothing of the pace."""
+    desk = new_desk(interval=(0.0, 1e-300))
+    waiter = desk.wait("a", timeout=1.0)
+    entry = desk.start()
+    desk.now = 1.0
+    desk.say(entry, PENDING)
+    assert timeout_of(waiter).last_error is None
 
 
 @pytest.mark.parametrize(
@@ -566,24 +907,36 @@ async def test_a_query_in_flight_may_run_on(
 ) -> None:
     """A final answer within the grace wins; any other one ends the wait at once."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=10.0)
+    waiter = desk.wait("a", timeout=10.0)
     entry = desk.start()
-    desk.ring(10.0)
-    assert not ticket.result.done()
+    desk.expire(10.0)
+    assert not waiter.result.done()
     desk.now = 12.0
     desk.say(entry, answer)
-    assert isinstance(error_of(ticket), kind)
+    assert isinstance(error_of(waiter), kind)
+
+
+async def test_an_answer_at_the_deadline_is_the_last() -> None:
+    """A watch whose time is up with an answer gets that answer, then the end."""
+    desk = new_desk()
+    watcher, stays = desk.watch("a", timeout=10.0), desk.watch("a", timeout=10.001)
+    entry = desk.start()
+    desk.now = 10.0
+    desk.say(entry, PENDING)
+    assert updates_of(watcher) == ["processing", "end"]
+    assert updates_of(stays) == ["processing"]
 
 
 async def test_the_grace_is_five_seconds() -> None:
     """After it a wait ends though its query is still under way."""
     desk = new_desk()
-    ticket = desk.wait("a", timeout=10.0)
+    waiter = desk.wait("a", timeout=10.0)
     desk.start()
-    desk.ring(10.0)
+    assert desk.expire(10.0) == 0
     assert desk.watchlist.next_event() == 10.0 + GRACE_S == 15.0
-    desk.ring(15.0)
-    assert isinstance(error_of(ticket), PollTimeoutError)
+    desk.expire(15.0)
+    text = "no final answer in 15.0 s; its status was never seen"
+    assert str(timeout_of(waiter)) == text
 
 
 async def test_each_wait_has_its_own_deadline() -> None:
@@ -591,147 +944,157 @@ async def test_each_wait_has_its_own_deadline() -> None:
     desk = new_desk()
     short, long = desk.wait("a", timeout=10.0), desk.wait("a", timeout=50.0)
     desk.ask(PENDING)
-    desk.ring(10.0)
-    assert (short.result.done(), long.result.done()) == (True, False)
+    desk.expire(10.0)
+    assert (short.result.done(), long.result.done(), desk.watched) == (True, False, 1)
 
 
 async def test_no_id_of_a_stream_times_out_without_a_query() -> None:
     """A first query that outlives the deadline is waited for, however long it takes."""
     desk = new_desk()
-    batch = desk.poll("a", timeout=1.0)
+    stream = desk.poll("a", timeout=1.0)
     entry = desk.start()
-    desk.ring(14.0)
-    assert batch.progress.unresolved == 0
+    desk.expire(14.0)
+    assert outcomes_of(stream) == []
     desk.say(entry, RESET)
-    (outcome,) = await outcomes_of(batch, 1)
+    (outcome,) = outcomes_of(stream)
     assert isinstance(outcome.error, PollTimeoutError)
-    assert outcome.queries == 1
-
-
-async def test_one_alarm_serves_a_whole_stream() -> None:
-    """It is set for the first deadline, and moves on past ids that are done."""
-    desk = new_desk(max_rate=None)
-    batch = desk.poll("a", "b", "c", timeout=60.0)
-    for answer in (PENDING, SUCCEED, PENDING):
-        desk.say(desk.start(), answer)
-        desk.now += 1.0
-    assert (len(desk.watchlist._alarms), batch.when) == (1, 60.0)
-    desk.ring(60.0)
-    assert (await outcomes_of(batch, 2))[1].task_id == "a"
-    assert batch.when == 62.0
-    desk.ring(62.0)
-    assert (len(desk.watchlist._alarms), desk.watchlist.batches) == (0, {})
-
-
-async def test_an_alarm_for_an_id_that_is_done_ends_nobody() -> None:
-    """When all of a stream's timed ids are done, its alarm finds nothing to do."""
-    desk = new_desk(max_rate=None)
-    batch = desk.poll("a", timeout=60.0, ended=False)
-    desk.ask(SUCCEED)
-    desk.ring(60.0)
-    assert (batch.progress.succeeded, batch.progress.unresolved, batch.when) == (1, 0, NEVER)
+    assert (outcome.queries, outcome.elapsed) == (1, 14.0)
 
 
 async def test_an_id_of_a_stream_has_its_grace() -> None:
     """A second query in flight at the deadline gets five seconds, not more."""
     desk = new_desk(interval=(20.0, 20.0))
-    batch = desk.poll("a", timeout=25.0)
+    stream = desk.poll("a", timeout=25.0)
     desk.ask(PENDING)
     desk.now = 20.0
     desk.start()
-    desk.ring(25.0)
-    assert batch.progress.unresolved == 0
-    desk.ring(30.0)
-    assert batch.progress.unresolved == 1
+    desk.expire(25.0)
+    desk.expire(29.999)
+    assert outcomes_of(stream) == []
+    desk.expire(30.0)
+    assert len(outcomes_of(stream)) == 1
 
 
-async def test_a_closed_stream_takes_its_alarm_along() -> None:
-    """Nothing wakes for the deadlines of a stream that was left."""
+async def test_who_joins_a_query_in_flight_has_his_time_from_then() -> None:
+    """The time of a stream's id runs from a query that was already under way."""
     desk = new_desk()
-    batch = desk.poll("a", timeout=60.0)
-    desk.ask(PENDING)
-    assert batch.when == 60.0
-    desk.watchlist.close_batch(batch)
-    assert (batch.when, len(desk.watchlist._alarms)) == (NEVER, 0)
-
-
-async def test_a_closed_stream_sets_no_alarm() -> None:
-    """An id that others wait for too is asked for, but the stream's clock has stopped."""
-    desk = new_desk()
-    batch = desk.poll("a", timeout=60.0)
     desk.wait("a")
-    batch.cut(End())
-    desk.watchlist.close_batch(batch)
-    desk.start()
-    assert batch.when == NEVER
+    entry = desk.start()
+    desk.now = 3.0
+    stream = desk.poll("a", timeout=5.0)
+    desk.say(entry, PENDING)
+    desk.expire(8.0)
+    assert [outcome.queries for outcome in outcomes_of(stream)] == [1]
 
 
-async def test_what_is_done_does_not_wait_for_its_deadline() -> None:
-    """A stream without an end keeps nothing of the ids that it has given out."""
+async def test_one_alarm_serves_a_whole_stream() -> None:
+    """It is set for the first deadline, and moves on past ids that are done."""
     desk = new_desk(max_rate=None)
-    batch = desk.poll("a", "b", "c", timeout=3600.0)
-    first, second, _ = (desk.start() for _ in "abc")
-    desk.say(second, SUCCEED)
-    assert len(batch.running) == 3  # in the order of their deadlines
-    desk.say(first, SUCCEED)
-    assert [ticket.entry and ticket.entry.task_id for ticket in batch.running] == ["c"]
+    stream = desk.poll("a", "b", "c", timeout=60.0)
+    for answer in (PENDING, SUCCEED, PENDING):
+        desk.say(desk.start(), answer)
+        desk.now += 1.0
+    assert (len(desk.watchlist._alarms), stream.when) == (1, 60.0)
+    assert desk.expire(60.0) == 1
+    assert stream.when == 62.0
+    assert desk.expire(62.0) == 1
+    assert [outcome.task_id for outcome in outcomes_of(stream)] == ["b", "a", "c"]
+    assert len(desk.watchlist._alarms) == 0
 
 
 async def test_the_alarm_of_one_who_is_done_ends_nobody_else() -> None:
     """The next deadline of a stream is kept when the one before it needs no alarm any more."""
     desk = new_desk(max_rate=None)
-    batch = desk.poll("a", "b", timeout=100.0, ended=False)
+    stream = desk.feed("a", "b", timeout=100.0)
     first = desk.start()
     desk.now = 50.0
     second = desk.start()
     desk.say(first, SUCCEED)
     desk.say(second, PENDING)
-    desk.ring(100.0)
-    assert (await batch.take()).ok
-    assert batch.pending == {"b"}
-    desk.ring(149.9)
-    assert batch.polling == 1
-    desk.ring(150.0)
-    assert isinstance((await batch.take()).error, PollTimeoutError)
+    assert stream.when == 100.0
+    assert desk.expire(100.0) == 0
+    assert desk.expire(149.9) == 0
+    assert desk.expire(150.0) == 1
 
 
 async def test_many_deadlines_at_once_are_taken_in_portions() -> None:
     """Other tasks have a turn between some hundreds of waits that time out together."""
     desk = new_desk()
-    tickets = [desk.wait("a", timeout=5.0) for _ in range(ALARMS_PER_PASS + 1)]
-    assert desk.ring(5.0) is True
-    assert sum(ticket.result.done() for ticket in tickets) == ALARMS_PER_PASS
-    assert desk.ring(5.0) is False
-    assert all(ticket.result.done() for ticket in tickets)
+    waiters = [desk.wait("a", timeout=5.0) for _ in range(ALARMS_PER_PASS + 1)]
+    assert desk.expire(5.0) == ALARMS_PER_PASS
+    assert desk.watchlist.next_event() <= desk.now
+    assert desk.expire(5.0) == 1
+    assert all(waiter.result.done() for waiter in waiters)
 
 
-# The end of everything.
+# A process that stood still.
 
 
-async def test_shut_tells_everyone() -> None:
-    """Waits, watches, queries and streams all get the reason, and nothing is kept."""
+@pytest.mark.parametrize(("late", "look_ends"), [(FROZEN_S, 7.0), (1.5, 8.5), (60.0, 67.0)])
+async def test_after_a_freeze_the_query_in_flight_may_still_bring_its_answer(
+    late: float, look_ends: float
+) -> None:
+    """What comes later than an alarm ever does has stood still: its answer may be there."""
     desk = new_desk()
-    ticket, watcher, batch = desk.wait("a"), desk.watch("b"), desk.poll("c", "not an id")
-    asked = desk.watchlist.ask("d")
-    desk.watchlist.shut(SessionClosedError("closed"))
-    for result, task_id in ((ticket.result.result(), "a"), (asked.result(), "d")):
-        assert isinstance(result, SessionClosedError)
-        assert result.task_id == task_id
-    assert updates_of(watcher) == ["end"]
-    with pytest.raises(SessionClosedError):
-        await batch.take()
-    assert batch.pending == {"c", "not an id"}
-    assert (desk.ids, len(desk.watchlist.unswept)) == (set(), 0)
+    waiter = desk.wait("a", timeout=2.0)
+    entry = desk.start()
+    desk.expire(2.0 + late)
+    assert desk.watchlist.next_event() == look_ends
+    desk.say(entry, SUCCEED)
+    assert error_of(waiter) is None
 
 
-def test_says_in_one_line_how_it_is() -> None:
-    """The repr tells how many ids, calls and streams there are."""
-    text = "<Watchlist ids=0 callers=0 batches=0 <Schedule "
-    assert repr(new_desk().watchlist).startswith(text)
+async def test_after_a_freeze_an_overdue_id_is_looked_at_once() -> None:
+    """Its query starts before anything times out, and has the whole grace from then."""
+    desk = new_desk(interval=(1.0, 1.0))
+    waiter = desk.wait("a", timeout=2.0)
+    desk.ask(PENDING)
+    desk.now = 10.0
+    entry = desk.start()
+    assert desk.expire(10.0) == 0
+    assert desk.watchlist.next_event() == 10.0 + GRACE_S
+    desk.say(entry, SUCCEED)
+    assert error_of(waiter) is None
+
+
+async def test_after_a_freeze_one_who_has_to_queue_gets_his_look() -> None:
+    """Of many that are overdue each has the grace to get his turn; then his time is up."""
+    desk = new_desk(interval=(3.0, 3.0), max_rate=0.5)
+    first, second = desk.wait("a", timeout=6.0), desk.wait("b", timeout=6.0)
+    desk.ask(PENDING, PENDING)
+    desk.now = 10.0
+    assert desk.start().task_id == "a"
+    assert desk.expire(10.0) == 0
+    desk.now = 12.0
+    desk.say(desk.start(), SUCCEED)
+    assert error_of(second) is None
+    assert desk.expire(15.0) == 1
+    assert isinstance(error_of(first), PollTimeoutError)
+
+
+async def test_after_a_freeze_nothing_is_asked_before_its_pause_is_over() -> None:
+    """An id whose turn has not come was not kept from being asked: its time is up."""
+    desk = new_desk()
+    waiter = desk.wait("a", timeout=2.0)
+    desk.ask(PENDING)
+    assert desk.expire(10.0) == 1
+    assert timeout_of(waiter).last_error is None
+
+
+# What is shown.
+
+
+async def test_says_in_one_line_how_it_is() -> None:
+    """The repr tells how many ids there are, and how many somebody waits for."""
+    desk = new_desk()
+    desk.wait("a")
+    desk.watchlist.leave(desk.wait("b"))
+    text = "<Watchlist ids=1 watched=1 <Schedule in_flight=0 due=0 newcomers=1 asked=0>>"
+    assert repr(desk.watchlist) == text
 
 
 @pytest.mark.parametrize("count", [3, 3000])
-async def test_a_pulse_looks_at_one_id_only(count: int) -> None:
+async def test_a_snapshot_looks_at_one_id_only(count: int) -> None:
     """It tells starts, flights, the next turn and one wait, by as many steps at any size."""
     desk = new_desk(max_rate=10.0, interval=(20, 30))
     desk.poll(*map(str, range(count)))
@@ -744,15 +1107,21 @@ async def test_a_pulse_looks_at_one_id_only(count: int) -> None:
             steps.append(function)
 
     sys.setprofile(profile)
-    pulse = desk.watchlist.pulse("1", desk.now)
+    snapshot = desk.watchlist.snapshot("1", desk.now)
     sys.setprofile(None)
-    assert (pulse.starts, pulse.in_flight, pulse.watched) == (1, 1, 0.04)
-    assert pulse.next_in == pytest.approx(0.06)
+    assert (snapshot.now, snapshot.starts, snapshot.in_flight) == (0.04, 1, 1)
+    assert snapshot.watched == 0.04
+    assert snapshot.next_in == pytest.approx(0.06)
     assert len(steps) < 30
 
 
-async def test_a_pulse_of_a_stranger_has_no_wait() -> None:
-    """An id that nobody waits for was not watched; with nothing to do the next turn is never."""
+async def test_a_snapshot_of_a_stranger_has_no_wait() -> None:
+    """An id that nobody waits for is not watched; with nothing to do the next turn is never."""
     desk = new_desk()
-    pulse = desk.watchlist.pulse("1", 0.0)
-    assert (pulse.watched, pulse.next_in, pulse.starts) == (None, NEVER, 0)
+    snapshot = desk.watchlist.snapshot("1", 0.0)
+    assert (snapshot.watched, snapshot.next_in, snapshot.starts) == (None, NEVER, 0)
+    desk.wait("1")
+    desk.now = 3.0
+    assert desk.watchlist.snapshot("1", 3.0).next_in == 0.0
+    desk.ask(SUCCEED)
+    assert desk.watchlist.snapshot("1", 3.0).watched is None
