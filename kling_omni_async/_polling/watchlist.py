@@ -342,7 +342,7 @@ class Watchlist:
                     told.append((waiter, entry, verdict))
                 if waiter.deadline is not None and waiter.deadline <= now:
                     self._release(entry, waiter)
-                    told.append(self._timed_out(entry, waiter, now))
+                    told.append(self._timed_out(entry, waiter, now, held=None))
         return told
 
     # Deadlines.
@@ -378,13 +378,14 @@ class Watchlist:
             self._alarms.set(waiter, look_ends)
             return []
         self._release(entry, waiter)
-        told = self._timed_out(entry, waiter, now)
+        told = self._timed_out(entry, waiter, now, held=self._held_back(entry, now))
         self._drop_if_idle(entry)
         return [told]
 
-    def _timed_out(self, entry: Entry, waiter: Waiter, now: float) -> Told:
+    def _timed_out(
+        self, entry: Entry, waiter: Waiter, now: float, *, held: KlingOmniError | None
+    ) -> Told:
         task = entry.last_task()
-        held = self._held_back(entry, now)
         state = f"its status was {task.status}" if task else "its status was never seen"
         fault = f"; last fault: {entry.fault}" if entry.fault else ""
         wait = f"; held back: {held}" if held else ""

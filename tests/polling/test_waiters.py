@@ -61,10 +61,8 @@ def updates_of(waiter: UpdatesWaiter) -> list[ImageTask | End]:
 def test_a_waiter_of_no_kind_cannot_be_told() -> None:
     """It wants an answer and has an alarm; how it takes its end is each kind's own."""
     waiter, alarms = new_waiter(), Alarms()
-    waiter.queried(1.0, alarms)
-    assert (waiter.alive, waiter.once, waiter.follows, waiter.must_query) == (
-        (True, False, False, False)
-    )
+    assert (waiter.once, waiter.follows, waiter.must_query) == (False, False, False)
+    assert waiter.queried(1.0, alarms) is True
     assert waiter.due(1.0, alarms) is waiter
     with pytest.raises(NotImplementedError):
         tell(waiter, SUCCEED)
@@ -78,8 +76,9 @@ def test_who_leaves_takes_his_alarm_along() -> None:
     """Nothing wakes for one who waits no longer."""
     waiter, alarms = new_waiter(), Alarms()
     alarms.set(waiter, 5.0)
-    waiter.left(alarms)
-    assert (waiter.when, alarms.first()) == (NEVER, NEVER)
+    for _ in range(2):
+        waiter.left(alarms)
+        assert (waiter.when, alarms.first, len(alarms)) == (NEVER, NEVER, 0)
 
 
 async def test_wait_gets_the_final_word() -> None:
@@ -172,11 +171,11 @@ def test_an_entry_knows_who_waits_in_order(count: int) -> None:
     entry = Entry("a")
     entry.queries = 4
     waiters = [new_waiter() for _ in range(count)]
-    for waiter in waiters:
-        entry.join(waiter)
+    for number, waiter in enumerate(waiters):
+        assert entry.join(waiter) is (number == 0)
         assert (waiter.entry, waiter.queries_before) == (entry, 4)
     assert entry.waiters() == tuple(waiters)
-    assert (entry.is_watched, entry.is_wanted) == (True, True)
+    assert entry.is_watched
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -187,11 +186,32 @@ def test_an_entry_that_all_have_left_is_unwatched(count: int) -> None:
     for waiter in waiters:
         entry.join(waiter)
     entry.leave(new_waiter())
-    for waiter in waiters:
+    for number, waiter in enumerate(waiters, 1):
         assert entry.is_watched
-        entry.leave(waiter)
+        assert entry.leave(waiter) is (number == count)
         assert waiter.entry is None
-    assert (entry.is_watched, entry.is_wanted, entry.waiters()) == (False, False, ())
+    assert (entry.is_watched, entry.waiters()) == (False, ())
+
+
+@pytest.mark.parametrize("wanted", [(), (True,), (False,), (False, True), (True, False, False)])
+def test_all_who_wait_hear_of_a_query(wanted: tuple[bool, ...]) -> None:
+    """It is wanted if anybody wants it; those of a stream that was left do not."""
+    entry, alarms = Entry("a"), Alarms()
+    heard: list[tuple[bool, float]] = []
+
+    class Listener(Waiter):
+        def __init__(self, *, wants: bool) -> None:
+            super().__init__(added=0.0, deadline=None)
+            self.wants = wants
+
+        def queried(self, now: float, alarms: Alarms) -> bool:
+            heard.append((self.wants, now + len(alarms)))
+            return self.wants
+
+    for each in wanted:
+        entry.join(Listener(wants=each))
+    assert entry.queried(3.0, alarms) is any(wanted)
+    assert heard == [(each, 3.0) for each in wanted]
 
 
 def test_an_entry_can_be_joined_again() -> None:

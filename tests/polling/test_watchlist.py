@@ -68,12 +68,24 @@ pytestmark = pytest.mark.anyio
 W = TypeVar("W", bound=Waiter)
 
 
+class Shelf(Outlet):
+    """An outlet whose outcomes can be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outcomes: list[TaskOutcome] = []
+
+    def deliver(self, outcome: TaskOutcome) -> None:
+        self.outcomes.append(outcome)
+
+
 @attrs.define
 class Desk:
     """A watchlist, who waits at it, and a clock that is set by hand."""
 
     watchlist: Watchlist
     now: float = 0.0
+    looks: list[str] = attrs.Factory(list)
 
     # Who comes.
 
@@ -95,7 +107,7 @@ class Desk:
 
     def poll(self, *task_ids: str, timeout: float | None = None) -> StreamState:
         """Poll a list to its end."""
-        stream = StreamState(task_ids, timeout=timeout, outlet=Outlet(), most_pending=9)
+        stream = StreamState(task_ids, timeout=timeout, outlet=Shelf(), most_pending=9)
         stream.begin()
         for task_id in task_ids:
             self.admit(stream, task_id)
@@ -104,7 +116,7 @@ class Desk:
 
     def feed(self, *task_ids: str, timeout: float | None = None) -> StreamState:
         """Poll what a feed has given so far."""
-        stream = StreamState(endless(), timeout=timeout, outlet=Outlet(), most_pending=9)
+        stream = StreamState(endless(), timeout=timeout, outlet=Shelf(), most_pending=9)
         stream.begin()
         for task_id in task_ids:
             self.admit(stream, task_id)
@@ -121,8 +133,13 @@ class Desk:
             waiter.told(entry, verdict, self.now)
 
     def start(self) -> Entry:
-        entry = self.watchlist.start(self.now)
+        entry = self.start_if_due()
         assert entry is not None
+        return entry
+
+    def start_if_due(self) -> Entry | None:
+        entry, next_event = self.watchlist.next_query(self.now)
+        assert next_event == self.watchlist.next_event()
         return entry
 
     def say(self, entry: Entry, answer: Answer | KlingOmniError) -> Decision:
@@ -147,12 +164,14 @@ class Desk:
         assert entry is not None
         return entry
 
-    def expire(self, now: float) -> int:
-        """Go to a time; return how many got word that their time is up."""
+    def pass_time(self, now: float) -> int:
+        """Go to a time, and note what is asked then; return how many got word of their time-out."""
         self.now = now
-        told = self.watchlist.expire(now)
-        self.tell(told)
-        return len(told)
+        due = self.watchlist.pass_time(now)
+        self.looks = [entry.task_id for entry in due.queries]
+        self.tell(due.told)
+        assert due.next_event == self.watchlist.next_event()
+        return len(due.told)
 
     # What is kept.
 
@@ -209,9 +228,9 @@ def updates_of(waiter: UpdatesWaiter) -> list[str]:
 
 def outcomes_of(stream: StreamState) -> list[TaskOutcome]:
     """Take the outcomes of a stream that are ready."""
-    queue = stream.outlet._queue
-    items = [queue.get_nowait() for _ in range(queue.qsize())]
-    return [item for item in items if isinstance(item, TaskOutcome)]
+    assert isinstance(stream.outlet, Shelf)
+    outcomes, stream.outlet.outcomes = stream.outlet.outcomes, []
+    return outcomes
 
 
 def answer_for(task_id: str) -> Answer:
@@ -346,8 +365,10 @@ async def test_an_id_keeps_its_pause_when_all_have_left() -> None:
     desk.wait("a")
     desk.poll("a")
     assert desk.due("a") == [due]
-    assert desk.watchlist.start(due - 0.001) is None
-    assert desk.watchlist.start(due) is desk.entry("a")
+    desk.now = due - 0.001
+    assert desk.start_if_due() is None
+    desk.now = due
+    assert desk.start_if_due() is desk.entry("a")
 
 
 async def test_the_pause_of_one_alone_is_its_own() -> None:
@@ -360,7 +381,8 @@ async def test_the_pause_of_one_alone_is_its_own() -> None:
     desk.wait("2", timeout=5.0)
     (due,) = desk.due("2")
     assert desk.now + 0.3 <= due <= desk.now + 0.5
-    assert desk.watchlist.start(due) is desk.entry("2")
+    desk.now = due
+    assert desk.start_if_due() is desk.entry("2")
 
 
 async def test_an_id_is_forgotten_when_its_pause_is_over() -> None:
@@ -370,7 +392,7 @@ async def test_an_id_is_forgotten_when_its_pause_is_over() -> None:
     desk.now = desk.ask(PENDING).when
     desk.watchlist.leave(waiter)
     assert desk.ids == {"a"}
-    assert desk.watchlist.start(desk.now) is None
+    assert desk.start_if_due() is None
     assert (desk.ids, desk.watchlist.next_event()) == (set(), NEVER)
 
 
@@ -397,7 +419,7 @@ async def test_whoever_comes_back_gets_the_last_answer() -> None:
     desk.ask(SUCCEED)
     assert updates_of(desk.watch("a")) == ["succeed", "end"]
     assert [outcome.queries for outcome in outcomes_of(desk.poll("a"))] == [0]
-    assert (desk.watched, desk.watchlist._alarms.first()) == (0, NEVER)
+    assert (desk.watched, desk.watchlist._alarms.first) == (0, NEVER)
 
 
 async def test_a_failed_task_is_a_last_answer_too() -> None:
@@ -449,7 +471,7 @@ async def test_an_id_of_a_stream_that_was_left_is_not_asked_for() -> None:
     desk = new_desk()
     stream = desk.poll("a")
     stream.cut(End())
-    assert desk.watchlist.start(0.0) is None
+    assert desk.start_if_due() is None
     desk.wait("a")
     assert desk.start().task_id == "a"
 
@@ -486,7 +508,7 @@ async def test_a_query_by_hand_joins_the_one_in_flight() -> None:
     desk.wait("a")
     entry = desk.start()
     call = desk.query("a")
-    assert desk.watchlist.start(desk.now) is None
+    assert desk.start_if_due() is None
     desk.say(entry, PENDING)
     assert isinstance(call.result.result(), ImageTask)
     assert (call.entry, desk.watched) == (None, 1)
@@ -670,10 +692,10 @@ async def test_a_429_holds_all_ids_back() -> None:
     assert (decision.pause_s, desk.watchlist.next_event()) == (40.0, 40.0)
     desk.now = 40.0
     entry = desk.start()
-    assert (entry.task_id, desk.watchlist.start(40.0)) == ("b", None)
+    assert (entry.task_id, desk.start_if_due()) == ("b", None)
     assert desk.say(entry, RESET).pause_s == 0.0  # it says nothing of the limit: another probe
     entry = desk.start()
-    assert (entry.task_id, desk.watchlist.start(40.0)) == ("c", None)
+    assert (entry.task_id, desk.start_if_due()) == ("c", None)
     desk.say(entry, PENDING)
     desk.now = 100.0
     assert [desk.start().task_id for _ in "abc"] == ["a", "b", "c"]
@@ -738,7 +760,7 @@ async def test_a_wrong_setup_is_no_timeout() -> None:
     desk = new_desk()
     waiter = desk.wait("a", timeout=0.0)
     entry = desk.start()
-    desk.expire(0.0)
+    desk.pass_time(0.0)
     desk.now = 2.0
     assert desk.say(entry, UNAUTHORIZED).ends_all
     assert list(desk.watchlist.ending(2.0, queries=False)) == [(waiter, "a")]
@@ -790,8 +812,8 @@ async def test_a_deadline_ends_a_wait() -> None:
     waiter = desk.wait("a", timeout=10.0)
     desk.ask(PENDING)
     assert desk.watchlist.next_event() == 11.0
-    assert desk.expire(10.999) == 0
-    assert desk.expire(11.0) == 1
+    assert desk.pass_time(10.999) == 0
+    assert desk.pass_time(11.0) == 1
     error = timeout_of(waiter)
     assert (error.task_id, error.last_error) == ("a", None)
     assert error.task is not None
@@ -802,10 +824,12 @@ async def test_a_deadline_ends_a_wait() -> None:
 
 async def test_a_deadline_forgets_what_was_never_asked() -> None:
     """An id whose only wait ends before its first query leaves nothing behind."""
-    desk = new_desk()
-    desk.wait("a", timeout=0.0)
-    desk.expire(0.0)
-    assert (desk.ids, desk.watchlist.next_event()) == (set(), NEVER)
+    desk = new_desk(max_concurrency=1)
+    desk.wait("a")
+    desk.start()
+    desk.wait("b", timeout=9.0)
+    assert desk.pass_time(9.0) == 1
+    assert (desk.ids, desk.watchlist.next_event()) == ({"a"}, NEVER)
 
 
 async def test_a_deadline_tells_of_the_last_fault() -> None:
@@ -813,7 +837,7 @@ async def test_a_deadline_tells_of_the_last_fault() -> None:
     desk = new_desk()
     waiter = desk.wait("a", timeout=10.0)
     desk.ask(RESET)
-    desk.expire(10.0)
+    desk.pass_time(10.0)
     error = timeout_of(waiter)
     assert (error.last_error, error.task) == (RESET, None)
     text = "no final answer in 10.0 s; its status was never seen; last fault: reset by peer"
@@ -829,7 +853,7 @@ async def test_a_deadline_tells_of_a_doubt() -> None:
     desk.now = 0.01
     desk.say(desk.start(), NOT_FOUND)
     assert isinstance(desk.entry("a").fault, TaskNotFoundError)
-    desk.expire(15.0)
+    desk.pass_time(15.0)
     desk.query("a")
     desk.say(desk.start(), PENDING)
     assert (first.result.done(), second.result.done()) == (False, False)
@@ -842,7 +866,7 @@ async def test_a_deadline_tells_that_the_pace_held_the_id_back() -> None:
     desk.wait("a")
     desk.start()
     waiter = desk.wait("b", timeout=5.0)
-    desk.expire(5.0)
+    desk.pass_time(5.0)
     error = timeout_of(waiter)
     held = "more ids were due than max_rate=0.1 and max_concurrency=7 carry"
     assert str(error) == (f"no final answer in 5.0 s; its status was never seen; held back: {held}")
@@ -856,7 +880,7 @@ async def test_a_deadline_tells_that_a_429_held_the_id_back() -> None:
     desk.wait("a")
     waiter = desk.wait("b", timeout=5.0)
     desk.say(desk.start(), scripted.limited("40"))
-    desk.expire(5.0)
+    desk.pass_time(5.0)
     error = timeout_of(waiter)
     assert isinstance(error.last_error, RateLimitError)
     assert (error.last_error.task_id, error.last_error.retry_after) == ("b", 40.0)
@@ -872,7 +896,7 @@ async def test_a_429_that_is_over_holds_nothing_back() -> None:
     desk.wait("c")
     desk.say(desk.start(), PENDING)
     waiter = desk.wait("b", timeout=5.0)
-    desk.expire(15.0)
+    desk.pass_time(15.0)
     assert type(timeout_of(waiter).last_error) is KlingOmniError
 
 
@@ -881,7 +905,7 @@ async def test_a_fault_counts_more_than_what_held_the_id_back() -> None:
     desk = new_desk(interval=(1.0, 1.0), max_rate=0.25)
     waiter = desk.wait("a", timeout=3.0)
     desk.ask(RESET)
-    desk.expire(3.0)
+    desk.pass_time(3.0)
     error = timeout_of(waiter)
     assert error.last_error is RESET
     assert "last fault: reset by peer; held back: more ids were due" in str(error)
@@ -909,7 +933,7 @@ async def test_a_query_in_flight_may_run_on(
     desk = new_desk()
     waiter = desk.wait("a", timeout=10.0)
     entry = desk.start()
-    desk.expire(10.0)
+    desk.pass_time(10.0)
     assert not waiter.result.done()
     desk.now = 12.0
     desk.say(entry, answer)
@@ -932,9 +956,9 @@ async def test_the_grace_is_five_seconds() -> None:
     desk = new_desk()
     waiter = desk.wait("a", timeout=10.0)
     desk.start()
-    assert desk.expire(10.0) == 0
+    assert desk.pass_time(10.0) == 0
     assert desk.watchlist.next_event() == 10.0 + GRACE_S == 15.0
-    desk.expire(15.0)
+    desk.pass_time(15.0)
     text = "no final answer in 15.0 s; its status was never seen"
     assert str(timeout_of(waiter)) == text
 
@@ -944,7 +968,7 @@ async def test_each_wait_has_its_own_deadline() -> None:
     desk = new_desk()
     short, long = desk.wait("a", timeout=10.0), desk.wait("a", timeout=50.0)
     desk.ask(PENDING)
-    desk.expire(10.0)
+    desk.pass_time(10.0)
     assert (short.result.done(), long.result.done(), desk.watched) == (True, False, 1)
 
 
@@ -953,7 +977,7 @@ async def test_no_id_of_a_stream_times_out_without_a_query() -> None:
     desk = new_desk()
     stream = desk.poll("a", timeout=1.0)
     entry = desk.start()
-    desk.expire(14.0)
+    desk.pass_time(14.0)
     assert outcomes_of(stream) == []
     desk.say(entry, RESET)
     (outcome,) = outcomes_of(stream)
@@ -968,10 +992,10 @@ async def test_an_id_of_a_stream_has_its_grace() -> None:
     desk.ask(PENDING)
     desk.now = 20.0
     desk.start()
-    desk.expire(25.0)
-    desk.expire(29.999)
+    desk.pass_time(25.0)
+    desk.pass_time(29.999)
     assert outcomes_of(stream) == []
-    desk.expire(30.0)
+    desk.pass_time(30.0)
     assert len(outcomes_of(stream)) == 1
 
 
@@ -983,28 +1007,28 @@ async def test_who_joins_a_query_in_flight_has_his_time_from_then() -> None:
     desk.now = 3.0
     stream = desk.poll("a", timeout=5.0)
     desk.say(entry, PENDING)
-    desk.expire(8.0)
+    desk.pass_time(8.0)
     assert [outcome.queries for outcome in outcomes_of(stream)] == [1]
 
 
 async def test_one_alarm_serves_a_whole_stream() -> None:
     """It is set for the first deadline, and moves on past ids that are done."""
-    desk = new_desk(max_rate=None)
+    desk = new_desk(interval=(500.0, 500.0), max_rate=None)
     stream = desk.poll("a", "b", "c", timeout=60.0)
     for answer in (PENDING, SUCCEED, PENDING):
         desk.say(desk.start(), answer)
         desk.now += 1.0
     assert (len(desk.watchlist._alarms), stream.when) == (1, 60.0)
-    assert desk.expire(60.0) == 1
+    assert desk.pass_time(60.0) == 1
     assert stream.when == 62.0
-    assert desk.expire(62.0) == 1
+    assert desk.pass_time(62.0) == 1
     assert [outcome.task_id for outcome in outcomes_of(stream)] == ["b", "a", "c"]
     assert len(desk.watchlist._alarms) == 0
 
 
 async def test_the_alarm_of_one_who_is_done_ends_nobody_else() -> None:
     """The next deadline of a stream is kept when the one before it needs no alarm any more."""
-    desk = new_desk(max_rate=None)
+    desk = new_desk(interval=(500.0, 500.0), max_rate=None)
     stream = desk.feed("a", "b", timeout=100.0)
     first = desk.start()
     desk.now = 50.0
@@ -1012,18 +1036,20 @@ async def test_the_alarm_of_one_who_is_done_ends_nobody_else() -> None:
     desk.say(first, SUCCEED)
     desk.say(second, PENDING)
     assert stream.when == 100.0
-    assert desk.expire(100.0) == 0
-    assert desk.expire(149.9) == 0
-    assert desk.expire(150.0) == 1
+    assert desk.pass_time(100.0) == 0
+    assert desk.pass_time(149.9) == 0
+    assert desk.pass_time(150.0) == 1
 
 
 async def test_many_deadlines_at_once_are_taken_in_portions() -> None:
     """Other tasks have a turn between some hundreds of waits that time out together."""
     desk = new_desk()
+    desk.wait("a")
+    desk.ask(PENDING)
     waiters = [desk.wait("a", timeout=5.0) for _ in range(ALARMS_PER_PASS + 1)]
-    assert desk.expire(5.0) == ALARMS_PER_PASS
+    assert desk.pass_time(5.0) == ALARMS_PER_PASS
     assert desk.watchlist.next_event() <= desk.now
-    assert desk.expire(5.0) == 1
+    assert desk.pass_time(5.0) == 1
     assert all(waiter.result.done() for waiter in waiters)
 
 
@@ -1038,7 +1064,7 @@ async def test_after_a_freeze_the_query_in_flight_may_still_bring_its_answer(
     desk = new_desk()
     waiter = desk.wait("a", timeout=2.0)
     entry = desk.start()
-    desk.expire(2.0 + late)
+    desk.pass_time(2.0 + late)
     assert desk.watchlist.next_event() == look_ends
     desk.say(entry, SUCCEED)
     assert error_of(waiter) is None
@@ -1049,11 +1075,9 @@ async def test_after_a_freeze_an_overdue_id_is_looked_at_once() -> None:
     desk = new_desk(interval=(1.0, 1.0))
     waiter = desk.wait("a", timeout=2.0)
     desk.ask(PENDING)
-    desk.now = 10.0
-    entry = desk.start()
-    assert desk.expire(10.0) == 0
+    assert (desk.pass_time(10.0), desk.looks) == (0, ["a"])
     assert desk.watchlist.next_event() == 10.0 + GRACE_S
-    desk.say(entry, SUCCEED)
+    desk.say(desk.entry("a"), SUCCEED)
     assert error_of(waiter) is None
 
 
@@ -1062,13 +1086,11 @@ async def test_after_a_freeze_one_who_has_to_queue_gets_his_look() -> None:
     desk = new_desk(interval=(3.0, 3.0), max_rate=0.5)
     first, second = desk.wait("a", timeout=6.0), desk.wait("b", timeout=6.0)
     desk.ask(PENDING, PENDING)
-    desk.now = 10.0
-    assert desk.start().task_id == "a"
-    assert desk.expire(10.0) == 0
-    desk.now = 12.0
-    desk.say(desk.start(), SUCCEED)
+    assert (desk.pass_time(10.0), desk.looks) == (0, ["a"])
+    assert (desk.pass_time(12.0), desk.looks) == (0, ["b"])
+    desk.say(desk.entry("b"), SUCCEED)
     assert error_of(second) is None
-    assert desk.expire(15.0) == 1
+    assert desk.pass_time(15.0) == 1
     assert isinstance(error_of(first), PollTimeoutError)
 
 
@@ -1077,8 +1099,16 @@ async def test_after_a_freeze_nothing_is_asked_before_its_pause_is_over() -> Non
     desk = new_desk()
     waiter = desk.wait("a", timeout=2.0)
     desk.ask(PENDING)
-    assert desk.expire(10.0) == 1
+    assert (desk.pass_time(10.0), desk.looks) == (1, [])
     assert timeout_of(waiter).last_error is None
+
+
+async def test_at_a_moment_all_starts_that_can_be_made_are_made() -> None:
+    """Of those that are due as many as the limit carries, in their order."""
+    desk = new_desk(max_rate=None, max_concurrency=3)
+    for task_id in "abcd":
+        desk.wait(task_id)
+    assert (desk.pass_time(0.0), desk.looks) == (0, ["a", "b", "c"])
 
 
 # What is shown.
