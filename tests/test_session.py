@@ -347,7 +347,7 @@ async def test_a_web_page_as_first_answer_ends_a_wait(comet_api: SimulatedCometA
 
 
 async def test_a_web_page_in_mid_batch_ends_nothing(comet_api: SimulatedCometAPI) -> None:
-    """Once the API has answered, a web page is weather."""
+    """Once the API has answered, a web page is a passing fault."""
     task_ids = [comet_api.create_task(duration=50) for _ in range(5)]
     async with open_session(comet_api) as session:
         await session.query(task_ids[0])
@@ -373,7 +373,7 @@ async def test_a_refused_key_ends_everything_at_once(comet_api: SimulatedCometAP
             await session.wait(task_id)
 
 
-async def test_one_401_in_the_middle_is_weather(comet_api: SimulatedCometAPI) -> None:
+async def test_one_401_in_the_middle_passes(comet_api: SimulatedCometAPI) -> None:
     """A single 401 among good answers ends nothing."""
     task_id = comet_api.create_task(duration=60)
     async with open_session(comet_api) as session:

@@ -1,4 +1,4 @@
-"""nginx between the library and the API, as in most gateways: whatever it does is weather."""
+"""nginx between the library and the API, as in most gateways: its faults pass."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_an_upstream_that_is_killed(
 async def test_an_upstream_that_is_down_at_the_start(
     simulator: Simulator, tmp_path: Path, verdict: Verdict
 ) -> None:
-    """A 502 before the first good answer is weather too: the set-up is not to blame."""
+    """A 502 before the first good answer is a passing fault too: the set-up is not to blame."""
     simulator.kill()
     async with (
         running(Nginx(tmp_path, simulator.port)) as nginx,
@@ -254,7 +254,7 @@ async def test_reloads(simulator: Simulator, tmp_path: Path, verdict: Verdict) -
 
 
 async def test_a_kill_of_nginx(simulator: Simulator, tmp_path: Path, verdict: Verdict) -> None:
-    """A kill of nginx is weather: connections end, then are refused, then are back."""
+    """A kill of nginx is a passing fault: connections end, then are refused, then are back."""
     async with (
         running(Nginx(tmp_path, simulator.port)) as nginx,
         session_for(nginx) as session,

@@ -141,7 +141,7 @@ async def test_a_proxy_that_is_killed(
     authority: Authority,
     verdict: Verdict,
 ) -> None:
-    """A proxy killed and started again in the middle is weather."""
+    """A proxy killed and started again in the middle is a passing fault."""
     async with running(tinyproxy), session_for(nginx, authority) as session:
 
         async def kill_and_restart() -> None:
@@ -165,7 +165,7 @@ async def test_a_proxy_before_a_server_that_is_killed(
     authority: Authority,
     verdict: Verdict,
 ) -> None:
-    """What the proxy itself says of a server that is down is weather."""
+    """What the proxy itself says of a server that is down is a passing fault."""
     said = {"http": "ServerError (HTTP 500)", "https": PROXY}[nginx.scheme]
     async with running(tinyproxy), session_for(nginx, authority) as session:
 

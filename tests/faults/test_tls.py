@@ -155,7 +155,7 @@ async def test_a_certificate_that_turns_bad_for_a_while(
     good: Certificate,
     verdict: Verdict,
 ) -> None:
-    """In the middle a refused certificate is weather: ids come out when it is good again."""
+    """In the middle a refused certificate passes: ids come out when it is good again."""
     bad = BAD["wrong-name"](authority)
     async with (
         running(Nginx(tmp_path, simulator.port, certificate=good)) as nginx,
