@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, ContextVar
+from itertools import islice
 from time import perf_counter
 from typing import Final, Protocol, TypeVarTuple, cast
 
@@ -20,8 +22,12 @@ Ts = TypeVarTuple("Ts")
 SLICE_S: Final = 0.01
 """How long one piece of a long job may hold the loop, in s."""
 
+STEPS_PER_SLICE: Final = 256
+"""How many steps one piece may have: one that wakes a waiter is short, what he does then is not."""
+
 logger: Final = logging.getLogger("kling_omni_async.engine")
 
+_DONE: Final = object()
 _owned_by: ContextVar[Engine | None] = ContextVar("_owned_by", default=None)
 
 
@@ -120,15 +126,19 @@ class Engine:
         loop = asyncio.get_running_loop()
         self.context.run(_owned_by.set, self)
         work = self._own()
+        # Where the loop ends before the first step, Python would say at its own end that the
+        # coroutine was never awaited.
+        unstarted = weakref.finalize(self, work.close)
         # Both are known before the task begins: an eager one runs at once.
         self._parts, self._loop = list(parts), loop
         try:
             owner = loop.create_task(work, name="kling_omni_async.poller", context=self.context)
         except BaseException:  # by a task factory of the user's
-            work.close()
+            unstarted()
             self._parts, self._loop = [], None
             raise
         self._owner = owner
+        owner.get_loop().call_soon(unstarted.detach)
         owner.add_done_callback(self._ended)
 
     def add(self, part: Part) -> None:
@@ -289,7 +299,10 @@ def _log_defect(reason: BaseException | None) -> None:
 def run_slice(steps: Iterator[None]) -> bool:
     """Do a part of a job that takes `SLICE_S`; tells whether that was all."""
     until = perf_counter() + SLICE_S  # in real time, also on a virtual clock
-    return all(perf_counter() < until for _ in steps)
+    for _ in islice(steps, STEPS_PER_SLICE):
+        if perf_counter() >= until:
+            return False
+    return next(steps, _DONE) is _DONE
 
 
 async def in_slices(steps: Iterator[None]) -> None:

@@ -352,9 +352,9 @@ def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
 
 def _succeeded(result: Verdict | Ending) -> ImageTask:
     if not isinstance(result, Verdict):
-        raise copy_error(result)
+        raise result  # a copy, made for this caller
     if result.error is not None:
-        raise copy_error(result.error)
+        raise copy_error(result.error)  # shared by all who wait for the id
     assert result.task is not None  # noqa: S101 - a verdict without error has one
     return result.task
 
