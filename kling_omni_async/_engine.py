@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context, ContextVar
+from functools import partial
 from itertools import islice
 from time import perf_counter
-from typing import Final, Protocol, TypeVarTuple, cast
+from typing import Any, Final, Protocol, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -73,7 +73,8 @@ class Engine:
         self._tasks: TaskGroup | None = None
         self.context = Context()
         self._left = False
-        self._early: list[Callable[[], None]] = []
+        self._to_start: list[Callable[[], None]] = []
+        self._wake = asyncio.Event()
         self._untold: list[Iterator[None]] | None = None
 
     def __repr__(self) -> str:
@@ -125,21 +126,16 @@ class Engine:
             part.bind()
         loop = asyncio.get_running_loop()
         self.context.run(_owned_by.set, self)
-        work = self._own()
-        # Where the loop ends before the first step, Python would say at its own end that the
-        # coroutine was never awaited.
-        unstarted = weakref.finalize(self, work.close)
         # Both are known before the task begins: an eager one runs at once.
         self._parts, self._loop = list(parts), loop
         try:
-            owner = loop.create_task(work, name="kling_omni_async.poller", context=self.context)
+            self._owner = loop.create_task(
+                _LateCoroutine(self._own), name="kling_omni_async.poller", context=self.context
+            )
         except BaseException:  # by a task factory of the user's
-            unstarted()
             self._parts, self._loop = [], None
             raise
-        self._owner = owner
-        owner.get_loop().call_soon(unstarted.detach)
-        owner.add_done_callback(self._ended)
+        self._owner.add_done_callback(self._ended)
 
     def add(self, part: Part) -> None:
         """Add a part that needs no opening, if the engine runs already."""
@@ -149,22 +145,14 @@ class Engine:
 
     def start_soon(self, work: Callable[[*Ts], Awaitable[None]], *args: *Ts, name: str) -> None:
         """Start a task beside the others, from wherever; once all ends, do nothing."""
+        # The owner starts it: a task group can be used from a task only (sniffio, where it is
+        # installed, knows no library in a callback), and nobody's context leaks into it.
+        self._to_start.append(partial(self._start, work, args, name))
+        self._wake.set()
 
-        def begin() -> None:
-            self.context.copy().run(lambda: self._begin(work, args, name))
-
-        if self._tasks is None:
-            self._early.append(begin)
-        elif not self.closed:
-            begin()
-
-    def _begin(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
+    def _start(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - the owner has opened it
-        try:
-            self._tasks.start_soon(self._guarded, work, args, name=name)
-        except BaseException as error:  # by a task factory of the user's
-            self.fail(error)
-            raise
+        self._tasks.start_soon(_LateCoroutine, partial(self._guarded, work, args), name=name)
 
     async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts]) -> None:
         try:
@@ -186,7 +174,7 @@ class Engine:
         """Begin to end everything because of a defect, or as somebody else cancelled a task."""
         if not self.closed:
             self.close_reason = reason
-        self.cancel()
+            self.cancel()
 
     def cancel(self) -> None:
         """Begin to end everything."""
@@ -233,28 +221,33 @@ class Engine:
         try:
             await self._run()
         except asyncio.CancelledError:
-            self.fail(_stopped_by_others())  # unless it was us
+            self._note(_stopped_by_others())  # unless it was us
             raise
         except BaseException as error:  # noqa: BLE001 - reaches all who wait
-            self.fail(_unwrapped(error))
-        else:  # a task of ours was cancelled before its first step
-            self.fail(_stopped_by_others())
+            self._note(_unwrapped(error))
         finally:
             await self._wind_up()
 
     async def _run(self) -> None:
         for part in self._parts:
             await part.open()
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            for begin in self._early:
-                begin()
-            self._early.clear()
+        async with anyio.create_task_group() as self._tasks:
             try:
-                await asyncio.Event().wait()  # not a sleep, which is a timer for ever
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    while self._to_start:
+                        self._to_start.pop(0)()
             finally:
+                self._note(_stopped_by_others())
                 for part in self._parts:
                     part.stop()
+
+    def _note(self, reason: BaseException) -> None:
+        """Keep why it ends, if nobody has said so before."""
+        if not self.closed:
+            self.close_reason = reason
+        self.closed = True
 
     async def _wind_up(self) -> None:
         _log_defect(self.close_reason)
@@ -280,6 +273,41 @@ class Engine:
         for steps in self._endings():
             for _ in steps:
                 pass
+
+
+class _LateCoroutine(Coroutine[Any, Any, None]):
+    """A coroutine that is made at its first step.
+
+    A task that is cancelled before its first step never begins its coroutine; where the loop ends
+    just then, Python would complain of one that was never awaited (anyio closes it neither).
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._make = make
+        self._made: Coroutine[Any, Any, None] | None = None
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._make().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Make it, if this is its first step, and do a step."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise inside it, or in its place."""
+        if self._made is None:
+            raise error[0]
+        return self._made.throw(*error)
+
+    def close(self) -> None:
+        """Close it, if it was made."""
+        if self._made is not None:
+            self._made.close()
 
 
 class _StoppedByOthersError(RuntimeError):

@@ -13,8 +13,8 @@ from kling_omni_async import _engine
 
 from .stream import Phase, StreamState
 
-Take = Callable[[StreamState, object], None]
-"""Takes an id that an input gave."""
+Take = Callable[[StreamState, object, float], None]
+"""Takes an id that an input gave, and the time in s."""
 
 
 async def read_input(stream: StreamState, take: Take) -> None:
@@ -58,7 +58,8 @@ async def _read_iterable(stream: StreamState, take: Take) -> None:
     ids = stream.intake.ids()
     try:
         for given in ids:
-            take(stream, given)
+            # One float for many ids, of which there may be a million.
+            take(stream, given, slices.began)
             await slices.give_way(stream)
             if stream.phase is Phase.ENDED:
                 return
@@ -71,6 +72,7 @@ async def _read_iterable(stream: StreamState, take: Take) -> None:
 
 async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: Take) -> None:
     slices = _Slices()
+    loop = asyncio.get_running_loop()
     ids = aiter(source)
     try:
         while stream.phase is not Phase.ENDED:
@@ -78,7 +80,7 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
                 given = await anext(ids)
             except StopAsyncIteration:
                 return
-            take(stream, given)
+            take(stream, given, loop.time())
             await slices.give_way(stream)
     finally:
         if isasyncgen(ids):  # as above
@@ -86,21 +88,30 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
 
 
 class _Slices:
-    """Reading cut into pieces of `SLICE_S`, measured in real time also on a virtual clock."""
+    """Reading cut into pieces of `SLICE_S`, measured in real time also on a virtual clock.
 
-    __slots__ = ("_until",)
+    Attributes:
+        began: When the running piece began, in s of the loop.
+    """
+
+    __slots__ = ("_until", "began")
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.began = asyncio.get_running_loop().time()
         self._until = perf_counter() + _engine.SLICE_S
 
     async def give_way(self, stream: StreamState) -> None:
         """Let the loop run if it is time to, and wait for consumers that are far behind."""
         if perf_counter() >= self._until:
             await asyncio.sleep(0)
-            self._until = perf_counter() + _engine.SLICE_S
+            self._begin()
         while len(stream.ids) >= stream.most_pending:
             stream.room = asyncio.Event()
             await stream.room.wait()
+            self._begin()
 
 
 def _this_task() -> asyncio.Task[object]:

@@ -241,8 +241,7 @@ class Poller:
 
     # What the watchlist has decided.
 
-    def _admit(self, stream: StreamState, given: object) -> None:
-        now = self._loop.time()
+    def _admit(self, stream: StreamState, given: object, now: float) -> None:
         told = self._watchlist.admit(stream, given, now)
         if told:
             self._tell(told, now)
