@@ -57,7 +57,8 @@ class SaveJob:
         order: What it belongs to.
         url: Where it is.
         stem: Its name in the store, without the ending.
-        tries: How often it was tried to fetch it.
+        tries: How often it was tried to bring it there.
+        is_missing: Whether it was looked for in the store, if that was to be done.
         result: What came of it, or None.
         scope: What stops it while it is under way.
         retry: What makes it wait for its next try.
@@ -67,6 +68,7 @@ class SaveJob:
     url: str
     stem: str
     tries: int = 0
+    is_missing: bool = False
     result: SavedImage | KlingOmniError | None = None
     scope: anyio.CancelScope | None = None
     retry: asyncio.TimerHandle | None = None
@@ -398,12 +400,13 @@ class Saver:
             KlingOmniError: It is not there.
         """
         plan, store = job.order.plan, job.order.plan.store
+        job.tries += 1
         await store.open()
         # A name is trusted, as a file gets it only when it is whole: no manifest lies in the user's
         # directory, and a URL that has expired since does no harm.
-        if not job.tries and not plan.overwrite and (stored := await store.find(job.stem)):
+        if not job.is_missing and not plan.overwrite and (stored := await store.find(job.stem)):
             return stored
-        job.tries += 1
+        job.is_missing = True
         part = await store.begin(job.stem)
         try:
             content, kind = await self._download(job.url, part)

@@ -295,31 +295,56 @@ async def test_descriptors_that_stay_away() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("call", ["scandir", "open"])
 async def test_nobody_need_be_told_of_descriptors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a hook they cost a pause all the same, also where a local file needs one."""
+    """Without a hook they cost a pause all the same, also where the store is only looked at."""
     saver = Saver(FakeFetcher(), most=1, rng=Random(1), wall_clock=time.time)
     workers: list[asyncio.Task[None]] = []
     saver.open(lambda: workers.append(asyncio.create_task(saver.work())))
-    make, tries = os.open, list[float]()
+    do, tries, time_s = getattr(os, call), list[float](), asyncio.get_running_loop().time
 
-    def fail_twice(*args: Any, **named: Any) -> int:
-        tries.append(now_s())
+    def fail_twice(*args: Any, **named: Any) -> Any:
+        tries.append(time_s())
         if len(tries) <= 2:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return make(*args, **named)
+        return do(*args, **named)
 
-    now_s = asyncio.get_running_loop().time
-    monkeypatch.setattr(os, "open", fail_twice)
-    (saved,) = await saver.save(
-        task_of(TaskImage(url=url_of("a", 0))), SavePlan(LocalStore(tmp_path))
-    )
+    monkeypatch.setattr(os, call, fail_twice)
+    task, plan = task_of(TaskImage(url=url_of("a", 0))), SavePlan(LocalStore(tmp_path))
+    (saved,) = await saver.save(task, plan)
     assert os.path.exists(saved.key)  # noqa: ASYNC240, PTH110 - it blocks no longer than a disk
     assert 1.0 <= tries[1] - tries[0] <= 1.5
     assert 2.0 <= tries[2] - tries[1] <= 3.0
     await asyncio.gather(*workers)
     await saver.aclose()
+
+
+@pytest.mark.anyio
+async def test_an_image_that_is_there_is_found_after_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be looked for at first is looked for again: it is not fetched once more."""
+    it = Bench()
+    it.saver.open(it.start_worker)
+    plan = SavePlan(LocalStore(tmp_path))
+    task = task_of(TaskImage(url=url_of("a", 0)))
+    (first,) = await it.saver.save(task, plan)
+    read, tries = Path.open, list[Path]()
+
+    def fail_once(path: Path, *args: Any, **named: Any) -> Any:
+        tries.append(path)
+        if len(tries) == 1:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        return read(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", fail_once)
+    it.fetcher.says.append(("no image", 0.0))  # what a fetch would bring
+    assert await it.saver.save(task, plan) == (first,)
+    assert len(tries) == 2
+    assert len(it.exhausted) == 1
+    await it.saver.aclose()
 
 
 @pytest.mark.anyio
