@@ -202,26 +202,23 @@ class Poller:
         self._engine.start_soon(self._work, entry, name=_QUERY)
 
     async def _work(self, entry: Entry) -> None:
+        fetch, loop, watchlist = self._client.fetch, self._loop, self._watchlist
         while True:
-            now = await self._query(entry)
-            following, next_event = self._watchlist.next_query(now)
+            answer = await fetch(entry.task_id)
+            now = loop.time()
+            if isinstance(answer, Answer):
+                reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
+                self._answered(entry, reply, answer.body, now)
+            else:
+                self._answered(entry, answer, None, now)
+            following, next_event = watchlist.next_query(now)
             self._look_at(next_event)
-            if following is None:
-                parked: asyncio.Future[Entry] = self._loop.create_future()
-                self._idle.append(parked)
-                following = await parked
-            entry = following
+            entry = following or await self._park()
 
-    async def _query(self, entry: Entry) -> float:
-        """Carry a query out; return the time at which it had ended."""
-        answer = await self._client.fetch(entry.task_id)
-        now = self._loop.time()
-        if isinstance(answer, Answer):
-            reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
-            self._answered(entry, reply, answer.body, now)
-        else:
-            self._answered(entry, answer, None, now)
-        return now
+    async def _park(self) -> Entry:
+        parked: asyncio.Future[Entry] = self._loop.create_future()
+        self._idle.append(parked)
+        return await parked
 
     def _answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> None:
         before = entry.status

@@ -270,7 +270,8 @@ class Schedule(Generic[S]):
         self.in_flight += 1
         self.starts += 1
         throttle = self.throttle
-        self._rate.spend(now, max(due, throttle.until))
+        if self._rate.gap_s:
+            self._rate.spend(now, max(due, throttle.until))
         if turn is Turn.BY_HAND:
             return
         # Here and not in `pop`: ids that were left stay till their pause is over, and a crowd of
@@ -282,6 +283,6 @@ class Schedule(Generic[S]):
     def finish(self, item: S, now: float) -> None:
         """Note that the query of an item is no longer in flight."""
         item.flight = None
-        if self.in_flight >= self.limit or self.throttle.next_start > now:
+        if self._rate.gap_s and (self.in_flight >= self.limit or self.throttle.next_start > now):
             self._rate.skip(now)
         self.in_flight -= 1

@@ -125,7 +125,7 @@ class Watchlist:
     @property
     def stretch(self) -> float:
         """The factor by which gaps are longer than intervals, as there are more ids than turns."""
-        return max(1.0, self._watched / self._turns)
+        return self._watched / self._turns if self._watched > self._turns else 1.0
 
     def next_event(self) -> float:
         """Return the time in s at which there is something to do, or infinity."""
@@ -294,7 +294,9 @@ class Watchlist:
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
         self.schedule.put_after_pause(entry, now)
-        pause_s = self._throttle(reply, flight, started=started, now=now)
+        pause_s = 0.0
+        if self.schedule.throttle.closed or isinstance(reply, RateLimitError):
+            pause_s = self._throttle(reply, flight, started=started, now=now)
         wrong = False
         if verdict.task is None or not self._setup.is_fine:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
@@ -305,8 +307,7 @@ class Watchlist:
         throttle = self.schedule.throttle
         if isinstance(reply, RateLimitError):
             return throttle.limited(reply, started=started, now=now)
-        if throttle.closed:
-            throttle.answered(flight, started=started, readable=is_readable(reply))
+        throttle.answered(flight, started=started, readable=is_readable(reply))
         return 0.0
 
     def _remember(
