@@ -139,7 +139,7 @@ def unusable_images(task: ImageTask) -> int:
 def snippet_of(body: bytes, secret: Secret) -> str:
     """Return the first characters of a body, without the key."""
     # Redacted before it is cut, so that no piece of a key stays at the cut.
-    return secret.redact(body[:_SNIPPET_SOURCE].decode("utf-8", "replace"))[:SNIPPET_LENGTH]
+    return secret.redact(body[:_SNIPPET_SOURCE].decode(errors="replace"))[:SNIPPET_LENGTH]
 
 
 def _task_in(value: Any, task_id: str, secret: Secret | None) -> ImageTask | None:

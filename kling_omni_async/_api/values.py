@@ -55,7 +55,7 @@ def parse(body: bytes) -> tuple[Any, bool]:
     """
     # Not by "utf-8-sig": Python imports that codec at its first use, and cannot when this process
     # has no file descriptor left.
-    read = body.decode("utf-8", "replace").removeprefix("\ufeff").strip(" \t\r\n")
+    read = body.decode(errors="replace").removeprefix("\ufeff").strip(" \t\r\n")
     try:
         value, end = _scanned(read)
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
@@ -121,7 +121,7 @@ def _require_shallow(value: Any) -> None:
         level = [child for node in level for child in _children(node)]
         if not level:
             return
-    raise ValueError("nested too deeply")
+    raise ValueError
 
 
 def _children(node: Any) -> list[Any]:
@@ -138,7 +138,7 @@ def text(value: object) -> str | None:
         return None
     if value.isascii():
         return value
-    return value.encode("utf-8", "replace").decode()
+    return value.encode(errors="replace").decode()
 
 
 def instant(value: object) -> datetime | None:
