@@ -47,6 +47,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """Let time pass while nothing runs."""
         self._jumping.now_s += seconds
 
+    def pass_unnoticed(self, span: float) -> None:
+        """Let time pass, in s, in which the loop does not run."""
+        self._jumping.now_s += span
+
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[Ts]], Any], *args: *Ts
     ) -> asyncio.Future[Any]:

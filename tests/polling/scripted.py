@@ -155,6 +155,11 @@ def poller_of(session: KlingOmniSession) -> Poller:
     return session._poller
 
 
+def lines(*answers: Answer | KlingOmniError) -> deque[Line]:
+    """Make a script of answers that come at once."""
+    return deque(map(Line, answers))
+
+
 # Answers, as they come over the wire.
 
 
