@@ -23,6 +23,7 @@ async def read_input(stream: StreamState, take: Take) -> None:
     if intake.closed.is_set():
         return  # left before it began
     intake.task = _this_task()
+    error: Exception | None = None
     try:
         # Our task group cancels again and again; an input is cancelled once, by its stream.
         with anyio.CancelScope(shield=True):

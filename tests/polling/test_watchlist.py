@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import AsyncIterator
 from random import Random
 from typing import Any, TypeVar
 
@@ -191,7 +192,7 @@ class Desk:
         return self.watchlist._watched
 
 
-async def endless() -> Any:
+async def endless() -> AsyncIterator[str]:
     """Be the source of a feed that is given by hand."""
     yield "never"
 
