@@ -270,10 +270,8 @@ class Saver:
         self._start_workers(len(self._queue))
 
     async def aclose(self) -> None:
-        """Stop everything and release what fetches."""
+        """Start no more workers, and release what fetches; those that were have ended by then."""
         self._start_worker = None
-        for order in self._orders:
-            order.cancel()
         await self._fetcher.aclose()
         self._threads.close()
 
@@ -281,7 +279,9 @@ class Saver:
         """Tell all who wait, one at each step, and all to come why nothing more is saved."""
         self._shut_by = reason
         while self._orders:
-            self._orders.pop().abort(reason)
+            order = self._orders.pop()
+            order.cancel()
+            order.abort(reason)
             yield
 
     async def save(self, task: ImageTask, plan: SavePlan) -> tuple[SavedImage, ...]:

@@ -38,6 +38,7 @@ def task_of(url: str) -> ImageTask:
 async def save_one(folder: str) -> dict[str, list[str]]:
     """Save one image, and fail to save another."""
     seen: dict[str, list[str]] = {"import": [], "open": []}
+    found: dict[str, list[str]] = {}
 
     def note(event: str, args: tuple[object, ...]) -> None:
         if event in seen:
@@ -56,7 +57,7 @@ async def save_one(folder: str) -> dict[str, list[str]]:
         await saver.save(task_of(f"{base}/1.png"), plan)
         with suppress(DownloadError):
             await saver.save(task_of("http://images.example/2.png"), plan)
-        found = {event: list(names) for event, names in seen.items()}
+        found.update({event: list(names) for event, names in seen.items()})
         await saver.aclose()
     return found
 

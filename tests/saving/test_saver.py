@@ -259,6 +259,21 @@ async def test_a_saver_that_is_shut() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_end_leaves_no_timer() -> None:
+    """An image that pauses between two tries is not tried again behind the end."""
+    async with bench() as it:
+        it.fetcher.says.append(("resets", 0.0))
+        call = asyncio.create_task(it.save())
+        await asyncio.sleep(0.5)
+        (order,) = it.saver._orders
+        list(it.saver.tell_end(SessionClosedError("closed")))
+        assert order.jobs[0].retry is not None
+        assert order.jobs[0].retry.cancelled()
+        with pytest.raises(SessionClosedError):
+            await call
+
+
+@pytest.mark.anyio
 async def test_what_waits_before_it_is_open() -> None:
     """A saver that is not open yet keeps what comes, and starts as many workers as it may."""
     it = Bench(most=2)
