@@ -152,18 +152,26 @@ class Engine:
 
     def _start(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - the owner has opened it
-        self._tasks.start_soon(_LateCoroutine, partial(self._guarded, work, args), name=name)
+        make = partial(self._guarded, work, args)
+        try:
+            self._tasks.start_soon(_LateCoroutine, make, self._cancelled_by_others, name=name)
+        except Exception as defect:
+            self.fail(defect)  # such as of a user's task factory
+            raise
 
     async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts]) -> None:
         try:
             await work(*args)
         except asyncio.CancelledError:
-            # By an outsider: without its task somebody would wait for ever.
-            self.fail(_stopped_by_others())
+            self._cancelled_by_others()
             raise
         except BaseException as defect:
             self.fail(defect)  # before the group cancels the others because of it
             raise
+
+    def _cancelled_by_others(self) -> None:
+        """End everything, unless it ends already: somebody would wait for that task for ever."""
+        self.fail(_stopped_by_others())
 
     def do(self, steps: Iterator[None], *, name: str) -> None:
         """Do a long job: at once if it is short, else in slices beside everything else."""
@@ -283,14 +291,21 @@ class _LateCoroutine(Coroutine[Any, Any, None]):
 
     Args:
         make: Makes it.
+        lost: Called where there was no first step.
     """
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Coroutine[Any, Any, None]],
+        lost: Callable[[], object] | None = None,
+    ) -> None:
         self._make = make
+        self._lost = lost
         self._made: Coroutine[Any, Any, None] | None = None
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self._make().__await__()
+        self._made = self._make()
+        return self._made.__await__()
 
     def send(self, value: Any, /) -> Any:
         """Make it, if this is its first step, and do a step."""
@@ -308,6 +323,11 @@ class _LateCoroutine(Coroutine[Any, Any, None]):
         """Close it, if it was made."""
         if self._made is not None:
             self._made.close()
+
+    def __del__(self) -> None:
+        """Say that nobody does its work; no other way tells of a task that never began."""
+        if self._made is None and self._lost is not None:
+            self._lost()
 
 
 class _StoppedByOthersError(RuntimeError):

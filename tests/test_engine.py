@@ -172,16 +172,15 @@ async def test_a_task_factory_that_raises_stops_nothing() -> None:
 async def test_a_task_factory_that_raises_later_ends_all(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without its task somebody would wait for ever: the caller and all who wait are told."""
+    """Without its task somebody would wait for ever: all who wait are told."""
     log: list[object] = []
     engine, loop = await started(log), asyncio.get_running_loop()
     loop.set_task_factory(refuse)
-    with pytest.raises(LookupError) as caught:
-        engine.start_soon(forever, name="worker")
-    loop.set_task_factory(None)
+    engine.start_soon(forever, name="worker")
     await ended()
-    assert engine.close_reason is caught.value
-    assert caught.value in log
+    loop.set_task_factory(None)
+    assert isinstance(engine.close_reason, LookupError)
+    assert engine.close_reason in log
     assert log[-1] == "close"
     assert "LookupError" in caplog.text
 
@@ -203,7 +202,7 @@ async def test_what_is_started_before_all_is_open_waits_for_it() -> None:
     await now_waiting(5)
     assert log == ["bind", "open", "a", "b"]
     engine.start_soon(work, "c", name="worker")
-    await now_waiting()
+    await now_waiting(5)
     assert log[-1] == "c"
     await engine.aclose()
     engine.start_soon(work, "d", name="worker")
@@ -259,9 +258,9 @@ async def test_a_short_job_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     done.clear()
     engine.do(steps_of(10, done), name="job")
     assert done == [0, 1, 2, 3]
-    await now_waiting(1)
-    assert done == [0, 1, 2, 3, 4, 5, 6, 7]
-    await now_waiting(1)
+    for _ in range(9):
+        await now_waiting(1)
+        assert len(done) in {4, 8, 10}
     assert done == list(range(10))
     await engine.aclose()
 
@@ -413,7 +412,10 @@ async def test_a_task_that_is_cancelled_before_its_first_step_ends_all() -> None
     log: list[object] = []
     engine = await started(log)
     engine.start_soon(forever, name="worker")
-    tasks_named("worker").pop().cancel()
+    while not (tasks := tasks_named("worker")):  # the owner starts it in one of the next passes
+        await now_waiting(1)
+    tasks.pop().cancel()
+    del tasks
     await ended()
     gc.collect()
     assert "cancelled from outside" in str(engine.close_reason)
