@@ -326,6 +326,7 @@ def test_no_proxy() -> None:
         ("http://p.example:3128", "http://p.example:3128"),
         ("p.example:3128", "http://p.example:3128"),
         (" http://p.example:3128 ", "http://p.example:3128"),
+        ("\ufeffhttp://p.example:3128\ufeff", "http://p.example:3128"),
         ("https://p.example", "https://p.example"),
         ("http://me:sk-Secret@p.example:3128", "http://me:sk-Secret@p.example:3128"),
         ("me:sk-Secret@p.example:3128", "http://me:sk-Secret@p.example:3128"),
@@ -407,3 +408,21 @@ def test_proxy_credentials_for_no_header(monkeypatch: pytest.MonkeyPatch, creden
         "HTTPS_PROXY has a user or password that no header carries: "
         "write them without letters beyond Latin-1, and the user without ':'"
     )
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url", "expected"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/images/1.png", True),
+        ("http://localhost:8000/proxy", "http://localhost:8000/1.png", True),
+        ("https://[::1]:8000", "https://[::1]:8000/1.png", True),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8001/1.png", False),
+        ("http://127.0.0.1:8000", "https://127.0.0.1:8000/1.png", False),
+        ("http://127.0.0.1:8000", "http://localhost:8000/1.png", False),
+        ("https://h.example", "https://h.example/1.png", False),
+        ("https://h.example", "http://127.0.0.1:8000/1.png", False),
+    ],
+)
+def test_own_loopback(base_url: str, url: str, *, expected: bool) -> None:
+    """Only what the API's own host and port on this machine serves is its own."""
+    assert made(base_url=base_url).is_own_loopback(URL(url)) is expected

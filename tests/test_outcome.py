@@ -239,6 +239,14 @@ def test_another_form_is_refused(change: Mapping[str, object]) -> None:
         TaskOutcome.from_dict({**SUCCESS.to_dict(), **change})
 
 
+def test_an_outcome_of_nothing_is_refused() -> None:
+    """The reason is said where a form has neither task nor error."""
+    with pytest.raises(
+        ValueError, match=r"\(TypeError: neither a task nor an error of a task id\)"
+    ):
+        TaskOutcome.from_dict({**SUCCESS.to_dict(), "task": None})
+
+
 @pytest.mark.parametrize("data", [{}, [], None, "text", 5])
 def test_no_form_at_all_is_refused(data: Any) -> None:
     """So does anything else that a file may hold."""

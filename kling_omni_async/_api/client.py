@@ -148,6 +148,7 @@ class Client:
         task = asyncio.current_task()
         assert pool is not None  # noqa: S101 - opened by the owner task
         assert task is not None  # noqa: S101 - and used in tasks
+        failure: BaseException
         self._limit.start(task)
         pool.in_flight += 1
         try:
@@ -158,14 +159,19 @@ class Client:
             if task.cancelling():
                 raise
             # By nobody: aiohttp cancels what waits for a connector's place when it is closed.
-            return self._translate(pool.http, error, task_id)
+            failure = error
         except Exception as error:  # noqa: BLE001 - all that is not an answer is translated
-            return self._translate(pool.http, error, task_id)  # kept in no frame: its hold the key
+            failure = error
         finally:
             self._limit.stop(task)
             pool.in_flight -= 1
             if pool.is_retired and not pool.in_flight:
                 self._close(pool)
+        try:
+            # Behind the clauses, so that a defect in it is logged without what it was about.
+            return self._translate(pool.http, failure, task_id)
+        finally:
+            del failure  # and its frames, which hold the key
 
     async def _exchange(
         self, pool: _Pool, method: str, url: URL, data: bytes | None, task_id: str | None
