@@ -28,6 +28,9 @@ nox.options.sessions = [
     "coverage",
 ]
 nox.options.reuse_venv = "yes"
+# What is imported is compiled then: half of an installation is the compiling of what never is.
+os.environ.setdefault("PIP_NO_COMPILE", "1")
+os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 # Newer Pythons that are missing are left out below, so only the oldest can be an error here.
 nox.options.error_on_missing_interpreters = True
 
@@ -38,6 +41,14 @@ PACKAGE = "kling_omni_async"
 LEAST_KILLED = 0.95  # of all mutants
 # By file, as the blocks of a page belong together.
 SPREAD = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+LIGHT = (*SPREAD, "-m", "not heavy", "--hypothesis-profile=brief")
+# What talks to the run-time dependencies.
+OF_THE_DEPENDENCIES = (
+    *("tests/saving", "tests/cli", "tests/simulator", "tests/api/test_client.py"),
+    *(f"tests/test_{name}.py" for name in ("engine", "frameworks", "inputs", "lifetimes")),
+    *(f"tests/test_{name}.py" for name in ("models", "outcome", "public_surface", "real_time")),
+    *(f"tests/test_{name}.py" for name in ("session", "streams")),
+)
 # What would notice a file that is missing in the wheel, or a path that only a checkout has.
 OF_THE_WHEEL = (
     *("README.md", "docs"),
@@ -84,7 +95,7 @@ def loads(library: str) -> bool:
 
 
 def group(name: str) -> tuple[str, ...]:
-    """Give the requirements of a dependency group."""
+    """Return the requirements of a dependency group."""
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
@@ -95,13 +106,13 @@ def warn_of_missing_pythons(session: nox.Session) -> None:
 
 
 def choice(session: nox.Session, *, heavy: bool = False) -> Sequence[str]:
-    """Give pytest's arguments: the caller's own, else all tests or all but the heavy ones."""
+    """Return pytest's arguments: the caller's own, else all tests or all but the heavy ones."""
     if session.posargs:
         return session.posargs
     if heavy:
         return SPREAD
-    session.log(f"the tests marked heavy run once, in tests-{OLDEST}")
-    return (*SPREAD, "-m", "not heavy")
+    session.log(f"heavy tests, and all examples of properties, run once, in tests-{OLDEST}")
+    return LIGHT
 
 
 @nox.session(python=False)
@@ -111,7 +122,7 @@ def dev(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "pip", "install", "-e", ".[cli,storage]", *needed)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, tags=["quick"])
 def lint(session: nox.Session) -> None:
     """Check style, format and layers."""
     session.install(*group("lint"))
@@ -120,7 +131,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, tags=["quick"])
 def typing(session: nox.Session) -> None:
     """Check the types, and that no public one is left open."""
     session.install("-e", ".[cli,storage]", *group("typing"))
@@ -153,6 +164,13 @@ def tests(session: nox.Session) -> None:
     )
 
 
+@nox.session(python=OLDEST, tags=["quick"])
+def unit(session: nox.Session) -> None:
+    """Run the tests that start no process, on one Python: for whoever changes a line."""
+    session.install("-e", ".[cli,storage]", *group("test"))
+    session.run("pytest", *(session.posargs or LIGHT))
+
+
 @nox.session(python=OLDEST)
 def storage(session: nox.Session) -> None:
     """Save images to S3 over its real wire: moto's server, on this machine."""
@@ -171,13 +189,13 @@ def examples(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST, reuse_venv=False)
 def oldest(session: nox.Session) -> None:
-    """Run the tests against the lower bound of each run-time dependency."""
+    """Run what talks to the run-time dependencies against the lower bound of each."""
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
     bounds = [*project["dependencies"], *extras["cli"], *extras["storage"]]
     pins = [bound.replace(">=", "==") for bound in bounds]
     session.install("-e", ".[cli,storage]", *pins, *group("test"))
-    session.run("pytest", *choice(session))
+    session.run("pytest", *(session.posargs or (*LIGHT, *OF_THE_DEPENDENCIES)))
 
 
 @nox.session(python=OLDEST, reuse_venv=False)
@@ -195,7 +213,7 @@ def wheel(session: nox.Session) -> None:
         for folder in ("docs", "tests"):
             shutil.copytree(ROOT / folder, outside / folder)
         with session.chdir(outside):
-            session.run("pytest", *(session.posargs or (*SPREAD, "-m", "not heavy", *OF_THE_WHEEL)))
+            session.run("pytest", *(session.posargs or (*LIGHT, *OF_THE_WHEEL)))
 
 
 def check_contents(session: nox.Session, built: Path) -> None:
@@ -285,5 +303,5 @@ def verdicts_by_module(results: str) -> dict[str, Counter[str]]:
 
 
 def killed_share(counts: Counter[str]) -> float:
-    """Give the share of killed mutants; a time-out is none, as a busy machine has them too."""
+    """Return the share of killed mutants; a time-out is none, as a busy machine has them too."""
     return counts["killed"] / max(1, counts.total())

@@ -13,6 +13,8 @@ from .virtual_clock import VirtualClockLoop
 
 # Machines are shared and noisy: how long an example takes proves nothing.
 settings.register_profile("patient", deadline=None)
+# For what ran with all its examples elsewhere already.
+settings.register_profile("brief", deadline=None, max_examples=15)
 settings.load_profile("patient")
 
 pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
