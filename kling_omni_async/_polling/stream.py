@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator
+from contextlib import suppress
 from enum import Enum
-from typing import Final, cast
+from typing import Any, Final
 
 from kling_omni_async._ids import read_id
 from kling_omni_async._outcome import Progress, TaskOutcome
@@ -173,7 +174,7 @@ class Intake:
         self.task: asyncio.Task[object] | None = None
         self.closed = asyncio.Event()
         self.remembers: bool = not self.is_feed
-        self._copy: list[object] | None = None
+        self._copy: list[Any] | None = None
         self.error: Exception | None = None
         self.seen: set[str] = set()
 
@@ -199,13 +200,7 @@ class Intake:
         if (given := self._copy) is None:
             return {}  # not begun: what it holds may still change
         self.is_known = True
-        try:
-            # At a million ids this must not hold the loop for long: no line of Python for each.
-            plain = all(map(str.isalnum, cast("list[str]", given)))
-        except TypeError:
-            plain = False
-        names = cast("list[str]", given) if plain else (read_id(each)[0] for each in given)
-        known: dict[str, StreamWaiter | IdState] = dict.fromkeys(names, IdState.UNREAD)
+        known: dict[str, StreamWaiter | IdState] = dict.fromkeys(_names(given), IdState.UNREAD)
         for task_id in self.seen:
             known.pop(task_id, None)
         self._forget()
@@ -408,6 +403,15 @@ class StreamState(Alarm):
         was, self.phase = self.phase, Phase.ENDED
         if was in {Phase.NEW, Phase.READING}:
             self.intake.stop()
+
+
+def _names(given: list[Any]) -> Iterable[str]:
+    """Return the names under which what was given is pending and comes out."""
+    # At a million ids this must not hold the loop for long: no line of Python for each.
+    with suppress(TypeError):
+        if all(map(str.isalnum, given)):
+            return given
+    return (read_id(each)[0] for each in given)
 
 
 def _count_of(outcome: TaskOutcome) -> str:

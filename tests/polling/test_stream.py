@@ -155,6 +155,7 @@ def test_tells_inputs_apart(source: TaskIds, *, is_feed: bool, is_bounded: bool)
     intake = Intake(source)
     assert (intake.is_feed, intake.is_bounded) == (is_feed, is_bounded)
     assert (intake.is_known, intake.source, intake.task) == (not is_bounded, source, None)
+    assert (intake.error, intake.seen, intake.remembers) == (None, set(), not is_feed)
     assert not intake.closed.is_set()
 
 
@@ -183,7 +184,7 @@ async def test_a_container_that_breaks_off_gives_what_it_gave() -> None:
     taken: list[object] = []
     stream = new_stream(Breaking())
     assert pending(stream) == {"a": UNREAD, "b": UNREAD}
-    await read_input(stream, lambda _stream, given: taken.append(given))
+    await read_input(stream, lambda _stream, given, _now: taken.append(given))
     assert taken == ["a", "b"]
     with pytest.raises(LookupError, match="page"):
         await take(stream)
@@ -211,6 +212,14 @@ def test_ids_are_known_by_their_names() -> None:
         intake = Intake(source)
         intake.copy()
         assert tuple(intake.not_handed_out()) == expected
+
+
+def test_plain_ids_are_known_without_a_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million of letters and digits must not hold the loop for long."""
+    monkeypatch.setattr("kling_omni_async._polling.stream.read_id", pytest.fail)
+    intake = Intake(["a1", "b2", "a1"])
+    intake.copy()
+    assert intake.not_handed_out() == {"a1": UNREAD, "b2": UNREAD}
 
 
 async def test_only_a_list_and_an_iterator_remember_what_was_handed_out() -> None:
@@ -247,7 +256,7 @@ async def test_an_input_that_nobody_has_begun_to_read_is_closed_at_once() -> Non
     """Whoever waits for its end waits for nothing; what it holds stays known."""
     intake = Intake(["a"])
     intake.stop()
-    assert intake.closed.is_set()
+    assert (intake.closed.is_set(), intake.is_known) == (True, False)
     assert intake.not_handed_out() == {"a": UNREAD}
 
 
@@ -284,13 +293,13 @@ async def read_one(source: Iterable[str]) -> StreamState:
     """Read one id of an input, and leave its stream with that."""
     taken: list[object] = []
 
-    def take(stream: StreamState, given: object) -> None:
-        taken.append(given)
+    def take(stream: StreamState, given: object, now: float) -> None:
+        taken.append((given, now))
         stream.stop()
 
     stream = new_stream(source)
     await read_input(stream, take)
-    assert taken == ["a"]
+    assert taken == [("a", 0.0)]
     assert stream.intake.closed.is_set()
     return stream
 
@@ -322,7 +331,7 @@ async def test_nothing_is_read_for_a_stream_that_was_left() -> None:
     """A reader that begins after that touches nothing."""
     stream = new_stream(iter("a"))
     stream.stop()
-    await read_input(stream, lambda _stream, _given: pytest.fail("it was read"))
+    await read_input(stream, lambda *_: pytest.fail("it was read"))
     assert (stream.intake.task, stream.intake.source) == (None, None)
 
 
@@ -395,12 +404,24 @@ def test_one_that_came_out_before_it_was_done_is_counted_once() -> None:
 async def test_the_time_of_an_id_runs_from_its_first_query() -> None:
     """The deadline of a stream's id is set by its first query and moved by no other."""
     stream, alarms = new_stream(timeout=60.0), Alarms()
-    (waiter,) = give(stream, "a")
-    assert (waiter.deadline, waiter.when, waiter.must_query) == (None, NEVER, True)
+    waiter = stream.add("a", 3.0)
+    assert (waiter.added, waiter.deadline, waiter.when) == (3.0, None, NEVER)
+    assert (waiter.entry, waiter.queries_before, waiter.must_query) == (None, 0, True)
+    Entry("a").join(waiter)
     assert waiter.queried(100.0, alarms) is True
     assert waiter.queried(130.0, alarms) is True
     assert (waiter.deadline, len(stream.deadlines)) == (160.0, 1)
     assert (stream.when, alarms.first) == (160.0, 160.0)
+
+
+async def test_an_id_of_a_stream_may_have_no_time_at_all() -> None:
+    """Its deadline is the start of its first query, at whatever time that is."""
+    stream, alarms = new_stream(timeout=0.0), Alarms()
+    (waiter,) = give(stream, "a")
+    waiter.queried(0.0, alarms)
+    assert (waiter.deadline, alarms.first) == (0.0, 0.0)
+    alarms.pop_due(0.0)
+    assert stream.due(0.0, alarms) is waiter
 
 
 async def test_an_id_of_a_stream_may_have_no_deadline() -> None:
@@ -472,6 +493,23 @@ async def test_one_alarm_is_set_for_the_first_deadline() -> None:
     third.entry = None
     third.left(alarms)
     assert (stream.when, len(alarms)) == (NEVER, 0)
+
+
+async def test_the_alarm_stays_while_anybody_needs_it() -> None:
+    """However many are done, also of those who had their grace: who is left is told in time."""
+    stream, alarms = new_stream(timeout=10.0, most_pending=999), Alarms()
+    waiters = give(stream, *map(str, range(155)))
+    for waiter in waiters:
+        waiter.queried(0.0, alarms)
+    alarms.pop_due(10.0)
+    graced = [stream.due(10.0, alarms) for _ in range(5)]
+    assert graced == waiters[:5]
+    for waiter in (*waiters[5:150], *waiters[:5]):
+        waiter.entry = None
+        waiter.left(alarms)
+    assert (len(stream.deadlines), stream.when) == (5, 10.0)
+    alarms.pop_due(10.0)
+    assert stream.due(10.0, alarms) is waiters[150]
 
 
 async def test_a_waiter_takes_his_own_alarm_along() -> None:
@@ -570,7 +608,7 @@ async def test_what_can_be_no_id_comes_out(
     assert words in str(found.error)
     assert (found.task_id, found.error.task_id, found.queries) == (name, name, 0)
     (line,) = caplog.messages
-    assert "InvalidTaskIdError" in line
+    assert line.startswith(f"task {name!r}: InvalidTaskIdError: ")
     assert line.endswith("after 0 queries")
 
 

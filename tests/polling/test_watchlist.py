@@ -32,7 +32,7 @@ from kling_omni_async import (
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._polling.limits import NEVER
 from kling_omni_async._polling.stream import IdState, StreamState
-from kling_omni_async._polling.verdicts import Reply, Verdict
+from kling_omni_async._polling.verdicts import Reply, Verdict, VerdictKind
 from kling_omni_async._polling.waiters import (
     Entry,
     QueryWaiter,
@@ -199,7 +199,7 @@ async def endless() -> AsyncIterator[str]:
 
 def is_end(verdict: Verdict) -> bool:
     """Whether a verdict says that nothing more will come."""
-    return verdict.kind.name == "FINAL"
+    return verdict.kind is VerdictKind.FINAL
 
 
 def new_desk(**policy: Any) -> Desk:
@@ -597,9 +597,11 @@ async def test_a_refusal_ends_its_id_alone() -> None:
     """What the API will say again is the end of one id and of no other."""
     desk = new_desk(max_rate=None)
     waiter, other = desk.wait("a"), desk.wait("b")
-    decision = desk.say(desk.start(), BAD_REQUEST)
+    entry = desk.start()
+    decision = desk.say(entry, BAD_REQUEST)
     assert decision.verdict.error is decision.reply is error_of(waiter)
     assert (decision.ends_all, other.result.done()) == (False, False)
+    assert (entry.fault, entry.unconfirmed) == (None, None)
 
 
 async def test_pauses_are_not_stretched() -> None:
@@ -620,6 +622,7 @@ async def test_tells_by_how_much_gaps_have_grown(
     desk = new_desk(max_rate=rate)
     stream = desk.poll(*map(str, range(count)))
     assert desk.watchlist.stretch == stretch
+    assert desk.say(desk.start(), PENDING).stretch == stretch
     stream.cut(End())
     list(desk.watchlist.leaving(stream))
     assert desk.watchlist.stretch == 1.0
@@ -710,9 +713,11 @@ async def test_an_answer_about_another_watched_id_is_refused() -> None:
     """Another id's images, sent unasked on an idle connection, are nobody's success."""
     desk = new_desk(max_rate=None)
     first, second = desk.wait("a"), desk.wait("b")
-    desk.say(desk.start(), PENDING)
+    decision = desk.say(desk.start(), PENDING)
+    assert (decision.foreign_id, decision.ends_all) == (None, False)
     decision = desk.say(desk.start(), answer_for("a"))
     error = decision.reply
+    assert decision.foreign_id == "a"
     assert isinstance(error, ResponseError)
     assert str(error) == "the answer is about task 'a', which is polled here too"
     assert (error.task_id, error.http_status) == ("b", 200)
@@ -720,12 +725,17 @@ async def test_an_answer_about_another_watched_id_is_refused() -> None:
     assert (desk.entry("b").last_task(), desk.entry("b").fault) == (None, error)
 
 
-@pytest.mark.parametrize("named", ["a", "b"])
-async def test_an_id_that_nobody_watches_may_stand_in_an_answer(named: str) -> None:
+@pytest.mark.parametrize(("named", "foreign"), [("a", None), ("b", "b")])
+async def test_an_id_that_nobody_watches_may_stand_in_an_answer(
+    named: str, foreign: str | None
+) -> None:
     """Gateways put their provider's id there; the id that was asked for is as good."""
     desk = new_desk()
     waiter = desk.wait("a")
-    desk.ask(answer_for(named))
+    desk.ask(PENDING)
+    desk.now = desk.watchlist.next_event()
+    decision = desk.say(desk.start(), answer_for(named))
+    assert (decision.foreign_id, decision.ends_all) == (foreign, False)
     assert error_of(waiter) is None
 
 
@@ -820,6 +830,7 @@ async def test_a_deadline_ends_a_wait() -> None:
     assert (error.task_id, error.last_error) == ("a", None)
     assert error.task is not None
     assert error.task.status is TaskStatus.PROCESSING
+    assert waiter.result.result() == Verdict(VerdictKind.FINAL, error.task, error)
     assert str(error) == "no final answer in 10.0 s; its status was processing"
     assert (desk.watched, desk.ids) == (0, {"a"})
 
@@ -893,12 +904,9 @@ async def test_a_429_that_is_over_holds_nothing_back() -> None:
     """After its pause it is the pace again that an id waits for."""
     desk = new_desk(max_rate=0.1)
     desk.wait("a")
-    desk.say(desk.start(), scripted.limited("1"))
-    desk.now = 10.0
-    desk.wait("c")
-    desk.say(desk.start(), PENDING)
+    desk.say(desk.start(), scripted.limited("5"))
     waiter = desk.wait("b", timeout=5.0)
-    desk.pass_time(15.0)
+    assert (desk.pass_time(5.0), desk.looks) == (1, [])
     assert type(timeout_of(waiter).last_error) is KlingOmniError
 
 
@@ -965,6 +973,16 @@ async def test_the_grace_is_five_seconds() -> None:
     assert str(timeout_of(waiter)) == text
 
 
+async def test_a_wait_without_time_has_its_grace() -> None:
+    """It asks once, and gives up five seconds later, at whatever time that is."""
+    desk = new_desk()
+    waiter = desk.wait("a", timeout=0.0)
+    assert (desk.pass_time(0.0), desk.looks) == (0, ["a"])
+    assert desk.watchlist.next_event() == GRACE_S
+    desk.say(desk.entry("a"), SUCCEED)
+    assert error_of(waiter) is None
+
+
 async def test_each_wait_has_its_own_deadline() -> None:
     """One that times out leaves the others of the same id alone."""
     desk = new_desk()
@@ -979,8 +997,9 @@ async def test_no_id_of_a_stream_times_out_without_a_query() -> None:
     desk = new_desk()
     stream = desk.poll("a", timeout=1.0)
     entry = desk.start()
-    desk.pass_time(14.0)
-    assert outcomes_of(stream) == []
+    desk.pass_time(1.0)
+    assert desk.watchlist.next_event() == NEVER  # its answer or its time limit will come
+    desk.now = 14.0
     desk.say(entry, RESET)
     (outcome,) = outcomes_of(stream)
     assert isinstance(outcome.error, PollTimeoutError)
@@ -1127,10 +1146,11 @@ async def test_says_in_one_line_how_it_is() -> None:
 
 def snapshot_of_second(count: int) -> tuple[Snapshot, int]:
     """Look at the second of some ids, while the first is asked; return the steps it took too."""
-    desk = new_desk(max_rate=10.0, interval=(20, 30))
+    desk = new_desk(max_rate=10.0, interval=(20, 30), timeout=None)
+    desk.now = 3.0
     desk.poll(*map(str, range(count)))
     desk.start()
-    desk.now = 0.04
+    desk.now = 3.04
     steps: list[object] = []
 
     def profile(_: object, event: str, function: object) -> None:
@@ -1148,8 +1168,8 @@ async def test_a_snapshot_looks_at_one_id_only() -> None:
     (few, steps), (many, as_many) = map(snapshot_of_second, (3, 3000))
     assert steps == as_many
     assert few == many
-    assert (few.now, few.starts, few.in_flight, few.watched) == (0.04, 1, 1, 0.04)
-    assert few.next_in == pytest.approx(0.06)
+    assert (few.now, few.starts, few.in_flight) == (3.04, 1, 1)
+    assert [few.watched, few.next_in] == pytest.approx([0.04, 0.06])
 
 
 async def test_a_snapshot_of_a_stranger_has_no_wait() -> None:
