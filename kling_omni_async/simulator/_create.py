@@ -1,4 +1,4 @@
-"""What ``POST /kling/v1/images/omni-image`` accepts (CometAPI docs). Pure: bytes in, order out."""
+"""What ``POST /kling/v1/images/omni-image`` accepts (CometAPI docs). Pure: bytes in, fields out."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
-from attrs import frozen
-
 Fits: TypeAlias = Callable[[Any], bool]
 
-UNREADABLE = 1200
-BAD_VALUE = 1201
+_UNREADABLE = 1200
+_BAD_VALUE = 1201
 
 _LONGEST_PROMPT = 2_500
 _MOST_REFERENCES = 10
@@ -19,69 +17,42 @@ _AUTO_AMOUNT = 4  # the API chooses; any number of a series would do
 _RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "auto")
 
 
-@frozen
-class Order:
-    """The parts of a create request that shape the simulated task."""
-
-    images: int
-    series: bool
-    watermarked: bool
-    external_task_id: str | None
-
-
 class BadOrderError(Exception):
-    """Raised when a create request is refused."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+    """Raised when a create request is refused, with a code of the vendor and a text."""
 
 
-def read_order(content: bytes) -> Order:
-    """Check the body of a create request.
-
-    Raises:
-        BadOrderError: It is no JSON object, or a field's value is not allowed.
-    """
-    body = _parse(content)
-    # null is the same as missing, but for the one field that must be there
-    for name, fits, wanted in _RULES:
-        if (name == "prompt" or body.get(name) is not None) and not fits(body.get(name)):
-            raise BadOrderError(BAD_VALUE, f"{name} must be {wanted}")
-    if _references(body) > _MOST_REFERENCES:
-        raise BadOrderError(BAD_VALUE, "image_list and element_list hold more than 10 together")
-    return _order(body)
-
-
-def _parse(content: bytes) -> Mapping[str, Any]:
+def read_order(content: bytes) -> dict[str, Any]:
+    """Return the fields of a simulated task that a create request decides."""
     try:
         body = _mapping(json.loads(content))
     except (ValueError, RecursionError):
         body = None
     if body is None:
-        raise BadOrderError(UNREADABLE, "the body must be a JSON object")
-    return body
+        raise BadOrderError(_UNREADABLE, "the body must be a JSON object")
+    _check(body)
+    series = body.get("result_type") == "series"
+    amount = body.get("series_amount") or "auto" if series else body.get("n") or 1
+    watermark = _mapping(body.get("watermark_info")) or {}
+    return {
+        "images": _AUTO_AMOUNT if amount == "auto" else amount,
+        "series": series,
+        "watermarked": bool(watermark.get("enabled")),
+        "external_task_id": body.get("external_task_id"),
+    }
+
+
+def _check(body: Mapping[str, Any]) -> None:
+    # null is the same as missing, but for the one field that must be there
+    for name, fits, wanted in _RULES:
+        if (name == "prompt" or body.get(name) is not None) and not fits(body.get(name)):
+            raise BadOrderError(_BAD_VALUE, f"{name} must be {wanted}")
+    references = [*(body.get("image_list") or ()), *(body.get("element_list") or ())]
+    if len(references) > _MOST_REFERENCES:
+        raise BadOrderError(_BAD_VALUE, "image_list and element_list hold more than 10 together")
 
 
 def _mapping(value: object) -> Mapping[str, Any] | None:
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _references(body: Mapping[str, Any]) -> int:
-    return len(body.get("image_list") or ()) + len(body.get("element_list") or ())
-
-
-def _order(body: Mapping[str, Any]) -> Order:
-    series = body.get("result_type") == "series"
-    amount: Any = body.get("series_amount") or "auto" if series else body.get("n") or 1
-    watermark = _mapping(body.get("watermark_info")) or {}
-    return Order(
-        images=_AUTO_AMOUNT if amount == "auto" else amount,
-        series=series,
-        watermarked=bool(watermark.get("enabled")),
-        external_task_id=body.get("external_task_id"),
-    )
 
 
 def _prompt(value: object) -> bool:

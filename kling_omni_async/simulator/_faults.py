@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from attrs import Attribute, define, evolve, field, fields, frozen
+from attrs import define, evolve, field, fields, frozen
 from attrs.validators import in_, instance_of, optional
 
-from ._answers import HTML_TYPE, JSON_TYPE, Answer, gateway_error, moved, not_found
+from ._gateway import HTML_TYPE, JSON_TYPE, Answer, gateway_error, moved, not_found
 from ._images import LEAST_BYTES, first
-from ._settings import http_status, not_negative, positive, whole
+from ._settings import http_status, must, not_negative, positive, whole
 
 Body: TypeAlias = str | bytes | Mapping[str, object]
 On: TypeAlias = Literal["any", "fresh", "reused"]
@@ -28,25 +29,26 @@ _FROM_A_PROXY = (502, 503, 504)
 _PAGE = "<!doctype html><html><head><title>Sign in</title></head><body>Sign in</body></html>"
 
 
-def _check_retry_after(_: object, __: Attribute[Any], wait: object) -> None:
-    if not isinstance(wait, int | float | str):
-        raise TypeError(f"retry_after must be seconds or an HTTP date, got {wait!r}")
-
-
-def _check_body(_: object, __: Attribute[Any], body: object) -> None:
-    if not isinstance(body, str | bytes | Mapping):
-        raise TypeError(f"body must be str, bytes or a mapping, got {type(body).__name__}")
-
-
-def _check_headers(_: object, __: Attribute[Any], headers: Any) -> None:
+def _are_headers(headers: Any) -> bool:
     texts: list[Any] = [*headers, *headers.values()] if isinstance(headers, Mapping) else [None]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"headers must be a mapping of str to str, got {headers!r}")
+    return all(isinstance(text, str) for text in texts)
 
 
-def _check_url(_: object, attribute: Attribute[Any], url: str) -> None:
-    if not url or not url.isprintable():
-        raise ValueError(f"{attribute.name} must be a URL on one line, got {url!r}")
+def _is_body(body: object) -> bool:
+    return isinstance(body, str | bytes | Mapping)
+
+
+def _is_wait(wait: object) -> bool:
+    return isinstance(wait, int | float | str)
+
+
+_BODY = optional(must("be str, bytes or a mapping", _is_body, TypeError))
+_HEADERS = optional(must("be a mapping of str to str", _are_headers, TypeError))
+_WAIT = optional(must("be seconds or an HTTP date", _is_wait, TypeError))
+_COUNT = optional(whole(0))
+_URL = optional(
+    [instance_of(str), must("be a URL on one line", lambda url: bool(url) and url.isprintable())]
+)
 
 
 # More than ten attributes: one for each argument of `fail_next` and of `fail_next_image`, whose
@@ -56,10 +58,10 @@ class Fault:
     """What goes wrong with one answer; nothing, as it stands."""
 
     status: int | None = field(default=None, validator=optional(http_status))
-    body: Body | None = field(default=None, validator=optional(_check_body))
-    headers: Mapping[str, str] | None = field(default=None, validator=optional(_check_headers))
-    retry_after: float | str | None = field(default=None, validator=optional(_check_retry_after))
-    cut_after: int | None = field(default=None, validator=optional(whole(0)))
+    body: Body | None = field(default=None, validator=_BODY)
+    headers: Mapping[str, str] | None = field(default=None, validator=_HEADERS)
+    retry_after: float | str | None = field(default=None, validator=_WAIT)
+    cut_after: int | None = field(default=None, validator=_COUNT)
     bytes_per_second: float | None = field(default=None, validator=optional(positive))
     delay: float = field(default=0.0, validator=not_negative)
     hang: bool = False
@@ -70,18 +72,16 @@ class Fault:
     malformed: bool = False
     on: On = field(default="any", validator=in_(("any", "fresh", "reused")))
     # of images only
-    index: int | None = field(default=None, validator=optional(whole(0)))
-    content_length: int | None = field(default=None, validator=optional(whole(0)))
+    index: int | None = field(default=None, validator=_COUNT)
+    content_length: int | None = field(default=None, validator=_COUNT)
     html: bool = False
     redirects: int = field(default=0, validator=whole(0))
-    redirect_to: str | None = field(
-        default=None, validator=optional([instance_of(str), _check_url])
-    )
+    redirect_to: str | None = field(default=None, validator=_URL)
     size: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
 
     def __attrs_post_init__(self) -> None:
         """Refuse arguments that contradict each other."""
-        given = self._given()
+        given = self.given
         silent = [name for name in _SILENT if name in given]
         answering = given - {*_SILENT, "delay"}
         if len(silent) > 1 or (silent and answering):
@@ -92,15 +92,11 @@ class Fault:
         if len(given & _INSTEAD) > 1:
             _refuse(*sorted(given & _INSTEAD))
 
-    def _given(self) -> set[str]:
-        """Return the names of what was said to go wrong."""
+    @property
+    def given(self) -> set[str]:
+        """The names of what was said to go wrong."""
         names = {each.name for each in fields(Fault) if getattr(self, each.name) != each.default}
         return names - _SCOPE
-
-    @property
-    def does_nothing(self) -> bool:
-        """Whether nothing was said that changes an answer."""
-        return not self._given()
 
     @property
     def silent(self) -> bool:
@@ -124,14 +120,16 @@ class Fault:
             answer = evolve(answer, body=first(answer.body, len(answer.body) // 2))
         if answer.status in _BODILESS:
             answer = evolve(answer, body=b"", content_type=None)
-        return evolve(answer, headers={**answer.headers, **self._headers()})
+        wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return evolve(answer, headers={**answer.headers, **wait, **(self.headers or {})})
 
     def _substitute(self, truth: Answer) -> Answer:
-        status = self._chosen_status()
+        throttled = self.retry_after is not None and self.status is None
+        status = 429 if throttled else self.status
         if self.redirect_to is not None:
             return moved(self.redirect_to)
         if self.not_found:
-            return evolve(not_found(), status=status or 400)
+            return not_found(status or 400)
         # a file of a chosen size is the truth already, and comes under an error's status too
         if self.size is not None:
             return evolve(truth, status=status or 200)
@@ -140,18 +138,8 @@ class Fault:
             return _packed(body, status or 200)
         return truth if status is None else _usual(status, truth)
 
-    def _chosen_status(self) -> int | None:
-        if self.retry_after is not None and self.status is None:
-            return 429
-        return self.status
 
-    def _headers(self) -> dict[str, str]:
-        wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return {**wait, **(self.headers or {})}
-
-
-NO_FAULT = Fault()
-"""What a request meets when nothing is planned."""
+NO_FAULT = Fault()  # what a request meets when nothing is planned
 
 
 def _refuse(*names: str) -> NoReturn:
@@ -183,7 +171,7 @@ def _usual(status: int, truth: Answer) -> Answer:
 class _Planned:
     task_id: str | None  # None: whichever is asked for
     fault: Fault
-    left: int | None  # None: until cleared
+    left: float  # infinity: until cleared
 
 
 class FaultPlan:
@@ -193,19 +181,15 @@ class FaultPlan:
         self._plans: dict[str | None, list[_Planned]] = {}
 
     def add(self, task_id: str | None, fault: Fault, times: int | None) -> None:
-        """Plan a fault for the next ``times`` requests, or until cleared.
-
-        Raises:
-            TypeError: ``times`` is no whole number.
-            ValueError: ``times`` is under 1, or the fault does nothing.
-        """
+        """Plan a fault for the next ``times`` requests, or until cleared."""
         if times is not None and type(times) is not int:
             raise TypeError(f"times must be an int or None, got {times!r}")
         if times is not None and times < 1:
             raise ValueError(f"times must be at least 1, got {times}")
-        if fault.does_nothing:
+        if not fault.given:
             raise ValueError("say what goes wrong, such as status=502, hang=True or reset=True")
-        self._plans.setdefault(task_id, []).append(_Planned(task_id, fault, times))
+        planned = _Planned(task_id, fault, math.inf if times is None else times)
+        self._plans.setdefault(task_id, []).append(planned)
 
     def clear(self, task_id: str | None) -> None:
         """Drop the faults of one id; with None, all of them."""
@@ -215,13 +199,7 @@ class FaultPlan:
             self._plans.pop(task_id, None)
 
     def take(self, task_id: str, *, reused: bool = False, index: int = 0) -> Fault:
-        """Choose and use up the fault that a request meets.
-
-        Args:
-            task_id: The id that is asked for.
-            reused: Whether the connection has carried a request before.
-            index: Which image of the task is asked for, from 0.
-        """
+        """Choose and use up the fault that a request meets."""
         waiting = [
             planned
             for key in (task_id, None)
@@ -229,15 +207,13 @@ class FaultPlan:
             if planned.fault.fits(reused=reused, index=index)
         ]
         # counted ones first: a standing one would hide them for ever
-        chosen = min(waiting, key=lambda planned: planned.left is None, default=None)
+        chosen = min(waiting, key=lambda planned: planned.left == math.inf, default=None)
         if chosen is None:
             return NO_FAULT
         self._use(chosen)
         return chosen.fault
 
     def _use(self, planned: _Planned) -> None:
-        if planned.left is None:
-            return
         planned.left -= 1
         if planned.left == 0:
             plan = self._plans[planned.task_id]

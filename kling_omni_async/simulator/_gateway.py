@@ -1,101 +1,161 @@
-"""Which request gets which answer. Pure: no clock, no I/O."""
+"""The API and its images: which request gets which answer. Pure: no clock, no I/O.
+
+The answers are as CometAPI's documentation and published answers show them.
+"""
 
 from __future__ import annotations
 
+import json
 import random
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TypeAlias
 from urllib.parse import unquote
 
-from attrs import frozen
+from attrs import field, frozen
 
-from . import _answers as answers
-from ._answers import Answer, View
 from ._create import BadOrderError, read_order
-from ._images import Place, Target, signature
+from ._images import Content, Place, draw, draw_sized, signature
+from ._log import Query
 from ._settings import Settings
-from ._tasks import USUAL_UNITS, SimulatedTask, TaskBook
+from ._tasks import USUAL_UNITS, SimulatedTask, Status, TaskBook
+
+Json: TypeAlias = dict[str, object]
 
 COLLECTION = "/kling/v1/images/omni-image"
+JSON_TYPE = "application/json"
+HTML_TYPE = "text/html"
+
+_WELCOME = b"<!doctype html><html><head><title>CometAPI</title></head><body>Welcome</body></html>"
+_DENIED = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
+_OUTER_WORDS: dict[Status, str] = {
+    "submitted": "SUBMITTED",
+    "processing": "IN_PROGRESS",
+    "succeed": "SUCCESS",
+    "failed": "FAILURE",
+}
 
 
 @frozen(kw_only=True)
-class Call:
-    """A request to the API, as far as its answer depends on it."""
+class Answer:
+    """One HTTP answer before it is sent."""
 
-    method: str
-    path: str
-    authorised: bool
-    origin: str
+    status: int = 200
+    body: Content = b""
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(factory=dict[str, str])
 
     @property
-    def task_id(self) -> str | None:
-        """The id that a query asks for, or None if this is no query."""
-        parent, _, name = self.path.rpartition("/")
-        if self.method != "GET" or parent != COLLECTION or not name:
-            return None
-        return unquote(name)
+    def all_headers(self) -> dict[str, str]:
+        """The headers to send; one given by name wins over the content type."""
+        named = {name.title() for name in self.headers}
+        if self.content_type is None or "Content-Type" in named:
+            return dict(self.headers)
+        return {"Content-Type": self.content_type, **self.headers}
+
+
+def json_answer(body: Mapping[str, object], *, status: int = 200, request_id: str = "") -> Answer:
+    """Answer with a JSON body."""
+    headers = {"X-Oneapi-Request-Id": request_id} if request_id else {}
+    content = json.dumps(body, ensure_ascii=False).encode()
+    return Answer(status=status, body=content, content_type=JSON_TYPE, headers=headers)
+
+
+def gateway_error(status: int, message: str, *, request_id: str = "") -> Answer:
+    """Answer with an error of the gateway: an ``error`` object (seen in published answers)."""
+    error = {"code": "", "message": message, "type": "comet_api_error"}
+    return json_answer({"error": error}, status=status, request_id=request_id)
+
+
+def not_found(status: int = 400) -> Answer:
+    """Answer ``task_not_exist`` (CometAPI docs, for a sibling route)."""
+    body = {"code": "task_not_exist", "message": "task_not_exist", "data": None}
+    return json_answer(body, status=status)
+
+
+def moved(location: str) -> Answer:
+    """Send the client elsewhere."""
+    return Answer(status=302, headers={"Location": location})
+
+
+def picture(place: Place, size: int | None, *, seed: int) -> Answer:
+    """Answer with the picture of a place, whether a task has made it or not."""
+    name, marked = f"{seed}/{place.task_id}/{place.index}", place.watermarked
+    body = draw(name, marked=marked) if size is None else draw_sized(name, size, marked=marked)
+    return Answer(body=body, content_type="image/png")
+
+
+def queried_id(method: str, path: str) -> str | None:
+    """Return the id that a request asks for; None if it is no query."""
+    parent, _, name = path.partition("?")[0].rpartition("/")
+    return unquote(name) if method == "GET" and parent == COLLECTION and name else None
+
+
+@frozen(kw_only=True)
+class View:
+    """What an answer needs to know beside the task."""
+
+    now: float
+    origin: str
+    request_id: str
+    settings: Settings
+
+    def milliseconds(self, moment: float) -> int:
+        """Return simulated seconds as milliseconds since the epoch."""
+        return self.settings.epoch_ms + round(1000 * moment)
 
 
 class Gateway:
     """The API and its images behind their URLs: tasks in, answers out."""
 
     def __init__(self, settings: Settings) -> None:
-        self.tasks = TaskBook(seed=settings.seed)
+        self.tasks = TaskBook(settings)
         self._settings = settings
         # apart from the draws of the tasks: how often one asks must not change their ids
         self._random = random.Random(f"requests {settings.seed}")
 
-    def answer(self, call: Call, body: bytes, *, now: float) -> Answer:
-        """Answer one request to the API."""
-        creates = call.method == "POST" and call.path == COLLECTION
+    def answer(self, query: Query, body: bytes, *, origin: str, now: float) -> Answer:
+        """Answer one request to the API, in which images are of an ``origin``."""
+        creates = query.method == "POST" and query.path.partition("?")[0] == COLLECTION
         # what is no route is a web page, whatever the key (source)
-        if call.task_id is None and not creates:
-            return answers.page()
-        if not call.authorised:
-            return answers.invalid_token(self._token(now))
-        view = self._view(call, now)
-        return self._create(body, view) if creates else self._query(call.task_id, view)
+        if query.task_id is None and not creates:
+            return Answer(body=_WELCOME, content_type=HTML_TYPE)
+        if not query.authorised:
+            token = self._token(now)
+            message = f"Invalid token (request id: {token})"  # seen
+            return gateway_error(401, message, request_id=token)
+        drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
+        view = View(now=now, origin=origin, request_id=str(drawn), settings=self._settings)
+        if creates:
+            return self._create(body, view)
+        task = self.tasks.get(query.task_id)
+        return not_found() if task is None else _queried(task, view)
 
-    def image(self, target: Target | None, *, now: float) -> Answer:
-        """Answer one request for an image.
-
-        Args:
-            target: What the request names; None for no image.
-            now: The time, in simulated seconds.
-        """
-        task = None if target is None else self._maker(target.place)
-        if target is None or task is None:
-            return answers.gone(404)
-        if target.hops:
-            return answers.moved(target.via(target.hops - 1))
-        refusal = self._refusal(target, task, now)
-        if refusal is not None:
-            return answers.gone(refusal)
-        return answers.picture(target.place, task.image_bytes, seed=self._settings.seed)
-
-    def _query(self, task_id: str | None, view: View) -> Answer:
-        task = self.tasks.get(task_id)
-        return answers.not_found() if task is None else answers.queried(task, view)
+    def image(self, place: Place | None, *, now: float) -> Answer:
+        """Answer one request for an image; None where it names none."""
+        task = None if place is None else self._maker(place)
+        if place is None or task is None:
+            return Answer(status=404)
+        if place.hops:
+            return moved(place.via(place.hops - 1))
+        refusal = self._refusal(place, task, now)
+        if refusal is None:
+            return picture(place, task.image_bytes, seed=self._settings.seed)
+        # in XML where access is denied, as an object store does
+        if refusal == HTTPStatus.FORBIDDEN:
+            return Answer(status=refusal, body=_DENIED, content_type="application/xml")
+        return Answer(status=refusal)
 
     def _create(self, body: bytes, view: View) -> Answer:
         try:
-            order = read_order(body)
+            task = self.tasks.create(view.now, units=USUAL_UNITS, **read_order(body))
         except BadOrderError as refusal:
-            return answers.invalid_order(refusal.code, refusal.message, view.request_id)
-        task = SimulatedTask(
-            task_id=self.tasks.new_id(),
-            created=view.now,
-            duration=self.tasks.new_duration(fails=False),
-            images=order.images,
-            series=order.series,
-            watermarked=order.watermarked,
-            wrapped=self._settings.wrapped,
-            external_task_id=order.external_task_id,
-            units=USUAL_UNITS,
-        )
-        self.tasks.add(task)
-        return answers.created(task, view)
+            code, message = refusal.args
+            refused: Json = {"code": code, "message": message, "request_id": view.request_id}
+            return json_answer(refused, status=400, request_id=view.request_id)
+        return _created(task, view)
 
     def _maker(self, place: Place) -> SimulatedTask | None:
         """Return the task that has such an image, made already or not."""
@@ -104,28 +164,98 @@ class Gateway:
             return None
         return task if task.watermarked or not place.watermarked else None
 
-    def _refusal(self, target: Target, task: SimulatedTask, now: float) -> int | None:
+    def _refusal(self, place: Place, task: SimulatedTask, now: float) -> int | None:
         """Return the status under which an image is not given; None where it is."""
         if task.expiry is not None:
             return task.expiry.status
         if task.status(now) != "succeed":
             return 404
-        if task.signed and target.query != signature(target.place, self._settings.seed):
+        if task.signed and place.query != signature(place, self._settings.seed):
             return 403
         return None
-
-    def _view(self, call: Call, now: float) -> View:
-        drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
-        return View(
-            now=now,
-            epoch_ms=self._settings.epoch_ms,
-            origin=call.origin,
-            request_id=str(drawn),
-            seed=self._settings.seed,
-        )
 
     def _token(self, now: float) -> str:
         """Make a request id as the gateway's own errors carry it: time, then random (seen)."""
         moment = datetime.fromtimestamp(self._settings.epoch_ms / 1000 + now, UTC)
         digits, letters = self._random.randrange(10**9), self._random.getrandbits(64)
         return f"{moment:%Y%m%d%H%M%S}{digits:09}{letters:016x}"
+
+
+def _created(task: SimulatedTask, view: View) -> Answer:
+    moment = view.milliseconds(task.created)
+    data: Json = {
+        "task_id": task.task_id,
+        "task_info": {"external_task_id": task.external_task_id},
+        "task_status": "submitted",
+        "created_at": moment,
+        "updated_at": moment,
+    }
+    # this answer alone has no `request_id` in its body (CometAPI docs)
+    body: Json = {"code": 0, "message": "SUCCEED", "data": data}
+    return json_answer(body, request_id=view.request_id)
+
+
+def _queried(task: SimulatedTask, view: View) -> Answer:
+    data = _payload(task, view)
+    # a failed task too is "SUCCEED": the message speaks of the query (seen)
+    body: Json = {"code": 0, "message": "SUCCEED", "request_id": view.request_id, "data": data}
+    if task.wrapped:
+        body = {"code": "success", "message": "", "data": _wrapper(task, view, body)}
+    return json_answer(body, request_id=view.request_id)
+
+
+def _payload(task: SimulatedTask, view: View) -> Json:
+    status = task.status(view.now)
+    data: Json = {
+        "task_id": task.task_id,
+        "task_info": {"external_task_id": task.external_task_id} if task.external_task_id else {},
+        "created_at": view.milliseconds(task.created),
+        "updated_at": view.milliseconds(task.updated(view.now)),
+        "task_result": {},
+        "task_status": status,
+    }
+    if task.watermarked:
+        data["watermark_info"] = {"enabled": True}
+    if status == "failed":
+        data["task_status_msg"] = task.fail
+    if status == "succeed":
+        data["task_result"] = _result(task, view)
+        if task.units is not None:
+            data["final_unit_deduction"] = task.units
+    return data
+
+
+def _result(task: SimulatedTask, view: View) -> Json:
+    images = [_image(task, index, view) for index in range(task.images)]
+    if task.series:
+        return {"result_type": "series", "images": [], "series_images": images}
+    return {"images": images}
+
+
+def _image(task: SimulatedTask, index: int, view: View) -> Json:
+    image: Json = {"index": index, "url": _url(task, Place(task.task_id, index), view)}
+    if task.watermarked:
+        marked = Place(task.task_id, index, watermarked=True)
+        image["watermark_url"] = _url(task, marked, view)
+    return image
+
+
+def _url(task: SimulatedTask, place: Place, view: View) -> str:
+    query = signature(place, view.settings.seed) if task.signed else ""
+    return view.origin + place.path + query
+
+
+def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:
+    """Wrap as the older form does: other words, times in seconds, an envelope inside (seen)."""
+    status = task.status(view.now)
+    over = view.now >= task.finished
+    return {
+        "task_id": task.task_id,
+        "action": "OMNI",
+        "status": _OUTER_WORDS[status],
+        "fail_reason": task.fail if status == "failed" else "",
+        "submit_time": view.milliseconds(task.created) // 1000,
+        "finish_time": view.milliseconds(task.finished) // 1000 if over else 0,
+        "progress": {"submitted": "0%", "processing": "30%"}.get(status, "100%"),
+        "data": envelope,
+    }

@@ -19,14 +19,9 @@ from urllib.parse import quote, unquote
 
 from attrs import frozen
 
-SIDE = 256
-"""Width and height in pixels."""
-
-LEAST_BYTES = 89
-"""What :func:`draw_sized` needs: one pixel and one empty chunk of padding."""
-
-PREFIX = "/assets/"
-"""What the path of every image begins with."""
+SIDE = 256  # pixels, width and height
+LEAST_BYTES = 89  # of a file: one pixel and one empty chunk of padding
+PREFIX = "/assets/"  # of every image's path
 
 _CELL = 32
 _MARK_ROWS = 24
@@ -34,16 +29,15 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _RAMP = bytes(i // 2 for i in range(2 * SIDE))
 _INVERTED = bytes(range(255, -1, -1))
 _CHUNK_FRAME = 12  # bytes of length, type and checksum
-_LARGEST_PADDING = (
-    2**20
-)  # bytes of one chunk; all but the last are one object, sent again and again
+# bytes of one chunk; all but the last are one object, sent again and again
+_LARGEST_PADDING = 2**20
 _LARGEST_IN_MEMORY = 2**16  # bytes; a file up to here is sent as a whole
 
 _MARKED = "watermarked/"
 # A signed URL is full of what a URL library would rewrite: escapes in lower case, needless ones,
 # a plus for a space. Whoever does not pass it on byte for byte is refused.
 _QUERY = "?Expires=1780000000&Signature={}%2Fc%2B%3d~&x=a+b%7e"
-_TARGET = re.compile(rf"(?:hop-([0-9]{{1,9}})/)?({_MARKED})?([^/]+)-([0-9]{{1,4}})\.png")
+_PLACE = re.compile(rf"(?:hop-([0-9]{{1,9}})/)?({_MARKED})?([^/]+)-([0-9]{{1,4}})\.png")
 
 
 @frozen
@@ -65,14 +59,7 @@ Content: TypeAlias = bytes | Runs
 
 
 def slices(content: Content, size: int, start: int, stop: int) -> Iterator[memoryview]:
-    """Cut a part of some content into slices, without copying any.
-
-    Args:
-        content: What to cut.
-        size: The most bytes of a slice, at least 1.
-        start: The first byte of the part.
-        stop: The first byte after it.
-    """
+    """Cut the bytes from ``start`` to ``stop`` into slices of ``size``, without copying any."""
     at = 0
     for piece in (content,) if isinstance(content, bytes) else content:
         view = memoryview(piece)[max(0, start - at) : max(0, stop - at)]
@@ -87,33 +74,14 @@ def first(content: Content, count: int) -> bytes:
 
 
 def draw(name: str, *, marked: bool = False) -> bytes:
-    """Draw the picture that belongs to a name: the same bytes each time, other bytes for others.
-
-    Args:
-        name: Anything; it decides colours and pattern.
-        marked: Whether a light bar at the bottom stands for a watermark.
-
-    Returns:
-        A PNG file of 256 by 256 pixels, some kilobytes long.
-    """
+    """Draw the picture that belongs to a name: a PNG file of some kilobytes, always the same."""
     return b"".join(_picture(_digest(name), marked=marked))
 
 
 def draw_sized(name: str, size: int, *, marked: bool = False) -> Content:
-    """Draw the picture that belongs to a name as a file of a given size.
-
-    Private chunks fill the file up. Where the usual picture does not fit in, there is one pixel.
-
-    Args:
-        name: Anything; it decides colours and pattern.
-        size: Bytes of the file, at least :data:`LEAST_BYTES`.
-        marked: Whether the picture is that of the watermarked copy.
-
-    Returns:
-        A PNG file whose memory does not grow with its size.
-    """
+    """Draw the picture of a name as a file of ``size`` bytes, whose memory does not grow."""
     head, tail = _picture(_digest(name), marked=marked)
-    # there is always a chunk of padding, so that any size can be met to the byte
+    # private chunks fill a file up: there is always one, so that any size can be met to the byte
     if len(head) + len(tail) + _CHUNK_FRAME > size:
         head, tail = _pixel(_digest(name), marked=marked)
     padding = _padding(size - len(head) - len(tail))
@@ -196,60 +164,34 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 @frozen
 class Place:
-    """One image.
-
-    Attributes:
-        task_id: The task that made it.
-        index: Its place among the task's images, from 0.
-        watermarked: Whether the copy with the watermark is meant.
-    """
+    """One image, by what its URL names; ``hops`` is how many redirects come before it."""
 
     task_id: str
     index: int
     watermarked: bool = False
-
-    @property
-    def path(self) -> str:
-        """The path of its URL."""
-        folder = _MARKED if self.watermarked else ""
-        return f"{PREFIX}{folder}{quote(self.task_id, safe='')}-{self.index}.png"
-
-
-@frozen
-class Target:
-    """What a request for an image names.
-
-    Attributes:
-        place: The image.
-        query: The query of the URL as it came, with its question mark; empty without one.
-        hops: How many redirects still come before the image; None for the image's own URL.
-    """
-
-    place: Place
     query: str = ""
     hops: int | None = None
 
+    @property
+    def path(self) -> str:
+        """The path of the image's own URL."""
+        folder = _MARKED if self.watermarked else ""
+        return f"{PREFIX}{folder}{quote(self.task_id, safe='')}-{self.index}.png"
+
     def via(self, hops: int) -> str:
         """Return the path and query from which so many redirects still follow."""
-        return f"{PREFIX}hop-{hops}/{self.place.path.removeprefix(PREFIX)}{self.query}"
+        return f"{PREFIX}hop-{hops}/{self.path.removeprefix(PREFIX)}{self.query}"
 
 
-def read_target(raw_path: str) -> Target | None:
-    """Read the path and query of a request.
-
-    Args:
-        raw_path: What begins with :data:`PREFIX`, as it came.
-
-    Returns:
-        What it names, there or not; None if it names no image.
-    """
+def read_place(raw_path: str) -> Place | None:
+    """Read which image a path and query name, there or not; None if they name none."""
     path, mark, query = raw_path.partition("?")
-    found = _TARGET.fullmatch(path.removeprefix(PREFIX))
+    found = _PLACE.fullmatch(path.removeprefix(PREFIX))
     if found is None:
         return None
     hops, folder, task_id, index = found.groups()
-    place = Place(unquote(task_id), int(index), watermarked=folder is not None)
-    return Target(place, mark + query, None if hops is None else int(hops))
+    way = None if hops is None else int(hops)
+    return Place(unquote(task_id), int(index), folder is not None, mark + query, way)
 
 
 def signature(place: Place, seed: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -66,7 +67,7 @@ class ImageRequest:
     body_bytes: int = 0
 
 
-R = TypeVar("R", Query, ImageRequest)
+R = TypeVar("R", bound=Query | ImageRequest)
 
 
 class RequestLog(Generic[R]):
@@ -111,10 +112,9 @@ class RequestLog(Generic[R]):
 
     def gaps(self, task_id: str | None) -> list[float]:
         """Return the pauses between requests of one id, or of every id."""
-        if task_id is not None:
-            return _gaps(self.of(task_id))
-        groups = self._grouped().items()
-        return [gap for name, group in groups if name is not None for gap in _gaps(group)]
+        names = self._grouped() if task_id is None else [task_id]
+        # a create request asks for no id: nothing lies between two of them
+        return [gap for name in names if name is not None for gap in _gaps(self.of(name))]
 
     async def arrivals(self, count: int, task_id: str | None) -> None:
         """Wait until the log holds ``count`` requests."""
@@ -133,6 +133,6 @@ class RequestLog(Generic[R]):
 def _gaps(requests: Sequence[Query | ImageRequest]) -> list[float]:
     # one still in flight overlaps with the next: below zero for certain
     return [
-        after.started - (float("inf") if before.finished is None else before.finished)
+        after.started - (math.inf if before.finished is None else before.finished)
         for before, after in pairwise(requests)
     ]

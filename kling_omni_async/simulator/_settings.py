@@ -9,62 +9,45 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from attrs import Attribute, field, frozen
-from attrs.validators import instance_of
+from attrs.validators import and_, instance_of
 
-Validator: TypeAlias = Callable[[object, "Attribute[Any]", object], None]
-
-# A 1xx is no final answer: a client would go on waiting for one.
-_LEAST_STATUS = 200
-_HIGHEST_STATUS = 999
+Validator: TypeAlias = Callable[[object, "Attribute[Any]", Any], None]
 
 
-def whole(least: int) -> Validator:
-    """Require an ``int`` that is no ``bool``, from ``least`` up."""
+def must(
+    wanted: str, fits: Callable[[Any], bool], error: type[Exception] = ValueError
+) -> Validator:
+    """Make a check that names the field, what it must be and what it is."""
 
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
-        # by exact type: `True` would pass for 1
-        if type(value) is not int:
-            raise TypeError(f"{attribute.name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"{attribute.name} must be at least {least}, got {value}")
+        if not fits(value):
+            raise error(f"{attribute.name} must {wanted}, got {value!r}")
 
     return check
 
 
-def http_status(_: object, attribute: Attribute[Any], status: object) -> None:
-    """Require the status of a final answer."""
-    whole(_LEAST_STATUS)(_, attribute, status)
-    if status not in range(_LEAST_STATUS, _HIGHEST_STATUS + 1):
-        raise ValueError(
-            f"{attribute.name} must be from {_LEAST_STATUS} to {_HIGHEST_STATUS}, got {status}"
-        )
+def whole(least: int) -> Validator:
+    """Require an ``int`` that is no ``bool``, from ``least`` up."""
+    # by exact type: `True` would pass for 1
+    an_int = must("be an int", lambda value: type(value) is int, TypeError)
+    return and_(an_int, must(f"be at least {least}", lambda value: value >= least))
 
 
-def not_negative(_: object, attribute: Attribute[Any], value: object) -> None:
-    """Require a number from 0 up; infinity is one."""
-    # not `< 0`: NaN is refused too
-    if not _number(attribute, value) >= 0:
-        raise ValueError(f"{attribute.name} must be 0 or more, got {value!r}")
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def positive(_: object, attribute: Attribute[Any], value: object) -> None:
-    """Require a finite number above 0."""
-    if not 0 < _number(attribute, value) < math.inf:
-        raise ValueError(f"{attribute.name} must be above 0 and finite, got {value!r}")
-
-
-def _number(attribute: Attribute[Any], value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{attribute.name} must be a number, got {value!r}")
-    return value
-
-
-def _aware(_: object, attribute: Attribute[datetime], value: datetime) -> None:
-    if value.tzinfo is None:
-        raise ValueError(f"{attribute.name} must have a time zone, got {value!r}")
+_a_number = must("be a number", _is_number, TypeError)
+# NaN is neither of them
+not_negative = and_(_a_number, must("be 0 or more", lambda value: value >= 0))
+positive = and_(_a_number, must("be above 0 and finite", lambda value: 0 < value < math.inf))
+# A 1xx is no final answer: a client would go on waiting for one.
+http_status = and_(whole(200), must("be from 200 to 999", lambda value: value in range(200, 1000)))
+_aware = must("have a time zone", lambda value: value.tzinfo is not None)
 
 
 def _not_blank(_: object, attribute: Attribute[str], value: str) -> None:
+    # without the value, which may be a key
     if not value or value != value.strip():
         raise ValueError(f"{attribute.name} must not be blank or begin or end with a space")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ._faults import Body, Fault, FaultPlan, On
-from ._gateway import Gateway
-from ._log import ImageRequest, Query, RequestLog
-from ._server import Clock, Connections, Handler, Site
+from attrs import AttrsInstance, fields
+
+from ._faults import Body, Fault, On
+from ._log import ImageRequest, Query
+from ._server import Handler, Site
 from ._settings import Settings, drawn_key
 from ._tasks import USUAL_UNITS, Expiry, SimulatedTask
 
@@ -54,37 +54,14 @@ class SimulatedCometAPI:
         epoch: datetime | None = None,
         log_size: int = 100_000,
     ) -> None:
-        settings = Settings(
-            seed=seed,
-            time_scale=time_scale,
-            api_key=drawn_key(seed) if api_key is None else api_key,
-            host=host,
-            port=port,
-            latency=latency,
-            wrapped=wrapped,
-            epoch=datetime.now(UTC) if epoch is None else epoch,
-            log_size=log_size,
-        )
-        # queries and images share every mechanism, but neither their faults nor their logs
-        self._settings = settings
-        self._clock = Clock(scale=time_scale)
-        self._gateway = Gateway(settings)
-        self._connections = Connections()
-        self._faults = FaultPlan()
-        self._log = RequestLog[Query](size=log_size)
-        self._image_faults = FaultPlan()
-        self._image_log = RequestLog[ImageRequest](size=log_size)
-        handler = Handler(
-            settings=settings,
-            clock=self._clock,
-            gateway=self._gateway,
-            connections=self._connections,
-            faults=self._faults,
-            log=self._log,
-            image_faults=self._image_faults,
-            image_log=self._image_log,
-        )
-        self._site = Site(handler.handle, self._connections, host=host, port=port)
+        api_key = drawn_key(seed) if api_key is None else api_key
+        epoch = datetime.now(UTC) if epoch is None else epoch
+        self._handler = Handler(Settings(**_fields_of(Settings, locals())))
+        self._queries = self._handler.queries
+        self._images = self._handler.images
+        self._clock = self._handler.clock
+        self._tasks = self._handler.gateway.tasks
+        self._site = Site(self._handler, host, port)
 
     async def start(self) -> None:
         """Start to listen.
@@ -105,18 +82,13 @@ class SimulatedCometAPI:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
         state = self._site.url if self._site.running else "not running"
-        tasks, asked = len(self._gateway.tasks), self._log.begun
-        return f"<SimulatedCometAPI {state}, {tasks} tasks, {asked} queries>"
+        asked = self._queries.log.begun
+        return f"<SimulatedCometAPI {state}, {len(self._tasks)} tasks, {asked} queries>"
 
     @property
     def base_url(self) -> str:
@@ -132,7 +104,7 @@ class SimulatedCometAPI:
     @property
     def api_key(self) -> str:
         """The key that is accepted."""
-        return self._settings.api_key
+        return self._handler.settings.api_key
 
     def create_task(
         self,
@@ -176,23 +148,8 @@ class SimulatedCometAPI:
             TypeError: An argument is of a wrong type.
             ValueError: A number is too small, or ``task_id`` is empty or taken.
         """
-        tasks, now = self._gateway.tasks, self._clock.now()
-        task = SimulatedTask(
-            task_id=tasks.new_id() if task_id is None else task_id,
-            created=now,
-            duration=tasks.new_duration(fails=fail is not None) if duration is None else duration,
-            images=images,
-            reason=fail,
-            series=series,
-            watermarked=watermarked,
-            wrapped=self._settings.wrapped if wrapped is None else wrapped,
-            external_task_id=external_task_id,
-            units=units,
-            image_bytes=image_bytes,
-            signed=signed,
-        )
-        tasks.add(task)
-        return task.task_id
+        chosen = _fields_of(SimulatedTask, locals())
+        return self._tasks.create(self._clock.now(), **chosen).task_id
 
     def finish(self, task_id: str) -> None:
         """Make a task finish now.
@@ -200,7 +157,7 @@ class SimulatedCometAPI:
         Raises:
             KeyError: There is no such task.
         """
-        self._gateway.tasks.finish(task_id, self._clock.now())
+        self._tasks.finish(task_id, self._clock.now())
 
     def expire(self, task_id: str) -> None:
         """Make a task unknown from now on, and its images gone.
@@ -208,7 +165,7 @@ class SimulatedCometAPI:
         Raises:
             KeyError: There is no such task.
         """
-        self._gateway.tasks.remove(task_id)
+        self._tasks.remove(task_id)
 
     def fail_next(
         self,
@@ -261,35 +218,21 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        fault = Fault(
-            status=status,
-            body=body,
-            headers=headers,
-            retry_after=retry_after,
-            not_found=not_found,
-            malformed=malformed,
-            cut_after=cut_after,
-            bytes_per_second=bytes_per_second,
-            delay=delay,
-            hang=hang,
-            reset=reset,
-            raw=raw,
-            on=on,
-        )
-        self._faults.add(task_id, fault, times)
+        fault = Fault(**_fields_of(Fault, locals()))
+        self._queries.faults.add(task_id, fault, times)
 
     def clear_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for one id, or all faults when None."""
-        self._faults.clear(task_id)
+        self._queries.faults.clear(task_id)
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """The last queries in order of arrival, those in flight included."""
-        return self._log.all()
+        return self._queries.log.all()
 
     def queries_of(self, task_id: str) -> tuple[Query, ...]:
         """Return the last queries of one id, in order of arrival."""
-        return self._log.of(task_id)
+        return self._queries.log.of(task_id)
 
     def gaps(self, task_id: str | None = None) -> list[float]:
         """Measure the pauses between queries of one id, or of every id.
@@ -301,7 +244,7 @@ class SimulatedCometAPI:
             Seconds of the event loop's clock from the end of each query to the start of the next
             one of the same id; below zero if they overlapped.
         """
-        return self._log.gaps(task_id)
+        return self._queries.log.gaps(task_id)
 
     async def wait_for_queries(self, count: int = 1, task_id: str | None = None) -> None:
         """Wait until so many queries have arrived, answered or not.
@@ -310,12 +253,12 @@ class SimulatedCometAPI:
             count: How many queries the log must hold.
             task_id: The id that they must ask for; None for any.
         """
-        await self._log.arrivals(count, task_id)
+        await self._queries.log.arrivals(count, task_id)
 
     @property
     def in_flight(self) -> int:
         """How many queries are being answered at this moment."""
-        return self._log.in_flight
+        return self._queries.log.in_flight
 
     @property
     def in_flight_peak(self) -> int:
@@ -323,12 +266,12 @@ class SimulatedCometAPI:
 
         Answers take no time unless ``latency`` or a fault says so.
         """
-        return self._log.in_flight_peak
+        return self._queries.log.in_flight_peak
 
     @property
     def connections_opened(self) -> int:
         """How many TCP connections have carried a request."""
-        return self._connections.opened
+        return self._handler.connections.opened
 
     def fail_next_image(
         self,
@@ -383,29 +326,12 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        fault = Fault(
-            index=index,
-            status=status,
-            body=body,
-            headers=headers,
-            retry_after=retry_after,
-            cut_after=cut_after,
-            bytes_per_second=bytes_per_second,
-            delay=delay,
-            hang=hang,
-            reset=reset,
-            raw=raw,
-            content_length=content_length,
-            html=html,
-            redirects=redirects,
-            redirect_to=redirect_to,
-            size=size,
-        )
-        self._image_faults.add(task_id, fault, times)
+        fault = Fault(**_fields_of(Fault, locals()))
+        self._images.faults.add(task_id, fault, times)
 
     def clear_image_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for the images of one task, or of all when None."""
-        self._image_faults.clear(task_id)
+        self._images.faults.clear(task_id)
 
     def expire_images(self, task_id: str | None = None, *, status: int = 404) -> None:
         """Make the images of a task unavailable for good; the task itself still answers.
@@ -420,16 +346,16 @@ class SimulatedCometAPI:
             TypeError: ``status`` is no whole number.
             ValueError: ``status`` is out of range.
         """
-        self._gateway.tasks.expire_images(task_id, Expiry(status))
+        self._tasks.expire_images(task_id, Expiry(status))
 
     @property
     def image_requests(self) -> tuple[ImageRequest, ...]:
         """The last requests for images in order of arrival, those in flight included."""
-        return self._image_log.all()
+        return self._images.log.all()
 
     def image_requests_of(self, task_id: str) -> tuple[ImageRequest, ...]:
         """Return the last requests for images of one task, in order of arrival."""
-        return self._image_log.of(task_id)
+        return self._images.log.of(task_id)
 
     async def wait_for_image_requests(self, count: int = 1, task_id: str | None = None) -> None:
         """Wait until so many requests for images have arrived, answered or not.
@@ -438,7 +364,7 @@ class SimulatedCometAPI:
             count: How many requests the log must hold.
             task_id: The task whose images they must ask for; None for any.
         """
-        await self._image_log.arrivals(count, task_id)
+        await self._images.log.arrivals(count, task_id)
 
     @property
     def image_downloads_peak(self) -> int:
@@ -446,4 +372,11 @@ class SimulatedCometAPI:
 
         A file up to 64 KiB takes no time unless a fault says so.
         """
-        return self._image_log.in_flight_peak
+        return self._images.log.in_flight_peak
+
+
+def _fields_of(record: type[AttrsInstance], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the arguments of a method that are fields of a record by the same names."""
+    # spelt once more each, as `status=status`, they would be a third list to keep in step
+    names = (each.name for each in fields(record))
+    return {name: arguments[name] for name in names if name in arguments}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import evolve, field, frozen
 from attrs.validators import instance_of, optional
 
 from ._images import LEAST_BYTES
-from ._settings import http_status, not_negative, whole
+from ._settings import Settings, http_status, not_negative, whole
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
 
-USUAL_UNITS = "8"
-"""What a task costs in CometAPI's docs."""
+USUAL_UNITS = "8"  # what a task costs in CometAPI's docs
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
@@ -37,7 +36,7 @@ class SimulatedTask:
     created: float
     duration: float = field(validator=not_negative)
     images: int = field(default=1, validator=whole(0))
-    reason: str | None = field(default=None, validator=optional(instance_of(str)))
+    fail: str | None = field(default=None, validator=optional(instance_of(str)))
     series: bool = False
     watermarked: bool = False
     wrapped: bool = False
@@ -60,7 +59,7 @@ class SimulatedTask:
     def status(self, now: float) -> Status:
         """Return the word of the wire for the time ``now``."""
         if now >= self.finished:
-            return "succeed" if self.reason is None else "failed"
+            return "succeed" if self.fail is None else "failed"
         return "submitted" if now < self.started else "processing"
 
     def updated(self, now: float) -> float:
@@ -68,16 +67,13 @@ class SimulatedTask:
         reached = {"submitted": self.created, "processing": self.started}
         return reached.get(self.status(now), self.finished)
 
-    def finish(self, now: float) -> SimulatedTask:
-        """Return the task as one that has finished by ``now``."""
-        return evolve(self, duration=min(self.duration, now - self.created))
-
 
 class TaskBook:
-    """All tasks of one simulator, and the source of new ids."""
+    """All tasks of one simulator, and the source of new ids; KeyError for ids it lacks."""
 
-    def __init__(self, *, seed: int) -> None:
-        self._random = random.Random(f"tasks {seed}")
+    def __init__(self, settings: Settings) -> None:
+        self._wrapped = settings.wrapped
+        self._random = random.Random(f"tasks {settings.seed}")
         self._tasks: dict[str, SimulatedTask] = {}
 
     def __len__(self) -> int:
@@ -87,49 +83,52 @@ class TaskBook:
         """Return a task; None where there is none."""
         return None if task_id is None else self._tasks.get(task_id)
 
-    def add(self, task: SimulatedTask) -> None:
-        """Add a task.
-
-        Raises:
-            ValueError: The id is empty or taken.
-        """
+    def create(
+        self,
+        now: float,
+        *,
+        task_id: str | None = None,
+        duration: float | None = None,
+        wrapped: bool | None = None,
+        fail: str | None = None,
+        **rest: Any,
+    ) -> SimulatedTask:
+        """Add a task that starts now; the id must be new and not empty."""
+        task = SimulatedTask(
+            task_id=self._new_id() if task_id is None else task_id,
+            created=now,
+            duration=self._new_duration(fail) if duration is None else duration,
+            wrapped=self._wrapped if wrapped is None else wrapped,
+            fail=fail,
+            **rest,
+        )
         if not task.task_id or task.task_id in self._tasks:
             raise ValueError(f"task_id must be new and not empty, got {task.task_id!r}")
         self._tasks[task.task_id] = task
+        return task
 
-    def new_id(self) -> str:
-        """Draw an id of 18 decimal digits, above 2^53 (seen in published answers)."""
-        # a test may have chosen this very id before
+    def finish(self, task_id: str, now: float) -> None:
+        """Make a task finish by ``now``."""
+        task = self._tasks[task_id]
+        self._tasks[task_id] = evolve(task, duration=min(task.duration, now - task.created))
+
+    def expire_images(self, task_id: str | None, expiry: Expiry) -> None:
+        """Make the images of one task, or of every task, unavailable."""
+        for name in list(self._tasks) if task_id is None else [task_id]:
+            self._tasks[name] = evolve(self._tasks[name], expiry=expiry)
+
+    def remove(self, task_id: str) -> None:
+        """Forget a task."""
+        del self._tasks[task_id]
+
+    def _new_id(self) -> str:
+        # 18 decimal digits, above 2^53 (seen); a test may have chosen the very id before
         while True:
             task_id = str(self._random.randrange(10**17, 10**18))
             if task_id not in self._tasks:
                 return task_id
 
-    def new_duration(self, *, fails: bool) -> float:
-        """Draw how many simulated seconds a task takes."""
-        return _SECONDS_OF_A_REFUSAL if fails else self._random.uniform(*_SECONDS_OF_AN_IMAGE)
-
-    def finish(self, task_id: str, now: float) -> None:
-        """Make a task finish by ``now``.
-
-        Raises:
-            KeyError: There is no such task.
-        """
-        self._tasks[task_id] = self._tasks[task_id].finish(now)
-
-    def expire_images(self, task_id: str | None, expiry: Expiry) -> None:
-        """Make the images of one task, or of every task, unavailable.
-
-        Raises:
-            KeyError: There is no such task.
-        """
-        for name in list(self._tasks) if task_id is None else [task_id]:
-            self._tasks[name] = evolve(self._tasks[name], expiry=expiry)
-
-    def remove(self, task_id: str) -> None:
-        """Forget a task.
-
-        Raises:
-            KeyError: There is no such task.
-        """
-        del self._tasks[task_id]
+    def _new_duration(self, fail: str | None) -> float:
+        return (
+            self._random.uniform(*_SECONDS_OF_AN_IMAGE) if fail is None else _SECONDS_OF_A_REFUSAL
+        )

@@ -16,9 +16,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from kling_omni_async.simulator import SimulatedCometAPI
-from kling_omni_async.simulator._answers import Answer
 from kling_omni_async.simulator._faults import Fault
-from kling_omni_async.simulator._server import Connections, Sent, deliver
+from kling_omni_async.simulator._gateway import Answer
+from kling_omni_async.simulator._server import Connections, Delivery
 
 from .client import IMAGE, QUERY, Kind, ask, client, each_kind, fetch, status_word, url_of
 
@@ -179,7 +179,7 @@ async def test_client_that_has_gone_already_is_no_error(fault: dict[str, Any]) -
     """Without a connection there is nothing to reset or to write to."""
     gone = make_mocked_request("GET", "/")
     gone.protocol.transport = None
-    await deliver(gone, Answer(), Fault(**fault), Sent())
+    await Delivery(gone, Fault(**fault)).send(Answer())
     connections = Connections()
     connections.note(gone)
     assert len(connections.abort()) == 1
