@@ -191,3 +191,19 @@ async def test_no_query_is_cancelled_in_quadratic_time() -> None:
         assert "ids=1 watched=0" in repr(session)
         assert "asked=0" in repr(session)
     assert len(transport.starts) == 1
+
+
+async def test_a_crowd_that_was_left_is_passed_over_in_portions() -> None:
+    """Ids that were left and fall due at once do not hold the loop: other tasks run between."""
+    transport = ScriptedTransport()
+    transport.default = Line(scripted.PENDING)
+    policy = PollPolicy(interval=(20.0, 20.0), max_rate=None)
+    async with scripted_session(transport, policy) as session:
+        async with session.poll([f"{n}" for n in range(5000)]):
+            await asyncio.sleep(10.0)
+        await asyncio.sleep(10.0 - 1e-6)
+        passes = 0
+        while "ids=0" not in repr(session):
+            passes += 1
+            await asyncio.sleep(0 if passes > 1 else 2e-6)
+        assert 5 <= passes <= 15

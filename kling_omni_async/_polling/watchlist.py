@@ -37,7 +37,8 @@ a standstill, has as long from its own start."""
 FROZEN_S: Final = 1.0
 """An alarm that comes later than this, in s, has not been late: the process stood still."""
 
-ALARMS_PER_PASS: Final = 500
+STEPS_PER_PASS: Final = 500
+"""How many waits may end, or ids be passed over, before the loop runs again."""
 
 _FINAL_STATUS: Final = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
 
@@ -266,7 +267,11 @@ class Watchlist:
         return self._start(now), min(self.schedule.next_start(), self._alarms.first)
 
     def _start(self, now: float) -> Entry | None:
-        while (found := self.schedule.pop(now)) is not None:
+        # Not without a bound: a crowd that was left may be due at once, as after a long pause.
+        for _ in range(STEPS_PER_PASS):
+            found = self.schedule.pop(now)
+            if found is None:
+                return None
             entry, turn, due = found
             if entry.queried(now, self._alarms):
                 self.schedule.launch(entry, turn, due, now)
@@ -351,7 +356,7 @@ class Watchlist:
     def _expire(self, now: float) -> list[Told]:
         """Return whose time is up, at most some hundreds; `next_event` tells if there are more."""
         told: list[Told] = []
-        for _ in range(ALARMS_PER_PASS):
+        for _ in range(STEPS_PER_PASS):
             due = self._alarms.first
             item = self._alarms.pop_due(now)
             if item is None:

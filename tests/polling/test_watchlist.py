@@ -41,7 +41,7 @@ from kling_omni_async._polling.waiters import (
     Waiter,
 )
 from kling_omni_async._polling.watchlist import (
-    ALARMS_PER_PASS,
+    STEPS_PER_PASS,
     FROZEN_S,
     GRACE_S,
     Decision,
@@ -1067,8 +1067,8 @@ async def test_many_deadlines_at_once_are_taken_in_portions() -> None:
     desk = new_desk()
     desk.wait("a")
     desk.ask(PENDING)
-    waiters = [desk.wait("a", timeout=5.0) for _ in range(ALARMS_PER_PASS + 1)]
-    assert desk.pass_time(5.0) == ALARMS_PER_PASS
+    waiters = [desk.wait("a", timeout=5.0) for _ in range(STEPS_PER_PASS + 1)]
+    assert desk.pass_time(5.0) == STEPS_PER_PASS
     assert desk.watchlist.next_event() <= desk.now
     assert desk.pass_time(5.0) == 1
     assert all(waiter.result.done() for waiter in waiters)
