@@ -169,11 +169,19 @@ def answer(status: int, body: object, **headers: str) -> Answer:
     return Answer(status, json.dumps(body).encode(), names)
 
 
-def task(status: str = "processing", *, images: int = 0, reason: str | None = None) -> Answer:
-    """Answer with a task."""
+def task(
+    status: str = "processing",
+    *,
+    images: int = 0,
+    reason: str | None = None,
+    of: str | None = None,
+) -> Answer:
+    """Answer with a task, which names the id that it is of or none."""
     pictures = [{"url": f"https://img.example/{index}.png"} for index in range(images)]
     data: dict[str, Any] = {"task_status": status, "task_status_msg": reason}
     data["task_result"] = {"images": pictures}
+    if of is not None:
+        data["task_id"] = of
     return answer(200, {"code": 0, "message": "SUCCEED", "data": data})
 
 
