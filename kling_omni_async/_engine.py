@@ -250,6 +250,10 @@ class Engine:
                 self._note(_stopped_by_others())
                 for part in self._parts:
                     part.stop()
+                # Before the inputs are closed: in its clean-up one may wait for somebody who waits
+                # here. Shielded, as a group that a defect has ended cancels at each await.
+                with anyio.CancelScope(shield=True):
+                    await self._tell_end()
 
     def _note(self, reason: BaseException) -> None:
         """Keep why it ends, if nobody has said so before."""
@@ -262,8 +266,11 @@ class Engine:
         async with AsyncExitStack() as closing:  # all are closed, whatever one of them raises
             for part in self._parts:
                 closing.push_async_callback(part.aclose)
-            for steps in self._endings():
-                await in_slices(steps)
+            await self._tell_end()
+
+    async def _tell_end(self) -> None:
+        for steps in self._endings():
+            await in_slices(steps)
 
     def _endings(self) -> list[Iterator[None]]:
         if self._untold is None:

@@ -145,7 +145,8 @@ class Poller:
         for stream in list(self._streams):
             if not stream.outlet.has_ended:
                 stream.cut(End(reason))
-            stream.intake.close(whole=False)
+            if stream.intake.task is None:  # else it is closed when its clean-up is done
+                stream.intake.close(whole=False)
             yield
         yield from self._end_waiters(reason, queries=True)
 
