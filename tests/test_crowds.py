@@ -160,6 +160,7 @@ async def test_an_answer_about_another_watched_id_is_refused() -> None:
         other.cancel()
     assert [image.url for image in task.images] == ["https://img.example/0.png"]
     assert len(transport.times_of("mine")) == 3
+    assert transport.given_up == 1
 
 
 async def test_queries_by_hand_do_not_confirm_each_other() -> None:

@@ -40,6 +40,9 @@ class Client(Protocol):
         """Send one query; never raises for anything that the network does."""
         ...
 
+    def give_up_idle(self) -> None:
+        """Close the connections on which nothing is under way."""
+
     async def aclose(self) -> None:
         """Release everything."""
 
@@ -224,6 +227,8 @@ class Poller:
     def _answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> None:
         before = entry.status
         decision = self._watchlist.answered(entry, reply, body, now)
+        if decision.reply is not reply:  # a stray one: each next answer there would be one, too
+            self._client.give_up_idle()
         self._log.answered(entry, decision, before)
         if decision.stretch > 1.0 and not self._reads_a_list():
             self._log.stretched(decision.stretch)

@@ -65,6 +65,7 @@ class ScriptedTransport:
         most_in_flight: The most there ever were.
         opened: How often it was opened.
         closed: How often it was closed.
+        given_up: How often idle connections were to be closed.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ScriptedTransport:
         self.most_in_flight = 0
         self.opened = 0
         self.closed = 0
+        self.given_up = 0
         self._query_timeout = query_timeout
         self._limit = limit
         self._on_start = on_start
@@ -109,6 +111,9 @@ class ScriptedTransport:
             self.in_flight -= 1
         self._on_end(start, line)
         return line.answer
+
+    def give_up_idle(self) -> None:
+        self.given_up += 1
 
     async def aclose(self) -> None:
         self.closed += 1
