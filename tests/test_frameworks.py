@@ -115,7 +115,8 @@ async def main():
             stream = session.poll([api.create_task(duration=100), api.create_task(duration=0)])
             await anext(stream)
         assert sorted(seen) == sorted(ids)
-        assert min(gap for gap in api.gaps() if gap > 0.01) >= 0.1
+        # Of the first one aiohttp itself sends again what was reset, however much later.
+        assert min(gap for task_id in ids[1:] for gap in api.gaps(task_id)) >= 0.1
 
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
     runner.run(main())

@@ -41,9 +41,9 @@ from kling_omni_async._polling.waiters import (
     Waiter,
 )
 from kling_omni_async._polling.watchlist import (
-    STEPS_PER_PASS,
     FROZEN_S,
     GRACE_S,
+    STEPS_PER_PASS,
     Decision,
     Snapshot,
     Told,
