@@ -1,5 +1,8 @@
 """The one task in which everything of a session runs: how it begins, fails and ends."""
 
+# How a task begins is only visible inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from kling_omni_async import ConfigurationError, SessionClosedError, WrongLoopError
-from kling_omni_async._engine import SLICE_S, Engine, in_slices, run_slice
+from kling_omni_async._engine import SLICE_S, Engine, _LateCoroutine, in_slices, run_slice
 
 from .support import now, now_waiting
 from .virtual_clock import VirtualClockLoop
@@ -420,6 +423,26 @@ async def test_a_task_that_is_cancelled_before_its_first_step_ends_all() -> None
     gc.collect()
     assert "cancelled from outside" in str(engine.close_reason)
     assert log[4:] == ["close"]
+
+
+async def test_a_coroutine_that_is_made_late_says_that_it_never_began() -> None:
+    """One that was made is closed with its clean-up, and says nothing."""
+    log: list[str] = []
+
+    async def work() -> None:
+        try:
+            await forever()
+        finally:
+            log.append("cleaned up")
+
+    never, begun = (_LateCoroutine(work, lambda: log.append("lost")) for _ in range(2))
+    never.close()
+    del never
+    assert log == ["lost"]
+    begun.send(None)
+    begun.close()
+    del begun
+    assert log == ["lost", "cleaned up"]
 
 
 # The end.

@@ -776,5 +776,6 @@ async def test_a_stream_that_is_left_before_it_began_keeps_its_ids() -> None:
     stream = StreamState(["a", "b"], timeout=None, outlet=Outlet(), most_pending=9)
     assert pending(stream) == {}
     stream.cut(End())
+    stream.begin()
     assert pending(stream) == {"a": UNREAD, "b": UNREAD}
-    assert stream.intake.closed.is_set()
+    assert (stream.phase, stream.intake.closed.is_set()) == (Phase.ENDED, True)

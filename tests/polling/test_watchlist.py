@@ -478,6 +478,17 @@ async def test_an_id_of_a_stream_that_was_left_is_not_asked_for() -> None:
     assert desk.start().task_id == "a"
 
 
+async def test_a_crowd_that_was_left_is_passed_over_in_portions() -> None:
+    """Other tasks have a turn between some hundreds of ids that nobody wants any more."""
+    desk = new_desk(max_rate=None)
+    stream = desk.feed(*map(str, range(STEPS_PER_PASS)))
+    desk.wait("a")
+    stream.cut(End())
+    assert desk.start_if_due() is None
+    assert desk.watchlist.next_event() <= desk.now
+    assert desk.start().task_id == "a"
+
+
 async def test_coming_and_going_for_ever_takes_no_memory() -> None:
     """Ten thousand waits that come and go leave no entries and a handful of rows."""
     desk = new_desk()
