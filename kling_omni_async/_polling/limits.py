@@ -20,16 +20,12 @@ _JITTER: Final = 1.5
 
 
 class RateLimit:
-    """Even spacing of starts: the generic cell rate algorithm without a burst (ATM Forum TM 4.0).
-
-    Attributes:
-        gap_s: The distance of two starts, in s; 0 where nothing limits them.
-        next_start: From when on the next query may start, in s.
-    """
+    """Even spacing of starts: the generic cell rate algorithm (ATM Forum TM 4.0), no burst."""
 
     __slots__ = ("gap_s", "next_start")
 
     def __init__(self, rate: float | None) -> None:
+        # 0 where nothing limits the starts.
         self.gap_s: float = 0.0 if rate is None else 1.0 / rate
         self.next_start = -NEVER
 
@@ -48,39 +44,27 @@ class RateLimit:
 class Throttle:
     """The gate of a session: a 429 closes it for a while, then one query, the probe, goes first.
 
-    Backoff with bounded jitter, after the API's ``Retry-After`` if there is one.
-
-    Attributes:
-        closed: Whether there was no good answer since the last 429.
-        next_start: From when on a scheduled query may start, in s.
-        until: The end of the last pause, in s.
-        error: What the API said when the gate was closed last, or None.
+    Backoff with bounded jitter, or what the API's ``Retry-After`` asks for. Times are in s.
     """
 
     __slots__ = ("_probe", "_random", "_step", "closed", "error", "next_start", "until")
 
     def __init__(self, rng: random.Random) -> None:
-        self.closed = False
+        self.closed = False  # until a good answer has come
         self.next_start = -NEVER
-        self.until = -NEVER
-        self.error: RateLimitError | None = None
+        self.until = -NEVER  # the end of the last pause
+        self.error: RateLimitError | None = None  # of the last 429
         self._probe: object = None
         self._step = 0
         self._random = rng
 
     def started(self, flight: object) -> None:
-        """Note the scheduled query that goes first behind a closed gate."""
+        """Note the scheduled query that goes first behind a closed gate, and hold the others."""
         self._probe = flight
         self.next_start = NEVER
 
     def answered(self, flight: object, *, started: float, readable: bool) -> None:
-        """Note an answer that is no 429.
-
-        Args:
-            flight: What `started` was given.
-            started: When its query started, in s.
-            readable: Whether it was the API's own, which opens the gate.
-        """
+        """Note an answer that is no 429; the API's own, a readable one, opens the gate."""
         if started < self.until:
             return
         # A strict gate: one goes at a time until the API itself has answered. If the network is
@@ -94,16 +78,7 @@ class Throttle:
             self._step = 0
 
     def limited(self, error: RateLimitError, *, started: float, now: float) -> float:
-        """Note a 429.
-
-        Args:
-            error: What the API said.
-            started: When its query started, in s.
-            now: In s.
-
-        Returns:
-            The length of the pause that it began, in s, or 0.
-        """
+        """Note a 429; return the length of the pause that it began, in s, or 0."""
         # Answers to queries that started before the last pause was over belong to the same
         # burst: they neither lengthen the pause nor raise the backoff.
         if started < self.until:

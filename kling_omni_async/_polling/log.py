@@ -31,13 +31,7 @@ class PollingLog:
         self._stretch = 1.0
 
     def answered(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
-        """Log what an answer brought.
-
-        Args:
-            entry: The id, which knows of the answer already.
-            decision: What is done about it.
-            before: The status of the task that was known before it, or None.
-        """
+        """Log what an answer brought; `before` is the status that was known until then."""
         reply = decision.reply
         if logger.isEnabledFor(logging.INFO):
             self._log_answer(entry, reply, before)

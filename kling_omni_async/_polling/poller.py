@@ -48,15 +48,7 @@ class Client(Protocol):
 
 
 class Poller:
-    """Polls for all who wait in a session: a part of its engine.
-
-    Args:
-        engine: Runs it.
-        policy: How to poll.
-        client: Brings answers.
-        rng: Draws pauses.
-        wall_clock: Gives s since the epoch, for a ``Retry-After`` that is a date.
-    """
+    """Polls for all who wait in a session: a part of its engine."""
 
     # Eleven attributes: what it was given (4), the loop, what it keeps (2), what is running (4).
     def __init__(
@@ -66,7 +58,7 @@ class Poller:
         client: Client,
         *,
         rng: Random,
-        wall_clock: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = time.time,  # for a ``Retry-After`` that is a date
     ) -> None:
         self._engine = engine
         self._loop: asyncio.AbstractEventLoop  # the engine's, from `bind` on
@@ -123,11 +115,7 @@ class Poller:
     # What the engine calls.
 
     def bind(self) -> None:
-        """Check what the client can check in the running loop only.
-
-        Raises:
-            ConfigurationError: The given aiohttp session or a proxy cannot be used.
-        """
+        """Check what the client can check in the running loop only."""
         self._client.bind()
         self._loop = asyncio.get_running_loop()
 

@@ -26,11 +26,7 @@ class Turn(Enum):
 
 
 class Timed:
-    """Something that stands in at most one `TimerHeap`.
-
-    Attributes:
-        when: The time of its one valid row in s, or `NEVER`.
-    """
+    """Something that stands in at most one `TimerHeap`, at the time ``when`` in s, or nowhere."""
 
     __slots__ = ("when",)
 
@@ -46,15 +42,12 @@ class TimerHeap(Generic[T]):
 
     A row counts only while its time is its item's, so moving an item is one push. Rows that
     no longer count are dropped when they surface, or when they are most of the heap.
-
-    Attributes:
-        first: The earliest time in s, or `NEVER`; the row at the top always counts.
     """
 
     __slots__ = ("_live", "_rows", "_serial", "first")
 
     def __init__(self) -> None:
-        self.first = NEVER
+        self.first = NEVER  # the earliest time in s; the row at the top always counts
         self._rows: list[tuple[float, int, T]] = []
         self._serial: Iterator[int] = count()
         self._live = 0
@@ -114,26 +107,18 @@ class TimerHeap(Generic[T]):
 
 
 class Scheduled(Timed):
-    """Something that can be queried. ``when`` is the time from which on its next query is due.
-
-    Attributes:
-        flight: Its query that is under way, or None. The schedule sets it, and nobody else
-            remembers a query in flight.
-    """
+    """Something that can be queried. ``when`` is the time from which on its next query is due."""
 
     __slots__ = ("flight",)
 
     def __init__(self) -> None:
         super().__init__()
+        # The schedule sets it, and nobody else remembers a query under way.
         self.flight: Flight | None = None
 
 
 class Flight:
-    """One query under way.
-
-    Attributes:
-        started: When it started, in s.
-    """
+    """One query under way, and since when, in s."""
 
     __slots__ = ("started",)
 
@@ -151,17 +136,11 @@ class Schedule(Generic[S]):
     pace or the places in flight can carry, each id waits for its turn, so gaps grow evenly and
     shrink at once when the crowd is gone. A newcomer goes before the overdue, but where both
     wait it has at most every second start, so that neither ever starves the other.
-
-    Attributes:
-        limit: The most queries in flight.
-        in_flight: Queries in flight now.
-        starts: Queries started so far.
-        throttle: The gate that a 429 closes.
     """
 
     # Ten attributes: order (3), what holds it back (4), two counts and where chance comes from.
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
-        self.limit = limit
+        self.limit = limit  # the most queries in flight
         self.in_flight = 0
         self.starts = 0
         self.throttle = Throttle(rng)
@@ -175,10 +154,8 @@ class Schedule(Generic[S]):
         self._newcomer_went = False
 
     def __repr__(self) -> str:
-        return (
-            f"<Schedule in_flight={self.in_flight} due={len(self._dues)} "
-            f"newcomers={len(self._newcomers)} asked={len(self._asked)}>"
-        )
+        queued = f"newcomers={len(self._newcomers)} asked={len(self._asked)}"
+        return f"<Schedule in_flight={self.in_flight} due={len(self._dues)} {queued}>"
 
     def put(self, item: S, when: float) -> None:
         """Schedule an item for a time in s."""
@@ -196,13 +173,7 @@ class Schedule(Generic[S]):
     def lay_out(self, item: S, now: float, turn: float | None) -> float:
         """Schedule a first query of a list: its first id as a newcomer, the others at the pace.
 
-        Args:
-            item: Whose query it is.
-            now: In s.
-            turn: What the call for the id before returned, or None for the first.
-
-        Returns:
-            The turn of the next, in s.
+        Returns the turn of the next, in s, which the call for that one is given.
         """
         if turn is None:
             self.add_newcomer(item, now)
@@ -243,11 +214,9 @@ class Schedule(Generic[S]):
         return max(self._rate.next_start, self.throttle.next_start, due)
 
     def pop(self, now: float) -> tuple[S, Turn, float] | None:
-        """Remove the item whose turn it is, if there is one.
+        """Remove the item whose turn it is; return it, why, and since when, for `launch`.
 
-        Returns:
-            It, why it is its turn, and since when, in s; `launch` takes them all. What nobody
-            wants any more is not launched, and has used up no turn.
+        What nobody wants any more is not launched, and has used up no turn.
         """
         if self.in_flight >= self.limit or self._rate.next_start > now:
             return None

@@ -40,11 +40,7 @@ class IdState(Enum):
 
 
 class StreamWaiter(Waiter):
-    """One who waits for an id of a stream.
-
-    Attributes:
-        stream: The stream's state.
-    """
+    """One who waits for an id of a stream."""
 
     __slots__ = ("stream",)
     must_query = True
@@ -138,20 +134,7 @@ class Deadlines:
 
 
 class Intake:
-    """The input of one stream, and what is known of its ids before the poller has them.
-
-    Attributes:
-        source: What is still to be read: an async iterable or an iterable; None once it was read,
-            so that nothing keeps it open.
-        is_feed: Whether an id that was handed out may come again; otherwise repeats are dropped.
-        is_bounded: Whether it is in memory already, so that reading it needs no bound.
-        is_known: Whether all ids of it are known.
-        remembers: Whether an id that was handed out has to be known as neither new nor pending.
-        seen: Those ids.
-        task: The task that reads it, while it does.
-        closed: Is set when nothing of it will be read any more.
-        error: What a container raised when it was copied, or None.
-    """
+    """The input of one stream, and what is known of its ids before the poller has them."""
 
     __slots__ = (
         "_copy",
@@ -167,16 +150,20 @@ class Intake:
     )
 
     def __init__(self, source: TaskIds) -> None:
+        # None once it was read, so that nothing keeps it open.
         self.source: TaskIds | None = source
+        # An id of a feed may come again once it was handed out; otherwise repeats are dropped.
         self.is_feed: bool = isinstance(source, AsyncIterable)
+        # In memory already, so that reading it needs no bound.
         self.is_bounded: bool = isinstance(source, Collection) and not self.is_feed
         self.is_known: bool = not self.is_bounded
-        self.task: asyncio.Task[object] | None = None
+        self.task: asyncio.Task[object] | None = None  # reads it
         self.closed = asyncio.Event()
-        self.remembers: bool = not self.is_feed
+        self.error: Exception | None = None  # of a container, when it was copied
         self._copy: list[Any] | None = None
-        self.error: Exception | None = None
+        # Ids that were handed out, as long as they have to be known as neither new nor pending.
         self.seen: set[str] = set()
+        self.remembers: bool = not self.is_feed
 
     def copy(self) -> None:
         """Copy a sized container: changing it later changes nothing."""
@@ -207,11 +194,7 @@ class Intake:
         return known
 
     def close(self, *, whole: bool) -> None:
-        """Forget what was only needed while it was read.
-
-        Args:
-            whole: Whether it was read to its end; what was not stays pending.
-        """
+        """Forget what was only needed while it was read; what was not read stays pending."""
         self.source = self.task = None
         self.is_known = self.is_known or whole
         self.closed.set()
@@ -234,19 +217,7 @@ class Intake:
 
 
 class StreamState(Alarm):
-    """The inside of a stream. ``when`` is the alarm of its first deadline.
-
-    Attributes:
-        intake: Where its ids come from.
-        outlet: Where its outcomes go.
-        timeout: The time for each id from the start of its first query, in s, or None.
-        phase: How far it is. It only goes forward, and only here.
-        ids: The ids not yet handed out: who waits for each, or how far it is.
-        deadlines: Those of its waiters.
-        most_pending: How many ids may be pending before its input has to wait.
-        turn: When its next first query may start, in s, or None before the first.
-        room: Is set when an outcome has been handed out, once its input has had to wait.
-    """
+    """The inside of a stream. ``when`` is the alarm of its first deadline."""
 
     # Twelve attributes, as this is the one place for what is known of a stream.
     __slots__ = (
@@ -271,10 +242,12 @@ class StreamState(Alarm):
         self.intake: Intake = Intake(source)
         self.outlet: Outlet = outlet
         self.timeout: float | None = timeout
-        self.phase: Phase = Phase.NEW
+        self.phase: Phase = Phase.NEW  # only goes forward, and only here
+        # Those not yet handed out: who waits for each, or how far it is.
         self.ids: dict[str, StreamWaiter | IdState] = {}
         self.deadlines: Deadlines = Deadlines()
-        self.turn: float | None = None
+        self.turn: float | None = None  # of its next first query, in s, from the first on
+        # Is set when an outcome has been handed out, once its input has had to wait.
         self.room: asyncio.Event | None = None
         self.most_pending: float = NEVER if self.intake.is_bounded else most_pending
         self._polling = 0
@@ -304,10 +277,7 @@ class StreamState(Alarm):
             self.phase = Phase.READING
 
     def know_all(self) -> None:
-        """Note all ids that a container holds, also those that the poller has not read yet.
-
-        Nothing is known before the stream has begun.
-        """
+        """Note all ids that a container holds, once the stream has begun."""
         if not self.intake.is_known:
             known = self.intake.not_handed_out()
             known.update(self.ids)  # what is known already keeps its state

@@ -38,17 +38,11 @@ class VerdictKind(Enum):
 
 @attrs.define
 class Verdict:
-    """What a reply means for its id, with what one who waits would get.
-
-    Attributes:
-        kind: What it means.
-        task: The task, or None.
-        error: What was met instead of a task, or what is wrong with it, or None.
-    """
+    """What a reply means for its id, with what one who waits would get."""
 
     kind: VerdictKind
     task: ImageTask | None = None
-    error: KlingOmniError | None = None
+    error: KlingOmniError | None = None  # what was met instead of a task, or is wrong with it
 
 
 def verdict_on(reply: Reply) -> Verdict:
@@ -78,62 +72,39 @@ def _verdict_on_task(task: ImageTask) -> Verdict:
 
 @attrs.frozen
 class Unconfirmed:
-    """A final word that has to be said again before it is believed.
-
-    Attributes:
-        kind: The class of its error.
-        count: How often it was said in a row.
-        counted_at: When it was counted last, in s.
-    """
+    """A final word that has to be said again, in a row, before it is believed."""
 
     kind: type[KlingOmniError]
     count: int
-    counted_at: float
+    counted_at: float  # the last time, in s
 
 
 def say_again(
     before: Unconfirmed | None, error: KlingOmniError, *, now: float, interval_s: float
 ) -> Unconfirmed:
-    """Count an unconfirmed word.
-
-    Args:
-        before: What was counted so far, or None.
-        error: The word.
-        now: When it came, in s.
-        interval_s: The shortest pause; answers less than that apart count as one, whoever asked.
-    """
+    """Count an unconfirmed word."""
     if before is None or before.kind is not type(error):
         return Unconfirmed(type(error), 1, now)
+    # Answers less than the shortest pause apart count as one, whoever asked.
     if now < before.counted_at + interval_s:
         return before
     return Unconfirmed(before.kind, before.count + 1, now)
 
 
 class SetupCheck:
-    """Tells a wrong set-up, which ends all waiting at once, from a passing fault.
-
-    Attributes:
-        heard: Whether the session has had a readable answer of the API.
-        is_fine: Whether it has, and nothing spoke against the key since: then one more good
-            answer changes nothing.
-    """
+    """Tells a wrong set-up, which ends all waiting at once, from a passing fault."""
 
     __slots__ = ("_interval_s", "_suspect_since", "heard", "is_fine")
 
     def __init__(self, interval_s: float) -> None:
-        self.heard = False
+        self.heard = False  # whether a readable answer of the API has come
+        # And nothing spoke against the key since: then one more good answer changes nothing.
         self.is_fine = False
         self._interval_s = interval_s
         self._suspect_since: float | None = None
 
     def is_wrong(self, reply: Reply, *, started: float, now: float) -> bool:
-        """Note a reply and say whether it shows that the set-up is wrong.
-
-        Args:
-            reply: What a query brought.
-            started: When that query started, in s.
-            now: In s.
-        """
+        """Note a reply to a query of a start in s; return whether it shows a wrong set-up."""
         if is_readable(reply):
             self.heard = self.is_fine = True
             self._suspect_since = None

@@ -34,20 +34,14 @@ class Waiter(Alarm):
 
     What differs from one way to wait to another is a method here; the watchlist asks nobody
     what he is.
-
-    Attributes:
-        entry: The id's entry while it waits, else None.
-        added: When the wait began, in s.
-        deadline: When it ends at the latest, in s, or None.
-        queries_before: The entry's count of queries when the wait began.
     """
 
     __slots__ = ("added", "deadline", "entry", "queries_before")
 
-    added: float
+    added: float  # in s, as `deadline`
     deadline: float | None
-    entry: Entry | None
-    queries_before: int
+    entry: Entry | None  # while it waits
+    queries_before: int  # of the entry, when the wait began
 
     once = False
     """Whether any answer will do, also one that says nothing of the task."""
@@ -88,11 +82,7 @@ class Waiter(Alarm):
 
 
 class ResultWaiter(Waiter):
-    """A call of `wait`.
-
-    Attributes:
-        result: The final word.
-    """
+    """A call of `wait`; its result is the final word."""
 
     __slots__ = ("result",)
 
@@ -110,11 +100,7 @@ class ResultWaiter(Waiter):
 
 
 class QueryWaiter(Waiter):
-    """A call of `query`.
-
-    Attributes:
-        result: What the next query brings.
-    """
+    """A call of `query`; its result is what the next query brings."""
 
     __slots__ = ("result",)
 
@@ -136,11 +122,7 @@ class QueryWaiter(Waiter):
 
 
 class UpdatesWaiter(Waiter):
-    """An iterator of `watch`.
-
-    Attributes:
-        updates: What the iterator has not yet taken.
-    """
+    """An iterator of `watch`; its updates are what it has not yet taken."""
 
     __slots__ = ("_status", "updates")
 
@@ -172,17 +154,7 @@ class UpdatesWaiter(Waiter):
 
 
 class Entry(Scheduled):
-    """One id that is, or lately was, waited for. ``when`` is the time of its next query.
-
-    Attributes:
-        task_id: The id.
-        body: The bytes of the last answer that was a task: a quarter of what the record
-            would hold.
-        status: The status in `body`.
-        fault: What the last query met, or a final word not yet believed; None after a good answer.
-        unconfirmed: A final word that was not believed yet, and how often it was said in a row.
-        queries: Queries completed.
-    """
+    """One id that is, or lately was, waited for. ``when`` is the time of its next query."""
 
     # One for each of a million ids: every slot counts.
     __slots__ = ("_waiters", "body", "fault", "queries", "status", "task_id", "unconfirmed")
@@ -191,11 +163,13 @@ class Entry(Scheduled):
         self.when = NEVER
         self.flight = None
         self.task_id: str = task_id
+        # Of the last answer that was a task: a quarter of what the record would hold.
         self.body: bytes | None = None
-        self.status: TaskStatus | None = None
+        self.status: TaskStatus | None = None  # in that body
+        # What the last query met, or a final word not yet believed; none after a good answer.
         self.fault: KlingOmniError | None = None
         self.unconfirmed: Unconfirmed | None = None
-        self.queries: int = 0
+        self.queries: int = 0  # completed
         # Nearly all ids have one who waits, who then needs no container.
         self._waiters: Waiter | dict[Waiter, None] | None = None
 

@@ -48,66 +48,38 @@ Told = tuple[Waiter, Entry, Verdict]
 
 @attrs.define
 class Decision:
-    """What is to be done after an answer.
+    """What is to be done after an answer."""
 
-    Attributes:
-        reply: The answer as it counts.
-        verdict: What it means.
-        told: Who is to be told.
-        pause_s: The pause that a 429 began, in s, or 0.
-        foreign_id: Another id that the answer names, or None.
-        ends_all: Whether it shows that the set-up is wrong, so that all waiting ends.
-        stretch: The factor by which gaps are longer than intervals.
-    """
-
-    reply: Reply
+    reply: Reply  # as it counts
     verdict: Verdict
     told: list[Told]
-    pause_s: float
-    foreign_id: str | None
-    ends_all: bool
-    stretch: float
+    pause_s: float  # that a 429 began, or 0
+    foreign_id: str | None  # that the answer names
+    ends_all: bool  # as the set-up is wrong
+    stretch: float  # the factor by which gaps are longer than intervals
 
 
 class Due(NamedTuple):
-    """What there is to do at a moment.
-
-    Attributes:
-        queries: The ids to query.
-        told: Whose time is up.
-        next_event: When to look again, in s, or infinity.
-    """
+    """What there is to do at a moment."""
 
     queries: list[Entry]
-    told: list[Told]
-    next_event: float
+    told: list[Told]  # as their time is up
+    next_event: float  # when to look again, in s, or infinity
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """What a live view shows of a session besides its outcomes.
-
-    Attributes:
-        now: The loop's time in s.
-        starts: Queries started so far.
-        in_flight: Queries under way.
-        next_in: The time until the next query may start, in s; infinite while it waits for answers.
-        watched: How long somebody has waited for the id that was asked about, in s, or None.
-    """
+    """What a live view shows of a session besides its outcomes; times are in s."""
 
     now: float
     starts: int
     in_flight: int
-    next_in: float
-    watched: float | None
+    next_in: float  # until the next query may start; infinite while it waits for answers
+    watched: float | None  # how long somebody has waited for the id that was asked about
 
 
 class Watchlist:
-    """Every id of a session and all who wait for it: queried in turn, judged, timed out.
-
-    Attributes:
-        schedule: The order of the queries.
-    """
+    """Every id of a session and all who wait for it: queried in turn, judged, timed out."""
 
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
         self.schedule: Schedule[Entry] = Schedule(policy, rng, limit=limit)
@@ -133,12 +105,7 @@ class Watchlist:
         return min(self.schedule.next_start(), self._alarms.first)
 
     def snapshot(self, task_id: str, now: float) -> Snapshot:
-        """Return how the polling goes, without looking at more ids than one.
-
-        Args:
-            task_id: Whose wait is told.
-            now: In s.
-        """
+        """Return how the polling goes, without looking at more ids than one."""
         entry = self._entries.get(task_id)
         waiters = entry.waiters() if entry else ()
         return Snapshot(
@@ -195,14 +162,10 @@ class Watchlist:
             yield
 
     def ending(self, since: float, *, queries: bool) -> Iterator[tuple[Waiter, str]]:
-        """Let all go who wait, and return each with his id.
-
-        Args:
-            since: Who came later than this, in s, waits on: there may be a million before him.
-            queries: Whether this is about calls of `query` too.
-        """
+        """Let all go who wait, and return each with his id; calls of `query` only if asked to."""
         for entry in list(self._entries.values()):
             for waiter in entry.waiters():
+                # Who came later waits on: there may be a million before him.
                 if waiter.added <= since and (queries or not waiter.once):
                     self.leave(waiter)
                     yield waiter, entry.task_id
@@ -280,14 +243,7 @@ class Watchlist:
         return None
 
     def answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> Decision:
-        """Note the reply to a query, and decide what is to be done.
-
-        Args:
-            entry: The id that was queried.
-            reply: What came.
-            body: Its bytes, for a task.
-            now: In s.
-        """
+        """Note the reply to a query, and its bytes if it is a task; decide what is to be done."""
         flight = entry.flight
         assert flight is not None  # noqa: S101 - it was started
         started = flight.started
@@ -425,10 +381,8 @@ def _foreign_id(entry: Entry, reply: Reply) -> str | None:
 
 
 def _stray(entry: Entry, other: str | None) -> ResponseError:
-    """Return the error for an answer that is about another id of this session.
-
-    Such a one lay on an idle connection before we asked: no stranger's id would be ours.
-    """
+    """Return the error for an answer that is about another id of this session."""
+    # Such a one lay on an idle connection before we asked: no stranger's id would be ours.
     return ResponseError(
         f"the answer is about task {quoted(other)}, which is polled here too",
         task_id=entry.task_id,
