@@ -162,7 +162,8 @@ class Call:
     """A call of `wait`, `watch` or `query`.
 
     Attributes:
-        told: "final" if an answer has come that ends it, "all" if one has ended all waiting.
+        told: "final" if an answer has come that ends it, "all" if one has ended all waiting,
+            "maybe" if it may have been told from memory.
     """
 
     verb: str

@@ -409,6 +409,7 @@ class PollerMachine(RuleBasedStateMachine):
     async def _wait(self, call: Call) -> None:
         call.begun = call.called = self.loop.time()
         if call.verb != "query":
+            call.told = "maybe" if self._may_be_known(call.task_id) else ""
             self._comes(call.task_id, is_new=True)
         try:
             call.result = await self._result(call)
@@ -439,12 +440,17 @@ class PollerMachine(RuleBasedStateMachine):
     def _joins(self, reader: Reader, task_id: str) -> None:
         """Note that an input gives an id."""
         reader.expected[task_id] += 1
-        reader.joined[task_id] = self.loop.time()
+        if not self._may_be_known(task_id):
+            reader.joined[task_id] = self.loop.time()
         reader.first_query.pop(task_id, None)
         if task_id in self.flying:
             reader.first_query[task_id] = self.loop.time()
         if task_id in IDS:
             self._comes(task_id, is_new=reader.kind == "feed" and reader.is_open)
+
+    def _may_be_known(self, task_id: str) -> bool:
+        """Whether one who comes for an id may have its final word from memory."""
+        return task_id in self.last_word and self.last_word[task_id].final is not None
 
     def _comes(self, task_id: str, *, is_new: bool) -> None:
         """Note that somebody comes for an id."""
@@ -469,7 +475,7 @@ class PollerMachine(RuleBasedStateMachine):
             return
         now = self.loop.time()
         ids = [task_id for task_id in self._order_of(reader) if task_id in IDS]
-        reader.joined = dict.fromkeys(ids, now)
+        reader.joined = {each: now for each in ids if not self._may_be_known(each)}
         reader.first_query = dict.fromkeys((each for each in ids if each in self.flying), now)
         alone = not any(self._somebody_waits(each, but=reader) for each in ids)
         for task_id in ids:
@@ -628,7 +634,7 @@ class PollerMachine(RuleBasedStateMachine):
     def _are_told(self, task_id: str) -> None:
         """Note that all who wait for an id must get its final word."""
         for call in self._waiting_calls():
-            if call.task_id == task_id and not call.told:
+            if call.task_id == task_id and call.told != "final":
                 call.told = "final"
                 self.due.append((call, task_id))
         for reader in self.readers:
@@ -643,7 +649,7 @@ class PollerMachine(RuleBasedStateMachine):
         for one in self._all_waiting():
             self.due.append((one, "all"))
             if isinstance(one, Call):
-                one.told = one.told or "all"
+                one.told = "final" if one.told == "final" else "all"
 
     def _read_gate(self) -> None:
         wrong = self.gate.read(self.inside.schedule.throttle.until)
@@ -937,7 +943,11 @@ class PollerMachine(RuleBasedStateMachine):
         assert self.inside.next_event() == NEVER
 
     def _close(self) -> None:
-        waiting = [one for one in self._all_waiting() if not isinstance(one, Call) or not one.told]
+        waiting = [
+            one
+            for one in self._all_waiting()
+            if not isinstance(one, Call) or one.told in {"", "maybe"}
+        ]
         was_settled, self.closed = self.settled, True
         for reader in self.readers:
             reader.unpaused.set()
