@@ -949,11 +949,11 @@ class PollerMachine(RuleBasedStateMachine):
             if not isinstance(one, Call) or one.told in {"", "maybe"}
         ]
         was_settled, self.closed = self.settled, True
-        for reader in self.readers:
-            reader.unpaused.set()
         hit = self._cancel_a_task() if self.finale == "cancel a task" else None
         self.loop.run_until_complete(self.session.aclose())
         assert all(reader.open_inputs == 0 for reader in self.readers), "an input is still open"
+        for reader in self.readers:
+            reader.unpaused.set()
         self._run(AT_REST)
         assert self.session.closed
         assert (self.session.close_reason is not None) == (hit is not None)
