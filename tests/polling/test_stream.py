@@ -504,12 +504,12 @@ async def test_the_alarm_stays_while_anybody_needs_it() -> None:
     alarms.pop_due(10.0)
     graced = [stream.due(10.0, alarms) for _ in range(5)]
     assert graced == waiters[:5]
-    for waiter in (*waiters[5:150], *waiters[:5]):
+    for waiter in (*waiters[6:151], *waiters[:5]):
         waiter.entry = None
         waiter.left(alarms)
     assert (len(stream.deadlines), stream.when) == (5, 10.0)
     alarms.pop_due(10.0)
-    assert stream.due(10.0, alarms) is waiters[150]
+    assert stream.due(10.0, alarms) is waiters[5]
 
 
 async def test_a_waiter_takes_his_own_alarm_along() -> None:

@@ -600,7 +600,7 @@ async def test_every_answer_costs_one_pause_from_its_end(
     desk.now = 14.0
     decision = desk.say(entry, answer)
     assert 34.0 <= entry.when <= 44.0
-    assert (entry.flight, entry.queries, decision.told) == (None, 1, [])
+    assert (entry.flight, entry.queries, decision.told, decision.pause_s) == (None, 1, [], 0.0)
     assert not waiter.result.done()
 
 
