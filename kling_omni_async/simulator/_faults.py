@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 from attrs import define, evolve, field, fields, frozen
 from attrs.validators import in_, instance_of, optional
 
-from ._gateway import HTML_TYPE, JSON_TYPE, Answer, gateway_error, moved, not_found
+from ._gateway import HTML_TYPE, JSON_TYPE, Answer, answer_of, gateway_error, moved, not_found
 from ._images import LEAST_BYTES, first
 from ._settings import http_status, must, not_negative, positive, whole
 
@@ -34,17 +33,13 @@ def _are_headers(headers: Any) -> bool:
     return all(isinstance(text, str) for text in texts)
 
 
-def _is_body(body: object) -> bool:
-    return isinstance(body, str | bytes | Mapping)
+def _is_a(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds)
 
 
-def _is_wait(wait: object) -> bool:
-    return isinstance(wait, int | float | str)
-
-
-_BODY = optional(must("be str, bytes or a mapping", _is_body, TypeError))
+_BODY = optional(must("be str, bytes or a mapping", _is_a(str, bytes, Mapping), TypeError))
 _HEADERS = optional(must("be a mapping of str to str", _are_headers, TypeError))
-_WAIT = optional(must("be seconds or an HTTP date", _is_wait, TypeError))
+_WAIT = optional(must("be seconds or an HTTP date", _is_a(int, float, str), TypeError))
 _COUNT = optional(whole(0))
 _URL = optional(
     [instance_of(str), must("be a URL on one line", lambda url: bool(url) and url.isprintable())]
@@ -83,14 +78,14 @@ class Fault:
         """Refuse arguments that contradict each other."""
         given = self.given
         silent = [name for name in _SILENT if name in given]
-        answering = given - {*_SILENT, "delay"}
-        if len(silent) > 1 or (silent and answering):
-            _refuse(*silent, *sorted(answering))
-        elsewhere = given - {"delay", "headers"}
-        if given & _ELSEWHERE and len(elsewhere) > 1:
-            _refuse(*sorted(elsewhere))
-        if len(given & _INSTEAD) > 1:
-            _refuse(*sorted(given & _INSTEAD))
+        clashes = (
+            [*silent, *sorted(given - {*_SILENT, "delay"})] if silent else [],
+            sorted(given - {"delay", "headers"}) if given & _ELSEWHERE else [],
+            sorted(given & _INSTEAD),
+        )
+        for names in clashes:
+            if len(names) > 1:
+                raise ValueError(f"these do not go together: {', '.join(names)}")
 
     @property
     def given(self) -> set[str]:
@@ -118,10 +113,14 @@ class Fault:
         answer = self._substitute(truth)
         if self.malformed:
             answer = evolve(answer, body=first(answer.body, len(answer.body) // 2))
+        given = dict(self.headers or {})
+        replaced = {name.title() for name in given}
         if answer.status in _BODILESS:
-            answer = evolve(answer, body=b"", content_type=None)
+            answer = evolve(answer, body=b"")
+            replaced.add("Content-Type")
+        kept = {name: text for name, text in answer.headers.items() if name not in replaced}
         wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return evolve(answer, headers={**answer.headers, **wait, **(self.headers or {})})
+        return evolve(answer, headers={**kept, **wait, **given})
 
     def _substitute(self, truth: Answer) -> Answer:
         throttled = self.retry_after is not None and self.status is None
@@ -142,18 +141,14 @@ class Fault:
 NO_FAULT = Fault()  # what a request meets when nothing is planned
 
 
-def _refuse(*names: str) -> NoReturn:
-    raise ValueError(f"these do not go together: {', '.join(names)}")
-
-
 def _packed(body: Body, status: int) -> Answer:
     """Make an answer of a body, its content type guessed from how it begins."""
     if isinstance(body, Mapping):
-        return Answer(status=status, body=json.dumps(body).encode(), content_type=JSON_TYPE)
+        return answer_of(JSON_TYPE, json.dumps(body).encode(), status=status)
     content = body.encode() if isinstance(body, str) else body
     types: dict[bytes, str] = {b"<": HTML_TYPE, b"{": JSON_TYPE, b"[": JSON_TYPE}
     kind = types.get(content.lstrip()[:1], "text/plain")
-    return Answer(status=status, body=content, content_type=kind if content else None)
+    return answer_of(kind, content, status=status) if content else Answer(status=status)
 
 
 def _usual(status: int, truth: Answer) -> Answer:
@@ -171,7 +166,7 @@ def _usual(status: int, truth: Answer) -> Answer:
 class _Planned:
     task_id: str | None  # None: whichever is asked for
     fault: Fault
-    left: float  # infinity: until cleared
+    times: int | None = field(validator=optional(whole(1)))  # None: until cleared
 
 
 class FaultPlan:
@@ -182,13 +177,9 @@ class FaultPlan:
 
     def add(self, task_id: str | None, fault: Fault, times: int | None) -> None:
         """Plan a fault for the next ``times`` requests, or until cleared."""
-        if times is not None and type(times) is not int:
-            raise TypeError(f"times must be an int or None, got {times!r}")
-        if times is not None and times < 1:
-            raise ValueError(f"times must be at least 1, got {times}")
+        planned = _Planned(task_id, fault, times)
         if not fault.given:
             raise ValueError("say what goes wrong, such as status=502, hang=True or reset=True")
-        planned = _Planned(task_id, fault, math.inf if times is None else times)
         self._plans.setdefault(task_id, []).append(planned)
 
     def clear(self, task_id: str | None) -> None:
@@ -207,17 +198,20 @@ class FaultPlan:
             if planned.fault.fits(reused=reused, index=index)
         ]
         # counted ones first: a standing one would hide them for ever
-        chosen = min(waiting, key=lambda planned: planned.left == math.inf, default=None)
+        chosen = min(waiting, key=lambda planned: planned.times is None, default=None)
         if chosen is None:
             return NO_FAULT
         self._use(chosen)
         return chosen.fault
 
     def _use(self, planned: _Planned) -> None:
-        planned.left -= 1
-        if planned.left == 0:
-            plan = self._plans[planned.task_id]
-            plan.remove(planned)
-            # else a long run keeps an empty list for each id that was ever spoilt
-            if not plan:
-                del self._plans[planned.task_id]
+        if planned.times is None:
+            return
+        if planned.times > 1:
+            planned.times -= 1
+            return
+        plan = self._plans[planned.task_id]
+        plan.remove(planned)
+        # else a long run keeps an empty list for each id that was ever spoilt
+        if not plan:
+            del self._plans[planned.task_id]

@@ -44,23 +44,19 @@ class Answer:
 
     status: int = 200
     body: Content = b""
-    content_type: str | None = None
     headers: Mapping[str, str] = field(factory=dict[str, str])
 
-    @property
-    def all_headers(self) -> dict[str, str]:
-        """The headers to send; one given by name wins over the content type."""
-        named = {name.title() for name in self.headers}
-        if self.content_type is None or "Content-Type" in named:
-            return dict(self.headers)
-        return {"Content-Type": self.content_type, **self.headers}
+
+def answer_of(kind: str, body: Content, *, status: int = 200) -> Answer:
+    """Answer with a body of a content type."""
+    return Answer(status=status, body=body, headers={"Content-Type": kind})
 
 
 def json_answer(body: Mapping[str, object], *, status: int = 200, request_id: str = "") -> Answer:
     """Answer with a JSON body."""
-    headers = {"X-Oneapi-Request-Id": request_id} if request_id else {}
+    named = {"X-Oneapi-Request-Id": request_id} if request_id else {}
     content = json.dumps(body, ensure_ascii=False).encode()
-    return Answer(status=status, body=content, content_type=JSON_TYPE, headers=headers)
+    return Answer(status=status, body=content, headers={"Content-Type": JSON_TYPE, **named})
 
 
 def gateway_error(status: int, message: str, *, request_id: str = "") -> Answer:
@@ -84,7 +80,7 @@ def picture(place: Place, size: int | None, *, seed: int) -> Answer:
     """Answer with the picture of a place, whether a task has made it or not."""
     name, marked = f"{seed}/{place.task_id}/{place.index}", place.watermarked
     body = draw(name, marked=marked) if size is None else draw_sized(name, size, marked=marked)
-    return Answer(body=body, content_type="image/png")
+    return answer_of("image/png", body)
 
 
 def queried_id(method: str, path: str) -> str | None:
@@ -102,10 +98,6 @@ class View:
     request_id: str
     settings: Settings
 
-    def milliseconds(self, moment: float) -> int:
-        """Return simulated seconds as milliseconds since the epoch."""
-        return self.settings.epoch_ms + round(1000 * moment)
-
 
 class Gateway:
     """The API and its images behind their URLs: tasks in, answers out."""
@@ -121,7 +113,7 @@ class Gateway:
         creates = query.method == "POST" and query.path.partition("?")[0] == COLLECTION
         # what is no route is a web page, whatever the key (source)
         if query.task_id is None and not creates:
-            return Answer(body=_WELCOME, content_type=HTML_TYPE)
+            return answer_of(HTML_TYPE, _WELCOME)
         if not query.authorised:
             token = self._token(now)
             message = f"Invalid token (request id: {token})"  # seen
@@ -130,13 +122,13 @@ class Gateway:
         view = View(now=now, origin=origin, request_id=str(drawn), settings=self._settings)
         if creates:
             return self._create(body, view)
-        task = self.tasks.get(query.task_id)
+        task = self.tasks.by_id.get(query.task_id or "")
         return not_found() if task is None else _queried(task, view)
 
     def image(self, place: Place | None, *, now: float) -> Answer:
         """Answer one request for an image; None where it names none."""
-        task = None if place is None else self._maker(place)
-        if place is None or task is None:
+        task = None if place is None else self.tasks.by_id.get(place.task_id)
+        if place is None or task is None or not task.makes(place):
             return Answer(status=404)
         if place.hops:
             return moved(place.via(place.hops - 1))
@@ -145,7 +137,7 @@ class Gateway:
             return picture(place, task.image_bytes, seed=self._settings.seed)
         # in XML where access is denied, as an object store does
         if refusal == HTTPStatus.FORBIDDEN:
-            return Answer(status=refusal, body=_DENIED, content_type="application/xml")
+            return answer_of("application/xml", _DENIED, status=refusal)
         return Answer(status=refusal)
 
     def _create(self, body: bytes, view: View) -> Answer:
@@ -156,13 +148,6 @@ class Gateway:
             refused: Json = {"code": code, "message": message, "request_id": view.request_id}
             return json_answer(refused, status=400, request_id=view.request_id)
         return _created(task, view)
-
-    def _maker(self, place: Place) -> SimulatedTask | None:
-        """Return the task that has such an image, made already or not."""
-        task = self.tasks.get(place.task_id)
-        if task is None or place.index >= task.images:
-            return None
-        return task if task.watermarked or not place.watermarked else None
 
     def _refusal(self, place: Place, task: SimulatedTask, now: float) -> int | None:
         """Return the status under which an image is not given; None where it is."""
@@ -176,13 +161,13 @@ class Gateway:
 
     def _token(self, now: float) -> str:
         """Make a request id as the gateway's own errors carry it: time, then random (seen)."""
-        moment = datetime.fromtimestamp(self._settings.epoch_ms / 1000 + now, UTC)
+        moment = datetime.fromtimestamp(self._settings.milliseconds(0) / 1000 + now, UTC)
         digits, letters = self._random.randrange(10**9), self._random.getrandbits(64)
         return f"{moment:%Y%m%d%H%M%S}{digits:09}{letters:016x}"
 
 
 def _created(task: SimulatedTask, view: View) -> Answer:
-    moment = view.milliseconds(task.created)
+    moment = view.settings.milliseconds(task.created)
     data: Json = {
         "task_id": task.task_id,
         "task_info": {"external_task_id": task.external_task_id},
@@ -209,8 +194,8 @@ def _payload(task: SimulatedTask, view: View) -> Json:
     data: Json = {
         "task_id": task.task_id,
         "task_info": {"external_task_id": task.external_task_id} if task.external_task_id else {},
-        "created_at": view.milliseconds(task.created),
-        "updated_at": view.milliseconds(task.updated(view.now)),
+        "created_at": view.settings.milliseconds(task.created),
+        "updated_at": view.settings.milliseconds(task.updated(view.now)),
         "task_result": {},
         "task_status": status,
     }
@@ -254,8 +239,8 @@ def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:
         "action": "OMNI",
         "status": _OUTER_WORDS[status],
         "fail_reason": task.fail if status == "failed" else "",
-        "submit_time": view.milliseconds(task.created) // 1000,
-        "finish_time": view.milliseconds(task.finished) // 1000 if over else 0,
+        "submit_time": view.settings.milliseconds(task.created) // 1000,
+        "finish_time": view.settings.milliseconds(task.finished) // 1000 if over else 0,
         "progress": {"submitted": "0%", "processing": "30%"}.get(status, "100%"),
         "data": envelope,
     }

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Generic
 from weakref import WeakKeyDictionary
 
@@ -210,7 +211,7 @@ class Delivery:
         if fault.closes or fault.bytes_per_second is not None or isinstance(answer.body, Runs):
             return await self._stream(answer)
         self.status, self.body_bytes = answer.status, len(answer.body)
-        return web.Response(status=answer.status, body=answer.body, headers=answer.all_headers)
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
     async def _stay_silent(self) -> web.StreamResponse:
         if self.fault.hang:
@@ -219,7 +220,7 @@ class Delivery:
         return web.Response()
 
     async def _stream(self, answer: Answer) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=answer.all_headers)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
         told = self.fault.content_length
         response.content_length = told = len(answer.body) if told is None else told
         with contextlib.suppress(ConnectionError):
@@ -233,20 +234,14 @@ class Delivery:
         return response
 
     async def _send_body(self, response: web.StreamResponse, body: Content, told: int) -> None:
-        cut = self.fault.cut_after
+        cut, rate = self.fault.cut_after, self.fault.bytes_per_second
         stop = len(body) if cut is None else min(cut, len(body))
-        await self._send_part(response, body, 0, min(told, stop))
-        if told < stop:
-            # else a client takes the excess for a broken next answer
-            await asyncio.sleep(_PAUSE)
-            await self._send_part(response, body, told, stop)
-
-    async def _send_part(
-        self, response: web.StreamResponse, body: Content, start: int, stop: int
-    ) -> None:
-        rate = self.fault.bytes_per_second
         size = _LARGEST_PIECE if rate is None else max(1, int(rate / _PIECES_A_SECOND))
-        for piece in slices(body, size, start, stop):
+        announced, excess = slices(body, size, 0, min(told, stop)), slices(body, size, told, stop)
+        for piece in chain(announced, excess):
+            # else a client takes the excess for a broken next answer
+            if self.body_bytes == told:
+                await asyncio.sleep(_PAUSE)
             if rate is not None:
                 await asyncio.sleep(len(piece) / rate)
             await response.write(piece)

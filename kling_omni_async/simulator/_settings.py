@@ -21,7 +21,9 @@ def must(
 
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not fits(value):
-            raise error(f"{attribute.name} must {wanted}, got {value!r}")
+            # a field that is not shown is a key
+            shown = f", got {value!r}" if attribute.repr else ""
+            raise error(f"{attribute.name} must {wanted}{shown}")
 
     return check
 
@@ -44,12 +46,9 @@ positive = and_(_a_number, must("be above 0 and finite", lambda value: 0 < value
 # A 1xx is no final answer: a client would go on waiting for one.
 http_status = and_(whole(200), must("be from 200 to 999", lambda value: value in range(200, 1000)))
 _aware = must("have a time zone", lambda value: value.tzinfo is not None)
-
-
-def _not_blank(_: object, attribute: Attribute[str], value: str) -> None:
-    # without the value, which may be a key
-    if not value or value != value.strip():
-        raise ValueError(f"{attribute.name} must not be blank or begin or end with a space")
+_not_blank = must(
+    "not be blank or begin or end with a space", lambda text: bool(text) and text == text.strip()
+)
 
 
 @frozen(kw_only=True)
@@ -66,10 +65,9 @@ class Settings:
     epoch: datetime = field(validator=[instance_of(datetime), _aware])
     log_size: int = field(validator=whole(1))
 
-    @property
-    def epoch_ms(self) -> int:
-        """The date at the start, in milliseconds since the epoch."""
-        return round(self.epoch.timestamp() * 1000)
+    def milliseconds(self, moment: float) -> int:
+        """Return simulated seconds as milliseconds since the epoch."""
+        return round(1000 * self.epoch.timestamp()) + round(1000 * moment)
 
 
 def drawn_key(seed: int) -> str:

@@ -88,7 +88,7 @@ class SimulatedCometAPI:
     def __repr__(self) -> str:
         state = self._site.url if self._site.running else "not running"
         asked = self._queries.log.begun
-        return f"<SimulatedCometAPI {state}, {len(self._tasks)} tasks, {asked} queries>"
+        return f"<SimulatedCometAPI {state}, {len(self._tasks.by_id)} tasks, {asked} queries>"
 
     @property
     def base_url(self) -> str:
@@ -165,7 +165,7 @@ class SimulatedCometAPI:
         Raises:
             KeyError: There is no such task.
         """
-        self._tasks.remove(task_id)
+        del self._tasks.by_id[task_id]
 
     def fail_next(
         self,

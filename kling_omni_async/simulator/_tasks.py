@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from attrs import evolve, field, frozen
 from attrs.validators import instance_of, optional
 
-from ._images import LEAST_BYTES
+from ._images import LEAST_BYTES, Place
 from ._settings import Settings, http_status, not_negative, whole
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
@@ -62,6 +62,10 @@ class SimulatedTask:
             return "succeed" if self.fail is None else "failed"
         return "submitted" if now < self.started else "processing"
 
+    def makes(self, place: Place) -> bool:
+        """Return whether it has such an image, made already or not."""
+        return place.index < self.images and (self.watermarked or not place.watermarked)
+
     def updated(self, now: float) -> float:
         """Return when the status of ``now`` was reached."""
         reached = {"submitted": self.created, "processing": self.started}
@@ -72,63 +76,39 @@ class TaskBook:
     """All tasks of one simulator, and the source of new ids; KeyError for ids it lacks."""
 
     def __init__(self, settings: Settings) -> None:
+        self.by_id: dict[str, SimulatedTask] = {}
         self._wrapped = settings.wrapped
         self._random = random.Random(f"tasks {settings.seed}")
-        self._tasks: dict[str, SimulatedTask] = {}
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def get(self, task_id: str | None) -> SimulatedTask | None:
-        """Return a task; None where there is none."""
-        return None if task_id is None else self._tasks.get(task_id)
-
-    def create(
-        self,
-        now: float,
-        *,
-        task_id: str | None = None,
-        duration: float | None = None,
-        wrapped: bool | None = None,
-        fail: str | None = None,
-        **rest: Any,
-    ) -> SimulatedTask:
-        """Add a task that starts now; the id must be new and not empty."""
-        task = SimulatedTask(
-            task_id=self._new_id() if task_id is None else task_id,
-            created=now,
-            duration=self._new_duration(fail) if duration is None else duration,
-            wrapped=self._wrapped if wrapped is None else wrapped,
-            fail=fail,
-            **rest,
-        )
-        if not task.task_id or task.task_id in self._tasks:
+    def create(self, now: float, **chosen: Any) -> SimulatedTask:
+        """Add a task that starts now; an id, duration or form that is None is the usual one."""
+        if chosen.get("task_id") is None:
+            chosen["task_id"] = self._new_id()
+        if chosen.get("duration") is None:
+            chosen["duration"] = _SECONDS_OF_A_REFUSAL
+            if chosen.get("fail") is None:
+                chosen["duration"] = self._random.uniform(*_SECONDS_OF_AN_IMAGE)
+        if chosen.get("wrapped") is None:
+            chosen["wrapped"] = self._wrapped
+        task = SimulatedTask(created=now, **chosen)
+        if not task.task_id or task.task_id in self.by_id:
             raise ValueError(f"task_id must be new and not empty, got {task.task_id!r}")
-        self._tasks[task.task_id] = task
+        self.by_id[task.task_id] = task
         return task
 
     def finish(self, task_id: str, now: float) -> None:
         """Make a task finish by ``now``."""
-        task = self._tasks[task_id]
-        self._tasks[task_id] = evolve(task, duration=min(task.duration, now - task.created))
+        task = self.by_id[task_id]
+        self.by_id[task_id] = evolve(task, duration=min(task.duration, now - task.created))
 
     def expire_images(self, task_id: str | None, expiry: Expiry) -> None:
         """Make the images of one task, or of every task, unavailable."""
-        for name in list(self._tasks) if task_id is None else [task_id]:
-            self._tasks[name] = evolve(self._tasks[name], expiry=expiry)
-
-    def remove(self, task_id: str) -> None:
-        """Forget a task."""
-        del self._tasks[task_id]
+        for name in list(self.by_id) if task_id is None else [task_id]:
+            self.by_id[name] = evolve(self.by_id[name], expiry=expiry)
 
     def _new_id(self) -> str:
         # 18 decimal digits, above 2^53 (seen); a test may have chosen the very id before
         while True:
             task_id = str(self._random.randrange(10**17, 10**18))
-            if task_id not in self._tasks:
+            if task_id not in self.by_id:
                 return task_id
-
-    def _new_duration(self, fail: str | None) -> float:
-        return (
-            self._random.uniform(*_SECONDS_OF_AN_IMAGE) if fail is None else _SECONDS_OF_A_REFUSAL
-        )
