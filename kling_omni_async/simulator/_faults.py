@@ -94,11 +94,6 @@ class Fault:
         return names - _SCOPE
 
     @property
-    def silent(self) -> bool:
-        """Whether no answer of the API is sent at all."""
-        return self.hang or self.reset or self.raw is not None
-
-    @property
     def closes(self) -> bool:
         """Whether the connection ends after what is sent of the body."""
         return self.cut_after is not None or self.content_length is not None
@@ -184,10 +179,8 @@ class FaultPlan:
 
     def clear(self, task_id: str | None) -> None:
         """Drop the faults of one id; with None, all of them."""
-        if task_id is None:
-            self._plans.clear()
-        else:
-            self._plans.pop(task_id, None)
+        for key in list(self._plans) if task_id is None else [task_id]:
+            self._plans.pop(key, None)
 
     def take(self, task_id: str, *, reused: bool = False, index: int = 0) -> Fault:
         """Choose and use up the fault that a request meets."""

@@ -1,7 +1,4 @@
-"""The API and its images: which request gets which answer. Pure: no clock, no I/O.
-
-The answers are as CometAPI's documentation and published answers show them.
-"""
+"""Which request gets which answer, as CometAPI's docs and published answers show them. Pure."""
 
 from __future__ import annotations
 
@@ -125,10 +122,10 @@ class Gateway:
         task = self.tasks.by_id.get(query.task_id or "")
         return not_found() if task is None else _queried(task, view)
 
-    def image(self, place: Place | None, *, now: float) -> Answer:
-        """Answer one request for an image; None where it names none."""
-        task = None if place is None else self.tasks.by_id.get(place.task_id)
-        if place is None or task is None or not task.makes(place):
+    def image(self, place: Place, *, now: float) -> Answer:
+        """Answer one request for an image."""
+        task = self.tasks.by_id.get(place.task_id)
+        if task is None or not task.makes(place):
             return Answer(status=404)
         if place.hops:
             return moved(place.via(place.hops - 1))
@@ -204,30 +201,22 @@ def _payload(task: SimulatedTask, view: View) -> Json:
     if status == "failed":
         data["task_status_msg"] = task.fail
     if status == "succeed":
-        data["task_result"] = _result(task, view)
+        images = [_image(task, index, view) for index in range(task.images)]
+        series: Json = {"result_type": "series", "images": [], "series_images": images}
+        data["task_result"] = series if task.series else {"images": images}
         if task.units is not None:
             data["final_unit_deduction"] = task.units
     return data
 
 
-def _result(task: SimulatedTask, view: View) -> Json:
-    images = [_image(task, index, view) for index in range(task.images)]
-    if task.series:
-        return {"result_type": "series", "images": [], "series_images": images}
-    return {"images": images}
-
-
 def _image(task: SimulatedTask, index: int, view: View) -> Json:
-    image: Json = {"index": index, "url": _url(task, Place(task.task_id, index), view)}
-    if task.watermarked:
-        marked = Place(task.task_id, index, watermarked=True)
-        image["watermark_url"] = _url(task, marked, view)
+    image: Json = {"index": index}
+    copies = {"url": False, "watermark_url": True} if task.watermarked else {"url": False}
+    for name, marked in copies.items():
+        place = Place(task.task_id, index, marked)
+        query = signature(place, view.settings.seed) if task.signed else ""
+        image[name] = view.origin + place.path + query
     return image
-
-
-def _url(task: SimulatedTask, place: Place, view: View) -> str:
-    query = signature(place, view.settings.seed) if task.signed else ""
-    return view.origin + place.path + query
 
 
 def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:

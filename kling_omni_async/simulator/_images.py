@@ -1,8 +1,4 @@
-"""The images: what is in their files, and under which path each is found. Pure.
-
-Files are real PNGs drawn from a name, with nothing but the standard library; big ones are kept as a
-few pieces that repeat.
-"""
+"""The images: real PNG files drawn from a name, and under which path each is found. Pure."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import repeat
 from typing import TypeAlias
 from urllib.parse import quote, unquote
 
@@ -51,8 +48,7 @@ class Runs:
 
     def __iter__(self) -> Iterator[bytes]:
         for piece, times in self.pieces:
-            for _ in range(times):
-                yield piece
+            yield from repeat(piece, times)
 
 
 Content: TypeAlias = bytes | Runs

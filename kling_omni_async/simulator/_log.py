@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
@@ -74,7 +74,7 @@ class RequestLog(Generic[R]):
     """The last requests of one kind, in order of arrival."""
 
     def __init__(self, *, size: int) -> None:
-        self._requests: deque[R] = deque(maxlen=size)
+        self.requests: deque[R] = deque(maxlen=size)
         self.begun = 0
         self._by_task: dict[str | None, list[R]] | None = None
         self._arrival = asyncio.Event()
@@ -83,7 +83,7 @@ class RequestLog(Generic[R]):
 
     def begin(self, request: R) -> int:
         """Note a request that has arrived, and return its number for :meth:`end`."""
-        self._requests.append(request)
+        self.requests.append(request)
         self._by_task = None
         self.begun += 1
         self.in_flight += 1
@@ -97,14 +97,10 @@ class RequestLog(Generic[R]):
         """Note that a request is over, and what is known of it by then."""
         self.in_flight -= 1
         self._by_task = None
-        index = number - 1 - self.begun + len(self._requests)
+        index = number - 1 - self.begun + len(self.requests)
         # below zero: it has left the bounded log while it was in flight
         if index >= 0:
-            self._requests[index] = evolve(self._requests[index], **changes)
-
-    def all(self) -> tuple[R, ...]:
-        """Return every request that is still in the log."""
-        return tuple(self._requests)
+            self.requests[index] = evolve(self.requests[index], **changes)
 
     def of(self, task_id: str) -> tuple[R, ...]:
         """Return the requests of one id that are still in the log."""
@@ -113,26 +109,23 @@ class RequestLog(Generic[R]):
     def gaps(self, task_id: str | None) -> list[float]:
         """Return the pauses between requests of one id, or of every id."""
         names = self._grouped() if task_id is None else [task_id]
-        # a create request asks for no id: nothing lies between two of them
-        return [gap for name in names if name is not None for gap in _gaps(self.of(name))]
+        # one still in flight overlaps with the next: below zero for certain
+        return [
+            after.started - (math.inf if before.finished is None else before.finished)
+            for name in names
+            if name is not None  # as create requests have it
+            for before, after in pairwise(self.of(name))
+        ]
 
     async def arrivals(self, count: int, task_id: str | None) -> None:
         """Wait until the log holds ``count`` requests."""
-        while len(self.all() if task_id is None else self.of(task_id)) < count:
+        while len(self.requests if task_id is None else self.of(task_id)) < count:
             await self._arrival.wait()
 
     def _grouped(self) -> dict[str | None, list[R]]:
         """Return the log by id, sorted once for all calls between two changes."""
         if self._by_task is None:
             self._by_task = {}
-            for request in self._requests:
+            for request in self.requests:
                 self._by_task.setdefault(request.task_id, []).append(request)
         return self._by_task
-
-
-def _gaps(requests: Sequence[Query | ImageRequest]) -> list[float]:
-    # one still in flight overlaps with the next: below zero for certain
-    return [
-        after.started - (math.inf if before.finished is None else before.finished)
-        for before, after in pairwise(requests)
-    ]

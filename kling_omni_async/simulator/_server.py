@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import chain
 from typing import Generic
 from weakref import WeakKeyDictionary
@@ -74,11 +74,9 @@ class Connections:
 
     def note(self, request: web.Request) -> Connection:
         """Count a request, and return the connection that it came on."""
-        connection = self._open.get(request.task)
-        if connection is None:
-            self.opened += 1
-            connection = Connection(self.opened, request.transport)
-            self._open[request.task] = connection
+        newcomer = Connection(self.opened + 1, request.transport)
+        connection = self._open.setdefault(request.task, newcomer)
+        self.opened = max(self.opened, connection.number)
         connection.requests += 1
         return connection
 
@@ -115,12 +113,10 @@ class Handler:
         """Serve one request."""
         connection = self.connections.note(request)
         if request.raw_path.startswith(PREFIX):
-            return await self._handle_image(request, connection)
-        return await self._handle_query(request, connection)
+            return await self._image(request, connection)
+        return await self._query(request, connection)
 
-    async def _handle_query(
-        self, request: web.Request, connection: Connection
-    ) -> web.StreamResponse:
+    async def _query(self, request: web.Request, connection: Connection) -> web.StreamResponse:
         query = Query(
             task_id=queried_id(request.method, request.raw_path),
             method=request.method,
@@ -141,9 +137,7 @@ class Handler:
 
         return await self._serve(request, self.queries, query, fault, truth)
 
-    async def _handle_image(
-        self, request: web.Request, connection: Connection
-    ) -> web.StreamResponse:
+    async def _image(self, request: web.Request, connection: Connection) -> web.StreamResponse:
         place = read_place(request.raw_path)
         wanted = ImageRequest(
             task_id=None if place is None else place.task_id,
@@ -160,16 +154,18 @@ class Handler:
             fault = self.images.faults.take(place.task_id, index=place.index)
 
         async def truth() -> Answer:
-            return self._image(request.method, place, fault)
+            return self._picture(request.method, place, fault)
 
         return await self._serve(request, self.images, wanted, fault, truth)
 
-    def _image(self, method: str, place: Place | None, fault: Fault) -> Answer:
+    def _picture(self, method: str, place: Place | None, fault: Fault) -> Answer:
         if method != "GET":
             return Answer(status=405, headers={"Allow": "GET"})
-        if place is not None and fault.redirects:
+        if place is None:
+            return Answer(status=404)
+        if fault.redirects:
             return moved(place.via(fault.redirects - 1))
-        if place is not None and fault.size is not None:
+        if fault.size is not None:
             return picture(place, fault.size, seed=self.settings.seed)
         return self.gateway.image(place, now=self.clock.now())
 
@@ -206,18 +202,15 @@ class Delivery:
     async def send(self, answer: Answer) -> web.StreamResponse:
         """Send an answer; what aiohttp then sends on a connection closed here is nothing."""
         fault = self.fault
-        if fault.silent:
-            return await self._stay_silent()
+        if fault.hang:
+            await asyncio.get_running_loop().create_future()  # until the connection is lost
+        if fault.reset or fault.raw is not None:
+            _end(self.request.transport, fault.raw)
+            return web.Response()
         if fault.closes or fault.bytes_per_second is not None or isinstance(answer.body, Runs):
             return await self._stream(answer)
         self.status, self.body_bytes = answer.status, len(answer.body)
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
-
-    async def _stay_silent(self) -> web.StreamResponse:
-        if self.fault.hang:
-            await asyncio.get_running_loop().create_future()  # until the connection is lost
-        _end(self.request.transport, self.fault.raw)
-        return web.Response()
 
     async def _stream(self, answer: Answer) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
@@ -228,24 +221,24 @@ class Delivery:
             # else aiohttp drops what is more than was announced
             self.request.writer.length = None
             self.status = answer.status
-            await self._send_body(response, answer.body, told)
+            for piece in self._pieces(answer.body, told):
+                # else a client takes the excess for a broken next answer
+                if self.body_bytes == told:
+                    await asyncio.sleep(_PAUSE)
+                if self.fault.bytes_per_second is not None:
+                    await asyncio.sleep(len(piece) / self.fault.bytes_per_second)
+                await response.write(piece)
+                self.body_bytes += len(piece)
         if self.fault.closes:
             _end(self.request.transport, b"")
         return response
 
-    async def _send_body(self, response: web.StreamResponse, body: Content, told: int) -> None:
+    def _pieces(self, body: Content, told: int) -> Iterator[memoryview]:
+        """Cut what is sent of a body into pieces, one of which ends where it was told to end."""
         cut, rate = self.fault.cut_after, self.fault.bytes_per_second
         stop = len(body) if cut is None else min(cut, len(body))
         size = _LARGEST_PIECE if rate is None else max(1, int(rate / _PIECES_A_SECOND))
-        announced, excess = slices(body, size, 0, min(told, stop)), slices(body, size, told, stop)
-        for piece in chain(announced, excess):
-            # else a client takes the excess for a broken next answer
-            if self.body_bytes == told:
-                await asyncio.sleep(_PAUSE)
-            if rate is not None:
-                await asyncio.sleep(len(piece) / rate)
-            await response.write(piece)
-            self.body_bytes += len(piece)
+        return chain(slices(body, size, 0, min(told, stop)), slices(body, size, told, stop))
 
 
 def _end(transport: asyncio.Transport | None, last: bytes | None) -> None:
@@ -269,13 +262,8 @@ class Site:
     _handler: Handler
     _host: str
     _port: int
-    _runner: web.AppRunner | None = None
+    runner: web.AppRunner | None = None  # none as long as it does not listen
     _ending: set[asyncio.Task[None]] = field(factory=set["asyncio.Task[None]"])
-
-    @property
-    def running(self) -> bool:
-        """Whether it listens."""
-        return self._runner is not None
 
     @property
     def url(self) -> str:
@@ -285,14 +273,14 @@ class Site:
 
     async def start(self) -> None:
         """Listen; after the first time on the port of the first time."""
-        if self._runner is not None:
+        if self.runner is not None:
             raise RuntimeError("this simulator runs already")
         app = web.Application(client_max_size=_LARGEST_REQUEST)
         app.router.add_route("*", "/{path:.*}", self._handler.handle)
         app.on_shutdown.append(self._drop)
         # cancelled handlers: a hang ends when its client leaves
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
-        self._runner = runner
+        self.runner = runner
         try:
             await runner.setup()
             await web.TCPSite(runner, self._host, self._port).start()
@@ -303,7 +291,7 @@ class Site:
 
     async def aclose(self) -> None:
         """Stop to listen, and drop every connection."""
-        runner, self._runner = self._runner, None
+        runner, self.runner = self.runner, None
         if runner is None:
             return
         await runner.cleanup()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -11,12 +10,11 @@ from typing import Any, TypeAlias
 from attrs import Attribute, field, frozen
 from attrs.validators import and_, instance_of
 
+Fits: TypeAlias = Callable[[Any], bool]
 Validator: TypeAlias = Callable[[object, "Attribute[Any]", Any], None]
 
 
-def must(
-    wanted: str, fits: Callable[[Any], bool], error: type[Exception] = ValueError
-) -> Validator:
+def must(wanted: str, fits: Fits, error: type[Exception] = ValueError) -> Validator:
     """Make a check that names the field, what it must be and what it is."""
 
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -35,11 +33,11 @@ def whole(least: int) -> Validator:
     return and_(an_int, must(f"be at least {least}", lambda value: value >= least))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_a_number = must("be a number", _is_number, TypeError)
+_a_number = must(
+    "be a number",
+    lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    TypeError,
+)
 # NaN is neither of them
 not_negative = and_(_a_number, must("be 0 or more", lambda value: value >= 0))
 positive = and_(_a_number, must("be above 0 and finite", lambda value: 0 < value < math.inf))
@@ -68,9 +66,3 @@ class Settings:
     def milliseconds(self, moment: float) -> int:
         """Return simulated seconds as milliseconds since the epoch."""
         return round(1000 * self.epoch.timestamp()) + round(1000 * moment)
-
-
-def drawn_key(seed: int) -> str:
-    """Make up a key that nobody takes for a real one."""
-    digits = random.Random(f"key {seed}").getrandbits(128)
-    return f"sk-simulated-{digits:032x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -11,7 +12,7 @@ from attrs import AttrsInstance, fields
 from ._faults import Body, Fault, On
 from ._log import ImageRequest, Query
 from ._server import Handler, Site
-from ._settings import Settings, drawn_key
+from ._settings import Settings
 from ._tasks import USUAL_UNITS, Expiry, SimulatedTask
 
 
@@ -54,7 +55,9 @@ class SimulatedCometAPI:
         epoch: datetime | None = None,
         log_size: int = 100_000,
     ) -> None:
-        api_key = drawn_key(seed) if api_key is None else api_key
+        # one that nobody takes for a real key
+        drawn = f"sk-simulated-{random.Random(f'key {seed}').getrandbits(128):032x}"
+        api_key = drawn if api_key is None else api_key
         epoch = datetime.now(UTC) if epoch is None else epoch
         self._handler = Handler(Settings(**_fields_of(Settings, locals())))
         self._queries = self._handler.queries
@@ -86,7 +89,7 @@ class SimulatedCometAPI:
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = self._site.url if self._site.running else "not running"
+        state = "not running" if self._site.runner is None else self._site.url
         asked = self._queries.log.begun
         return f"<SimulatedCometAPI {state}, {len(self._tasks.by_id)} tasks, {asked} queries>"
 
@@ -228,7 +231,7 @@ class SimulatedCometAPI:
     @property
     def queries(self) -> tuple[Query, ...]:
         """The last queries in order of arrival, those in flight included."""
-        return self._queries.log.all()
+        return tuple(self._queries.log.requests)
 
     def queries_of(self, task_id: str) -> tuple[Query, ...]:
         """Return the last queries of one id, in order of arrival."""
@@ -351,7 +354,7 @@ class SimulatedCometAPI:
     @property
     def image_requests(self) -> tuple[ImageRequest, ...]:
         """The last requests for images in order of arrival, those in flight included."""
-        return self._images.log.all()
+        return tuple(self._images.log.requests)
 
     def image_requests_of(self, task_id: str) -> tuple[ImageRequest, ...]:
         """Return the last requests for images of one task, in order of arrival."""
