@@ -64,38 +64,30 @@ def _one_of(*words: str) -> Fits:
     return lambda value: isinstance(value, str) and value in words
 
 
-def _count(least: int, most: int) -> Fits:
+def _count(least: int, most: int, *words: str) -> Fits:
     # bool is an int in Python, but not in JSON
-    return lambda value: type(value) is int and least <= value <= most
+    return lambda value: value in words or (type(value) is int and least <= value <= most)
 
 
-def _list_of(key: str, kind: type) -> Fits:
-    def fits(value: object) -> bool:
-        items = cast("list[object]", value) if isinstance(value, list) else [None]
-        return all(type(_mapping(item).get(key)) is kind for item in items)
-
-    return fits
+def _holds(key: str, kind: type) -> Fits:
+    return lambda value: type(_mapping(value).get(key)) is kind
 
 
-def _amount(value: object) -> bool:
-    return value == "auto" or _count(2, 9)(value)
-
-
-def _switch(value: object) -> bool:
-    return type(_mapping(value).get("enabled")) is bool
+def _list_of(fits: Fits) -> Fits:
+    return lambda value: isinstance(value, list) and all(map(fits, cast("list[object]", value)))
 
 
 _RULES: tuple[tuple[str, Fits, str], ...] = (
     ("prompt", _prompt, "a text of 1 to 2500 characters"),
     ("model_name", _one_of(*_MODELS), " or ".join(_MODELS)),
-    ("image_list", _list_of("image", str), 'a list of {"image": URL or base64}'),
-    ("element_list", _list_of("element_id", int), 'a list of {"element_id": integer}'),
+    ("image_list", _list_of(_holds("image", str)), 'a list of {"image": URL or base64}'),
+    ("element_list", _list_of(_holds("element_id", int)), 'a list of {"element_id": integer}'),
     ("resolution", _one_of("1k", "2k", "4k"), "1k, 2k or 4k"),
     ("result_type", _one_of("single", "series"), "single or series"),
     ("n", _count(1, 9), "an integer from 1 to 9"),
-    ("series_amount", _amount, "an integer from 2 to 9, or auto"),
+    ("series_amount", _count(2, 9, "auto"), "an integer from 2 to 9, or auto"),
     ("aspect_ratio", _one_of(*_RATIOS), f"one of {', '.join(_RATIOS)}"),
-    ("watermark_info", _switch, '{"enabled": true or false}'),
+    ("watermark_info", _holds("enabled", bool), '{"enabled": true or false}'),
     ("callback_url", lambda value: isinstance(value, str), "a text"),
     ("external_task_id", lambda value: isinstance(value, str), "a text"),
 )

@@ -164,11 +164,11 @@ class _Planned:
     times: int | None = field(validator=optional(whole(1)))  # None: until cleared
 
 
+@define(eq=False)
 class FaultPlan:
     """Which faults wait, by task id. Queries have one plan, images another."""
 
-    def __init__(self) -> None:
-        self._plans: dict[str | None, list[_Planned]] = {}
+    _plans: dict[str | None, list[_Planned]] = field(factory=dict[str | None, list[_Planned]])
 
     def add(self, task_id: str | None, fault: Fault, times: int | None) -> None:
         """Plan a fault for the next ``times`` requests, or until cleared."""

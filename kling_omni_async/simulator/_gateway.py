@@ -27,11 +27,11 @@ HTML_TYPE = "text/html"
 
 _WELCOME = b"<!doctype html><html><head><title>CometAPI</title></head><body>Welcome</body></html>"
 _DENIED = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
-_OUTER_WORDS: dict[Status, str] = {
-    "submitted": "SUBMITTED",
-    "processing": "IN_PROGRESS",
-    "succeed": "SUCCESS",
-    "failed": "FAILURE",
+_OUTER_WORDS: dict[Status, tuple[str, str]] = {
+    "submitted": ("SUBMITTED", "0%"),
+    "processing": ("IN_PROGRESS", "30%"),
+    "succeed": ("SUCCESS", "100%"),
+    "failed": ("FAILURE", "100%"),
 }
 
 
@@ -113,8 +113,7 @@ class Gateway:
             return answer_of(HTML_TYPE, _WELCOME)
         if not query.authorised:
             token = self._token(now)
-            message = f"Invalid token (request id: {token})"  # seen
-            return gateway_error(401, message, request_id=token)
+            return gateway_error(401, f"Invalid token (request id: {token})", request_id=token)
         drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
         view = View(now=now, origin=origin, request_id=str(drawn), settings=self._settings)
         if creates:
@@ -150,7 +149,7 @@ class Gateway:
         """Return the status under which an image is not given; None where it is."""
         if task.expiry is not None:
             return task.expiry.status
-        if task.status(now) != "succeed":
+        if task.state(now)[0] != "succeed":
             return 404
         if task.signed and place.query != signature(place, self._settings.seed):
             return 403
@@ -187,12 +186,12 @@ def _queried(task: SimulatedTask, view: View) -> Answer:
 
 
 def _payload(task: SimulatedTask, view: View) -> Json:
-    status = task.status(view.now)
+    status, since = task.state(view.now)
     data: Json = {
         "task_id": task.task_id,
         "task_info": {"external_task_id": task.external_task_id} if task.external_task_id else {},
         "created_at": view.settings.milliseconds(task.created),
-        "updated_at": view.settings.milliseconds(task.updated(view.now)),
+        "updated_at": view.settings.milliseconds(since),
         "task_result": {},
         "task_status": status,
     }
@@ -221,15 +220,16 @@ def _image(task: SimulatedTask, index: int, view: View) -> Json:
 
 def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:
     """Wrap as the older form does: other words, times in seconds, an envelope inside (seen)."""
-    status = task.status(view.now)
+    status, _ = task.state(view.now)
+    word, progress = _OUTER_WORDS[status]
     over = view.now >= task.finished
     return {
         "task_id": task.task_id,
         "action": "OMNI",
-        "status": _OUTER_WORDS[status],
+        "status": word,
         "fail_reason": task.fail if status == "failed" else "",
         "submit_time": view.settings.milliseconds(task.created) // 1000,
         "finish_time": view.settings.milliseconds(task.finished) // 1000 if over else 0,
-        "progress": {"submitted": "0%", "processing": "30%"}.get(status, "100%"),
+        "progress": progress,
         "data": envelope,
     }

@@ -131,12 +131,11 @@ def _palette(digest: bytes) -> bytes:
     hue, turn = digest[0] / 256, 0.2 + digest[1] / 640
     dark = colorsys.hsv_to_rgb(hue, 0.9, 0.35)
     light = colorsys.hsv_to_rgb(hue + turn, 0.5, 1.0)
-    shades = (
+    return bytes(
         round(255 * (a + (b - a) * i / 255))
         for i in range(256)
         for a, b in zip(dark, light, strict=True)
     )
-    return bytes(shades)
 
 
 def _row(y: int, digest: bytes, *, marked: bool) -> bytes:

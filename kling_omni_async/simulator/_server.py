@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import chain
-from typing import Generic
+from typing import Generic, TypeAlias
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
@@ -19,6 +19,8 @@ from ._gateway import Answer, Gateway, moved, picture, queried_id
 from ._images import PREFIX, Content, Place, Runs, read_place, slices
 from ._log import ImageRequest, Query, R, RequestLog
 from ._settings import Settings
+
+Truth: TypeAlias = Callable[[], Awaitable[Answer]]
 
 _LARGEST_REQUEST = 256 * 1024 * 1024  # bytes; ten images in base64
 _LARGEST_PIECE = 2**16  # bytes; what waits in memory for a client that reads slowly
@@ -170,12 +172,7 @@ class Handler:
         return self.gateway.image(place, now=self.clock.now())
 
     async def _serve(
-        self,
-        request: web.Request,
-        kind: Kind[R],
-        record: R,
-        fault: Fault,
-        truth: Callable[[], Awaitable[Answer]],
+        self, request: web.Request, kind: Kind[R], record: R, fault: Fault, truth: Truth
     ) -> web.StreamResponse:
         number = kind.log.begin(record)
         delivery = Delivery(request, fault)

@@ -51,25 +51,16 @@ class SimulatedTask:
         """When the final status is reached."""
         return self.created + self.duration
 
-    @property
-    def started(self) -> float:
-        """When it turns from submitted to processing: after a tenth of its time, 10 s at most."""
-        return self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
-
-    def status(self, now: float) -> Status:
-        """Return the word of the wire for the time ``now``."""
+    def state(self, now: float) -> tuple[Status, float]:
+        """Return the word of the wire for the time ``now``, and since when it holds."""
+        started = self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
         if now >= self.finished:
-            return "succeed" if self.fail is None else "failed"
-        return "submitted" if now < self.started else "processing"
+            return ("succeed" if self.fail is None else "failed"), self.finished
+        return ("submitted", self.created) if now < started else ("processing", started)
 
     def makes(self, place: Place) -> bool:
         """Return whether it has such an image, made already or not."""
         return place.index < self.images and (self.watermarked or not place.watermarked)
-
-    def updated(self, now: float) -> float:
-        """Return when the status of ``now`` was reached."""
-        reached = {"submitted": self.created, "processing": self.started}
-        return reached.get(self.status(now), self.finished)
 
 
 class TaskBook:
