@@ -68,7 +68,7 @@ def read(api: SimulatedCometAPI, session: KlingOmniSession) -> Reading:
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
     watchlist: Any = session._poller._watchlist
     return Reading(
-        queries=api._log.begun,
+        queries=api._queries.log.begun,
         rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         objects=len(gc.get_objects()),
         tasks=len(asyncio.all_tasks()),
@@ -131,7 +131,7 @@ async def soak(queries: int) -> list[Reading]:
         jobs = [asyncio.ensure_future(poll_for_ever(api, session, rng))]
         jobs += [asyncio.ensure_future(come_and_go(api, session, rng)) for _ in range(5)]
         while len(readings) < 10:
-            while api._log.begun < queries * (len(readings) + 1) / 10:
+            while api._queries.log.begun < queries * (len(readings) + 1) / 10:
                 await asyncio.sleep(10)
                 gone = [job for job in jobs if job.done()]
                 assert not gone, gone

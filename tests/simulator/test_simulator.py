@@ -405,6 +405,15 @@ async def test_bad_settings_are_named(arguments: dict[str, Any], error: type[Exc
         SimulatedCometAPI(**arguments)
 
 
+async def test_a_bad_key_is_not_shown() -> None:
+    """The error for a bad value shows it, but for that of a key."""
+    with pytest.raises(ValueError, match="port must be at least 0, got -1"):
+        SimulatedCometAPI(port=-1)
+    with pytest.raises(ValueError, match="api_key must not be blank") as caught:
+        SimulatedCometAPI(api_key=" sk-almost")
+    assert "sk-almost" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
