@@ -372,3 +372,20 @@ async def test_eager_tasks_change_nothing(comet_api: SimulatedCometAPI) -> None:
         )
     assert waited.status is TaskStatus.SUCCEED
     assert all(outcome.ok for outcome in outcomes)
+
+
+async def test_a_defect_in_taking_an_id_is_not_the_inputs_own(
+    comet_api: SimulatedCometAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody foresaw while an id is taken from an input closes the session, as any defect."""
+
+    def broken(*_args: object) -> None:
+        raise LookupError("nobody foresaw this")
+
+    monkeypatch.setattr("kling_omni_async._polling.watchlist.Watchlist.admit", broken)
+    session = new_session(comet_api)
+    with pytest.raises(LookupError, match="nobody foresaw this"):
+        await anext(session.poll([comet_api.create_task()]))
+    assert session.closed
+    assert isinstance(session.close_reason, LookupError)
+    await session.aclose()

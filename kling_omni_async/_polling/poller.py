@@ -233,10 +233,12 @@ class Poller:
     # What the watchlist has decided.
 
     def _admit(self, stream: StreamState, given: object, now: float) -> None:
-        told = self._watchlist.admit(stream, given, now)
-        if told:
+        try:
+            told = self._watchlist.admit(stream, given, now)
             self._tell(told, now)
-        self._look_soon(now)
+            self._look_soon(now)
+        except Exception as defect:  # noqa: BLE001 - else it would pass for the input's own
+            self._engine.fail(defect)
 
     def _tell(self, told: list[Told], now: float) -> None:
         logged = None
