@@ -14,7 +14,7 @@ from cyclopts import Parameter, Token
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._saving.formats import image_numbers, image_stem
+from kling_omni_async._saving.formats import image_stems
 from kling_omni_async._saving.stores import folder_of
 
 from .cards import base_name
@@ -235,10 +235,8 @@ class Saving:
             PurePosixPath(name).stem: name
             for name in (base_name(each.key) for each in outcome.saved)
         }
-        stems = (
-            image_stem(outcome.task_id, number, watermarked=self.watermarked)
-            for number in image_numbers(outcome.task.images)
-        )
+        images = outcome.task.images
+        stems = image_stems(outcome.task_id, images, watermarked=self.watermarked).values()
         folder = self.folder
         return all(
             stem in names and (folder is None or (folder / names[stem]).is_file()) for stem in stems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.request import getproxies_environment
@@ -18,7 +18,7 @@ from kling_omni_async._config import Settings, proxy_for
 from kling_omni_async._http import USER_AGENT, detail_of, out_of_descriptors, reason_of
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
-from .files import OwnThreads, Taker
+from .files import Fetched, OwnThreads, in_thread
 from .rules import (
     connects_to_public,
     fetchable_url,
@@ -29,6 +29,7 @@ from .rules import (
 )
 
 T = TypeVar("T")
+Writer = Callable[[bytes], object]
 
 # Python imports what this finds with the first look-up of a name: by then files may have run out.
 codecs.lookup("idna")
@@ -39,6 +40,9 @@ STALL_S: Final = 30.0
 """The time for an answer to begin, and for each `PIECE_BYTES` of it, in s."""
 
 PIECE_BYTES: Final = 32_768
+
+WRITE_BYTES: Final = 262_144
+"""How many bytes are held before they are written, if so many come."""
 
 _BUFFER_BYTES: Final = 262_144
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -80,11 +84,7 @@ class OwnThreadResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the addresses of a name.
-
-        Raises:
-            OSError: It has none.
-        """
+        """Return the addresses of a name, or raise an OSError."""
         ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(self._threads.pool, ask)
         return [
@@ -130,15 +130,12 @@ class Downloader:
             await client.close()
         await self._resolver.close()
 
-    async def fetch(self, url: str, take: Taker) -> str | None:
-        """Bring the bytes of an image.
+    async def fetch(self, url: str, write: Writer) -> Fetched:
+        """Bring the bytes of an image: all but the last are written, those are returned.
 
         Args:
             url: Its URL, used byte for byte.
-            take: Takes them; a `DownloadError` that it raises comes out of here.
-
-        Returns:
-            The Content-Type.
+            write: Writes a piece, blocking; a `KlingOmniError` that it raises comes out of here.
 
         Raises:
             DownloadError: They did not all come.
@@ -148,25 +145,27 @@ class Downloader:
         failure: Exception
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._follow(url, take)
+                return await self._follow(url, write)
         except KlingOmniError:
             raise
         except Exception as error:  # noqa: BLE001 - all that is not an image is translated
             failure = error
         raise self._translated(failure)
 
-    async def _follow(self, url: str, take: Taker) -> str | None:
+    async def _follow(self, url: str, write: Writer) -> Fetched:
         """Follow redirects, each checked as the first URL is."""
+        place = url
         for _ in range(MAX_REDIRECTS + 1):
-            target = fetchable_url(url)
+            target = fetchable_url(place)
             client, proxy = self._route(target)
             # aiohttp would follow by itself, past all checks.
             asked = client.get(target, proxy=proxy, allow_redirects=False)
             async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
-                    return await self._read(response, take)
-            url = redirected(url, location)
+                    rest = await self._read(response, write)
+                    return Fetched(url, response.headers.get("Content-Type"), rest)
+            place = redirected(place, location)
         raise DownloadError(f"more than {MAX_REDIRECTS} redirects", reason="redirects")
 
     def _route(self, target: URL) -> tuple[aiohttp.ClientSession, URL | None]:
@@ -201,19 +200,22 @@ class Downloader:
             )
         return self._clients[guarded]
 
-    async def _read(self, response: aiohttp.ClientResponse, take: Taker) -> str | None:
+    async def _read(self, response: aiohttp.ClientResponse, write: Writer) -> bytes:
+        """Read a body, write it in large pieces, and return what is left behind them."""
         require_good(response.status)
         # What is announced may be a lie: it is believed only where it is too much.
-        size = response.content_length or 0
-        if size <= self._most:
-            size = 0
-            while piece := await before_stall(_piece(response.content)):
-                size += len(piece)
-                if size > self._most:
-                    break
-                await take(piece)
-            else:
-                return response.headers.get("Content-Type")
+        size, announced = 0, response.content_length or 0
+        held = bytearray()
+        while max(size, announced) <= self._most:
+            # A small image needs no thread of its own: the one that names it writes it, too.
+            if len(held) >= WRITE_BYTES:
+                await in_thread(write, bytes(held))
+                held.clear()
+            piece = await before_stall(_piece(response.content))
+            if not piece:
+                return bytes(held)
+            held += piece
+            size += len(piece)
         raise DownloadError(
             f"more than {self._most} bytes; PollPolicy.max_image_bytes allows no more",
             http_status=response.status,
@@ -251,7 +253,6 @@ async def before_stall(work: Awaitable[T]) -> T:
 
 async def _piece(content: aiohttp.StreamReader) -> bytes:
     """Collect `PIECE_BYTES` or more of a body, less only at its end."""
-    # A thread for each small chunk would cost more than the disk does.
     chunks: list[bytes] = []
     size = 0
     while size < PIECE_BYTES and (chunk := await content.readany()):

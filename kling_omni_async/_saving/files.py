@@ -1,17 +1,19 @@
-"""Files that an image is written to before it gets its name, and the threads that write them."""
+"""Images in local files: written in threads under a temporary name, and named when whole."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -21,13 +23,10 @@ import attrs
 from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import StorageError
 
-from .formats import HEAD_BYTES, TAIL_BYTES
+from .formats import HEAD_BYTES, KINDS, TAIL_BYTES, ImageKind, is_whole, require_image
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-Taker = Callable[[bytes], Awaitable[None]]
-"""Takes the next piece of an image."""
 
 STALE_S: Final = 86_400.0
 """A file that was not written to for so long, in s, was left behind by a process that died."""
@@ -36,18 +35,22 @@ _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.kling-part")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _CHUNK_BYTES: Final = 1_048_576
 _MOST_THREADS: Final = 32
+_NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+"""What file systems answer that cannot bring a directory to the disk."""
+
+
+@attrs.frozen(repr=False)  # a URL may hold a signature
+class Fetched:
+    """What came of an image behind the pieces that were written: its last bytes, and its type."""
+
+    url: str
+    content_type: str | None
+    rest: bytes
 
 
 @attrs.frozen
 class Content:
-    """What is known of a file's bytes.
-
-    Attributes:
-        size: In bytes.
-        sha256: In hexadecimal.
-        head: The first `HEAD_BYTES`.
-        tail: The last `TAIL_BYTES`.
-    """
+    """What is known of a file's bytes: `HEAD_BYTES` and `TAIL_BYTES` of them, too."""
 
     size: int
     sha256: str
@@ -57,14 +60,7 @@ class Content:
 
 @attrs.frozen
 class Stored:
-    """An image that is in a store, whole.
-
-    Attributes:
-        key: Its path or its object key.
-        size: In bytes.
-        sha256: In hexadecimal.
-        content_type: As in HTTP.
-    """
+    """An image that is in a store, whole; its key is a path or an object's."""
 
     key: str
     size: int
@@ -73,7 +69,7 @@ class Stored:
 
 
 class Summary:
-    """Gathers what is known of a file that is read piece by piece."""
+    """Gathers what is known of a file that is read or written piece by piece."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -102,9 +98,6 @@ class PartialFile:
 
     Raises:
         OSError: It cannot be made.
-
-    Attributes:
-        path: Its temporary name.
     """
 
     def __init__(self, folder: Path, stem: str, *, mode: int = 0o666) -> None:
@@ -118,16 +111,27 @@ class PartialFile:
         """Append a piece.
 
         Raises:
-            OSError: It cannot be written, such as on a full disk.
+            StorageError: It cannot be written, such as on a full disk.
         """
         self._summary.add(piece)
         rest = memoryview(piece)
-        while rest:  # without a buffer a write may take less than it was given
-            rest = rest[self._file.write(rest) :]
+        with translate_os_errors(str(self.path.parent)):
+            while rest:  # without a buffer a write may take less than it was given
+                rest = rest[self._file.write(rest) :]
 
-    def content(self) -> Content:
-        """Return what was written."""
-        return self._summary.content()
+    def complete(self, fetched: Fetched) -> tuple[Content, ImageKind]:
+        """Append the last bytes, and return what is known of the image that came.
+
+        Raises:
+            DownloadError: It is none, or its end is missing.
+            StorageError: The last bytes cannot be written.
+        """
+        self.write(fetched.rest)
+        # The digest was taken as the bytes came: to read the file again would double the work.
+        content = self._summary.content()
+        head, tail = content.head, content.tail
+        kind = require_image(fetched.content_type, head, tail, content.size, url=fetched.url)
+        return content, kind
 
     def seal(self) -> None:
         """Bring it to the disk and close it.
@@ -147,12 +151,104 @@ class PartialFile:
             self.path.unlink(missing_ok=True)
 
 
-def content_of(path: Path) -> Content:
-    """Read a whole file for what is known of it.
+def discard_part(begun: Stored | PartialFile) -> None:
+    """Undo what `begin` of a store has done, if nobody can take it any more."""
+    if isinstance(begun, PartialFile):
+        begun.discard()
 
-    Raises:
-        OSError: It cannot be read.
-    """
+
+class LocalStore:
+    """A directory, made when the first image comes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ready = False
+
+    def __repr__(self) -> str:
+        return f"<LocalStore {self.folder}>"
+
+    # One job of a thread for each: a hop into a thread costs more than most of what is done there.
+
+    async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
+        """Find an image, or make the temporary file for it, in a directory that is there then."""
+        return await in_thread(partial(self._begin, stem, look=look), undo=discard_part)
+
+    async def keep(
+        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
+    ) -> Stored:
+        """Put a whole image under its name."""
+        return await in_thread(partial(self._keep, part, fetched, stem, overwrite=overwrite))
+
+    def _begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
+        with translate_os_errors(str(self.folder)):
+            if not self._ready:
+                _make(self.folder)
+                sweep(self.folder)
+                self._ready = True
+            if look and (stored := self._find(stem)):
+                return stored
+            try:
+                return PartialFile(self.folder, stem)
+            except FileNotFoundError:  # somebody has removed the directory meanwhile
+                _make(self.folder)
+                return PartialFile(self.folder, stem)
+
+    def _find(self, stem: str) -> Stored | None:
+        for kind in KINDS:
+            path = self._path(stem, kind)
+            # Not `exists`: a link to nothing has the name, too.
+            if os.path.lexists(path):
+                return _stored(path, kind)
+        return None
+
+    def _keep(self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool) -> Stored:
+        content, kind = part.complete(fetched)
+        path = self._path(stem, kind)
+        with translate_os_errors(str(path)):
+            part.seal()
+            try:
+                _rename(part.path, path, overwrite=overwrite)
+            except FileExistsError:
+                # Another process was faster; with the same image that is as good as ours.
+                if not path.is_file() or content_of(path).sha256 != content.sha256:
+                    raise not_ours(str(path)) from None
+            # Also where another process named it: whoever is told "stored" may cut the power.
+            _sync_folder(self.folder)
+        if overwrite:
+            self._remove_others(stem, kind)
+        part.discard()
+        return Stored(str(path), content.size, content.sha256, kind.content_type)
+
+    def _remove_others(self, stem: str, kind: ImageKind) -> None:
+        """Remove the image that was replaced, if it had another ending."""
+        with translate_os_errors(str(self.folder)):
+            for other in KINDS:
+                if other is not kind:
+                    self._path(stem, other).unlink(missing_ok=True)
+
+    def _path(self, stem: str, kind: ImageKind) -> Path:
+        return self.folder / f"{stem}.{kind.ending}"
+
+
+def _make(folder: Path) -> None:
+    """Make a directory and those above it, and bring their names to the disk."""
+    # Their names are in the folders above them, and a crash may lose those as it loses files.
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in new:
+        _sync_folder(each.parent)
+
+
+def _stored(path: Path, kind: ImageKind) -> Stored:
+    with translate_os_errors(str(path)):
+        content = content_of(path) if path.is_file() else None
+    if content is None or not is_whole(content.head, content.tail, content.size):
+        raise not_ours(str(path))
+    return Stored(str(path), content.size, content.sha256, kind.content_type)
+
+
+def content_of(path: Path) -> Content:
+    """Read a whole file for what is known of it."""
     summary = Summary()
     with path.open("rb") as file:
         while piece := file.read(_CHUNK_BYTES):
@@ -160,12 +256,40 @@ def content_of(path: Path) -> Content:
     return summary.content()
 
 
-def sweep(folder: Path) -> None:
-    """Remove the partial files of processes that died.
+def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
+    """Put a file under its name; a link, unlike a renaming, never replaces another file."""
+    if not overwrite:
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                raise FileExistsError from None
+        else:
+            return
+    # Without links another process may take the name between that look and this line: such file
+    # systems offer no better.
+    os.replace(part, path)  # noqa: PTH105 - as os.link
 
-    Raises:
-        OSError: The folder cannot be read.
-    """
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk too, where the system can."""
+    # Windows opens no folders.
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files of processes that died."""
     # By their age alone: whether one of another machine on the same share lives cannot be known.
     oldest = time.time() - STALE_S
     with os.scandir(folder) as entries:

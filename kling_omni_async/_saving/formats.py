@@ -161,10 +161,12 @@ def _file_id(task_id: str) -> str:
     return f"{readable or 'id'}_.{digest}"  # no plain id has a dot
 
 
-def image_numbers(images: Sequence[TaskImage]) -> list[int]:
-    """Return the number of each image: its index, or its place where indices don't tell."""
+def image_stems(task_id: str, images: Sequence[TaskImage], *, watermarked: bool) -> dict[int, str]:
+    """Return the numbers of a task's images, in their order, and their names without ending.
+
+    A number is the image's index, or its place where indices don't tell.
+    """
     # An index stays with its image in whatever order an answer has them; a place does not.
     indices = [image.index for image in images if image.index is not None]
-    if len(set(indices)) == len(images):
-        return indices
-    return list(range(len(images)))
+    numbers = indices if len(set(indices)) == len(images) else range(len(images))
+    return {number: image_stem(task_id, number, watermarked=watermarked) for number in numbers}

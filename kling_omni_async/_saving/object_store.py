@@ -17,10 +17,11 @@ from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
-    Content,
+    Fetched,
     PartialFile,
     Stored,
     Summary,
+    discard_part,
     in_thread,
     not_ours,
     sweep,
@@ -58,29 +59,45 @@ class RemoteStore:
         prefix: object = getattr(store, "prefix", None)  # obstore's own local store has a path
         self._prefix = f"{prefix}/" if prefix and isinstance(prefix, str | Path) else ""
         self._spool = Path(tempfile.gettempdir())
+        self._swept = False
         _exit_after_obstore()
-        self._ready = False
 
     def __repr__(self) -> str:
         return f"<RemoteStore {type(self._store).__name__} {self._prefix}>"
 
-    async def open(self) -> None:
-        """Remove what processes that died have left on the local disk.
+    async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
+        """Find an image, or make the temporary file for it, for nobody else to read."""
+        if look and (stored := await self._find(stem)):
+            return stored
+        return await in_thread(self._begin, stem, undo=discard_part)
 
-        Raises:
-            StorageError: There is no place for temporary files.
-        """
-        if not self._ready:
-            with translate_os_errors(str(self._spool)):
-                await in_thread(sweep, self._spool)
-            self._ready = True
+    async def keep(
+        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
+    ) -> Stored:
+        """Upload an image; whether something else is there was seen when it was looked for."""
+        content, kind = await in_thread(part.complete, fetched)
+        name = f"{stem}.{kind.ending}"
+        # Read from the disk, where it is whole and checked. Straight through, a download that dies
+        # would leave an upload to be aborted, and the digest would come too late to stand with it.
+        attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
+        with _translate_store_errors(self._prefix + name):
+            try:
+                await self._put(name, part.path, attributes)
+            except NotImplementedError:  # a store that keeps no attributes
+                await self._put(name, part.path, None)
+            if overwrite:
+                await self._remove_others(stem, kind)
+        await in_thread(part.discard)
+        return Stored(self._prefix + name, content.size, content.sha256, kind.content_type)
 
-    async def find(self, stem: str) -> Stored | None:
-        """Return the image of this name, whatever its ending, if it is there and whole.
+    def _begin(self, stem: str) -> PartialFile:
+        with translate_os_errors(str(self._spool)):
+            if not self._swept:
+                sweep(self._spool)
+                self._swept = True
+            return PartialFile(self._spool, stem, mode=0o600)
 
-        Raises:
-            StorageError: Something else is there, or the store does not answer.
-        """
+    async def _find(self, stem: str) -> Stored | None:
         # All at once: one after another, five round trips would stand before each first save.
         looking = (self._look(stem, kind) for kind in KINDS)
         found = await asyncio.gather(*looking, return_exceptions=True)  # none goes on alone
@@ -113,37 +130,14 @@ class RemoteStore:
             raise not_ours(self._prefix + name)
         return content.sha256
 
-    async def begin(self, stem: str) -> PartialFile:
-        """Make the temporary file for an image, for nobody else to read.
-
-        Raises:
-            StorageError: It cannot be made.
-        """
-        with translate_os_errors(str(self._spool)):
-            return await in_thread(
-                lambda: PartialFile(self._spool, stem, mode=0o600), undo=PartialFile.discard
-            )
-
-    async def keep(
-        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
-    ) -> Stored:
-        """Upload a whole image; whether something else is there was seen when it was looked for.
-
-        Raises:
-            StorageError: The store did not take it.
-        """
-        name = f"{stem}.{kind.ending}"
-        # Read from the disk, where it is whole and checked. Straight through, a download that dies
-        # would leave an upload to be aborted, and the digest would come too late to stand with it.
-        attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
-        with _translate_store_errors(self._prefix + name):
-            try:
-                await self._put(name, part.path, attributes)
-            except NotImplementedError:  # a store that keeps no attributes
-                await self._put(name, part.path, None)
-            if overwrite:
-                await self._remove_others(stem, kind)
-        return Stored(self._prefix + name, content.size, content.sha256, kind.content_type)
+    async def _put(self, name: str, path: Path, attributes: Attributes | None) -> None:
+        await self._store.put_async(
+            name,
+            path,
+            attributes=attributes,
+            chunk_size=PIECE_BYTES,
+            max_concurrency=PIECES_AT_A_TIME,
+        )
 
     async def _remove_others(self, stem: str, kind: ImageKind) -> None:
         """Remove the image that was replaced, if it had another ending."""
@@ -153,15 +147,6 @@ class RemoteStore:
             if other is not kind:
                 with suppress(FileNotFoundError):
                     await self._store.delete_async(f"{stem}.{other.ending}")
-
-    async def _put(self, name: str, path: Path, attributes: Attributes | None) -> None:
-        await self._store.put_async(
-            name,
-            path,
-            attributes=attributes,
-            chunk_size=PIECE_BYTES,
-            max_concurrency=PIECES_AT_A_TIME,
-        )
 
 
 @cache

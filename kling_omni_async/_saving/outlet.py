@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from functools import partial
 
 import attrs
@@ -15,19 +15,12 @@ from .stores import SavePlan
 
 
 class SavingOutlet(Outlet):
-    """Saves the images of each outcome that is ok before a consumer gets it.
+    """Saves the images of each outcome that is ok before a consumer gets it."""
 
-    Args:
-        saver: Saves them, beside the polling.
-        plan: Where they go.
-        now: Returns the time in s, by the clock that the outcomes' `elapsed` was taken from.
-    """
-
-    def __init__(self, saver: Saver, plan: SavePlan, *, now: Callable[[], float]) -> None:
+    def __init__(self, saver: Saver, plan: SavePlan) -> None:
         super().__init__()
         self._saver = saver
         self._plan = plan
-        self._now = now
         self._orders: set[SaveOrder] = set()
         self._ending: End | None = None
 
@@ -43,16 +36,12 @@ class SavingOutlet(Outlet):
         """
         if self._ending is not None:
             return
-        if not outcome.ok:
+        if outcome.error is not None:
             self.deliver(outcome)
             return
         assert outcome.task is not None  # noqa: S101 - a success has one
-        order = SaveOrder(
-            outcome.task,
-            self._plan,
-            done=partial(self._saved, outcome, self._now()),
-            abort=self._aborted,
-        )
+        saved = partial(self._saved, outcome, _now())
+        order = SaveOrder(outcome.task, self._plan, done=saved, abort=self._aborted)
         self._orders.add(order)  # first: without one image to fetch it ends inside of `submit`
         self._saver.submit(order)
 
@@ -84,7 +73,7 @@ class SavingOutlet(Outlet):
         if order.error is not None:
             log_end(outcome.task_id, order.error, queries=outcome.queries)
         # What a user waits for is the image, so its time counts too.
-        elapsed = outcome.elapsed + self._now() - since
+        elapsed = outcome.elapsed + _now() - since
         self.deliver(attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed))
         self._end_if_saved()
 
@@ -97,3 +86,7 @@ class SavingOutlet(Outlet):
     def _end_if_saved(self) -> None:
         if self._ending is not None and not self._orders:
             super().end(self._ending)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

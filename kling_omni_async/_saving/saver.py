@@ -15,21 +15,12 @@ import anyio.lowlevel
 import attrs
 
 from kling_omni_async._ids import quoted
-from kling_omni_async._models import ImageTask, SavedImage, TaskImage
+from kling_omni_async._models import ImageTask, SavedImage
 from kling_omni_async._results import Result, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
-from .files import (
-    Content,
-    OwnThreads,
-    PartialFile,
-    Stored,
-    Taker,
-    in_thread,
-    own_threads,
-    translate_os_errors,
-)
-from .formats import ImageKind, image_numbers, image_stem, require_image
+from .files import Fetched, OwnThreads, Stored, in_thread, own_threads
+from .formats import image_stems
 from .rules import is_fresh, pause_before_retry, redact_url
 from .stores import SavePlan
 
@@ -41,8 +32,8 @@ logger: Final = logging.getLogger("kling_omni_async.saver")
 class Fetcher(Protocol):
     """What brings images."""
 
-    async def fetch(self, url: str, take: Taker, /) -> str | None:
-        """Bring the bytes of an image, and return its Content-Type."""
+    async def fetch(self, url: str, write: Callable[[bytes], object], /) -> Fetched:
+        """Bring the bytes of an image: all but the last are written, by what blocks."""
         ...
 
     async def aclose(self) -> None:
@@ -111,7 +102,8 @@ class SaveOrder:
         abort: Called instead with the reason why all waiting ended.
 
     Attributes:
-        jobs: One for each image.
+        saved: The images that are in the store, in their order, once none is on its way.
+        error: Why an image is not there: the first error in their order, or None.
         cancelled: Whether nobody waits for it any more.
     """
 
@@ -127,44 +119,30 @@ class SaveOrder:
         self.plan = plan
         self.done = done
         self.abort = abort
+        self.saved: tuple[SavedImage, ...] = ()
+        self.error: KlingOmniError | None = None
         self.cancelled: bool = False
-        numbers = image_numbers(task.images)
-        self.jobs: list[SaveJob] = [
-            self._job(image, number) for image, number in zip(task.images, numbers, strict=True)
-        ]
+        stems = image_stems(task.task_id, task.images, watermarked=plan.watermarked)
+        self.jobs: list[SaveJob] = []
+        for image, (number, stem) in zip(task.images, stems.items(), strict=True):
+            url = image.watermark_url if plan.watermarked else image.url
+            job = SaveJob(self, url or "", stem)
+            if url is None:
+                job.result = job.failed(_no_watermark(number))
+            self.jobs.append(job)
 
     def __repr__(self) -> str:
-        return f"<SaveOrder {len(self.saved)} of {len(self.jobs)} images>"
+        saved = sum(isinstance(job.result, SavedImage) for job in self.jobs)
+        return f"<SaveOrder {saved} of {len(self.jobs)} images>"
 
-    def _job(self, image: TaskImage, number: int) -> SaveJob:
-        watermarked = self.plan.watermarked
-        stem = image_stem(self.task.task_id, number, watermarked=watermarked)
-        url = image.watermark_url if watermarked else image.url
-        job = SaveJob(self, url or "", stem)
-        if url is None:
-            job.result = job.failed(
-                DownloadError(
-                    f"image {number} has no watermarked copy; ask for one when the task is created",
-                    reason="no-watermark",
-                )
-            )
-        return job
-
-    @property
-    def saved(self) -> tuple[SavedImage, ...]:
-        """The images that are in the store, in their order."""
-        return tuple(job.result for job in self.jobs if isinstance(job.result, SavedImage))
-
-    @property
-    def error(self) -> KlingOmniError | None:
-        """Why an image is not in the store: the first error in their order, or None."""
-        errors = (job.result for job in self.jobs if isinstance(job.result, KlingOmniError))
-        return next(errors, None)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every image was saved or given up."""
-        return all(job.result for job in self.jobs)
+    def conclude(self) -> bool:
+        """Return whether every image was saved or given up, and if so keep what came of them."""
+        results = [job.result for job in self.jobs]
+        if None in results:
+            return False
+        self.saved = tuple(each for each in results if isinstance(each, SavedImage))
+        self.error = next((each for each in results if isinstance(each, KlingOmniError)), None)
+        return True
 
     def cancel(self) -> None:
         """Stop what is under way; nobody is told any more."""
@@ -174,6 +152,13 @@ class SaveOrder:
                 job.scope.cancel()
             if job.retry is not None:
                 job.retry.cancel()
+
+
+def _no_watermark(number: int) -> DownloadError:
+    return DownloadError(
+        f"image {number} has no watermarked copy; ask for one when the task is created",
+        reason="no-watermark",
+    )
 
 
 class JobQueue:
@@ -206,12 +191,7 @@ class JobQueue:
 
 @attrs.frozen
 class RetryPauses:
-    """The pauses between the tries of an image.
-
-    Attributes:
-        rng: Draws their jitter.
-        wall_clock: Returns s since the epoch.
-    """
+    """The pauses between the tries of an image; `wall_clock` returns s since the epoch."""
 
     rng: Random
     wall_clock: Callable[[], float]
@@ -377,7 +357,7 @@ class Saver:
         self._start_workers(1)
 
     def _conclude(self, order: SaveOrder) -> None:
-        if order.is_complete:
+        if order.conclude():
             self._orders.discard(order)
             order.done(order)
 
@@ -401,27 +381,15 @@ class Saver:
         """
         plan, store = job.order.plan, job.order.plan.store
         job.tries += 1
-        await store.open()
         # A name is trusted, as a file gets it only when it is whole: no manifest lies in the user's
         # directory, and a URL that has expired since does no harm.
-        if not job.is_missing and not plan.overwrite and (stored := await store.find(job.stem)):
-            return stored
+        part = await store.begin(job.stem, look=not (plan.overwrite or job.is_missing))
+        if isinstance(part, Stored):
+            return part
         job.is_missing = True
-        part = await store.begin(job.stem)
         try:
-            content, kind = await self._download(job.url, part)
-            return await store.keep(part, content, job.stem, kind, overwrite=plan.overwrite)
-        finally:
-            # Of a kept image too: it has its real name by then.
+            fetched = await self._fetcher.fetch(job.url, part.write)
+            return await store.keep(part, fetched, job.stem, overwrite=plan.overwrite)
+        except BaseException:
             await in_thread(part.discard)
-
-    async def _download(self, url: str, part: PartialFile) -> tuple[Content, ImageKind]:
-        async def take(piece: bytes) -> None:
-            with translate_os_errors(str(part.path.parent)):
-                await in_thread(part.write, piece)
-
-        content_type = await self._fetcher.fetch(url, take)
-        # The digest was taken as the bytes came: to read the file again would double the work.
-        content = part.content()
-        kind = require_image(content_type, content.head, content.tail, content.size, url=url)
-        return content, kind
+            raise

@@ -1,8 +1,7 @@
-"""Where images go: what every store can do, how one is named, and the local directory."""
+"""Where images go: what every store can do, and which arguments name one."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from functools import lru_cache
@@ -14,24 +13,12 @@ import attrs
 
 from kling_omni_async.errors import ConfigurationError
 
-from .files import (
-    Content,
-    PartialFile,
-    Stored,
-    content_of,
-    in_thread,
-    not_ours,
-    sweep,
-    translate_os_errors,
-)
-from .formats import KINDS, ImageKind, is_whole
+from .files import Fetched, LocalStore, PartialFile, Stored
 
 MAX_OPEN: Final = 64
 """How many stores a session keeps open; one more, and that which was not used longest is let go."""
 
 _URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?!/)")  # what a Path makes of a URL
-_NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-"""What file systems answer that cannot bring a directory to the disk."""
 
 
 @runtime_checkable
@@ -52,35 +39,35 @@ StoreLike: TypeAlias = str | os.PathLike[str] | ObjectStore
 
 
 class Store(Protocol):
-    """A place for images. Each method raises `StorageError` for whatever goes wrong."""
+    """A place for images. Both methods raise `StorageError` for whatever goes wrong in it."""
 
-    async def open(self) -> None:
-        """Get ready; more calls do no harm."""
+    async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
+        """Find an image, whatever its ending, or make the temporary file for it.
 
-    async def find(self, stem: str) -> Stored | None:
-        """Return the image of this name, whatever its ending, if it is there and whole."""
-        ...
+        Args:
+            stem: Its name without the ending.
+            look: Whether one that is there and whole will do.
 
-    async def begin(self, stem: str) -> PartialFile:
-        """Make the temporary file for an image."""
+        Raises:
+            StorageError: Something else is there, or no file can be made.
+        """
         ...
 
     async def keep(
-        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
+        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
     ) -> Stored:
-        """Put a whole image under its name."""
+        """Put an image that has come under its name; its temporary file is gone then.
+
+        Raises:
+            DownloadError: It is none, or not whole.
+            StorageError: The store did not take it, or something else has that name.
+        """
         ...
 
 
 @attrs.frozen
 class SavePlan:
-    """Where the images of a call go, and how.
-
-    Attributes:
-        store: Takes them.
-        watermarked: Whether the copies with the watermark are saved instead.
-        overwrite: Whether what is there under their names is replaced.
-    """
+    """Where the images of a call go, whether those with the watermark, and in place of what."""
 
     store: Store
     watermarked: bool = False
@@ -128,13 +115,9 @@ def folder_of(name: object) -> Path | None:
         ConfigurationError: Images cannot be saved there.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise ConfigurationError(
-            f"images cannot be saved to {name!r:.80}: give the path of a directory, as text"
-        )
+        raise _refusal(name, "give the path of a directory, as text")
     if _URL_AS_PATH.match(name):
-        raise ConfigurationError(
-            f"images cannot be saved to {name!r:.80}: give a URL as text, with both slashes"
-        )
+        raise _refusal(name, "give a URL as text, with both slashes")
     if "://" not in name:
         return Path(name)
     scheme, _, rest = name.partition("://")
@@ -142,9 +125,7 @@ def folder_of(name: object) -> Path | None:
         return None
     host, slash, path = rest.partition("/")
     if host not in {"", "localhost"} or not slash:
-        raise ConfigurationError(
-            f"images cannot be saved to {name!r:.80}: write file:///path, with three slashes"
-        )
+        raise _refusal(name, "write file:///path, with three slashes")
     return Path(url2pathname(f"/{path}"))
 
 
@@ -157,155 +138,11 @@ def _local(folder: Path) -> LocalStore:
         return LocalStore(folder)
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or "no path of this system"
-        raise ConfigurationError(f"images cannot be saved to {str(folder)!r:.80}: {text}") from None
+        raise _refusal(str(folder), text) from None
     if not folder.is_dir():
         raise ConfigurationError(f"images cannot be saved to {folder}: it is no directory")
     return LocalStore(folder)
 
 
-class LocalStore:
-    """A directory, made when the first image comes.
-
-    Attributes:
-        folder: Its path.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._ready = False
-
-    def __repr__(self) -> str:
-        return f"<LocalStore {self.folder}>"
-
-    async def open(self) -> None:
-        """Make the directory, and remove what processes that died have left there.
-
-        Raises:
-            StorageError: It cannot be made.
-        """
-        if not self._ready:
-            await in_thread(self._get_ready)
-
-    def _get_ready(self) -> None:
-        with translate_os_errors(str(self.folder)):
-            _make(self.folder)
-            sweep(self.folder)
-        self._ready = True
-
-    async def find(self, stem: str) -> Stored | None:
-        """Return the image of this name, whatever its ending, if it is there and whole.
-
-        Raises:
-            StorageError: Something else is there.
-        """
-        return await in_thread(self._find, stem)
-
-    def _find(self, stem: str) -> Stored | None:
-        for kind in KINDS:
-            path = self._path(stem, kind)
-            # Not `exists`: a link to nothing has the name, too.
-            if os.path.lexists(path):
-                return _stored(path, kind)
-        return None
-
-    async def begin(self, stem: str) -> PartialFile:
-        """Make the temporary file for an image.
-
-        Raises:
-            StorageError: It cannot be made.
-        """
-        with translate_os_errors(str(self.folder)):
-            return await in_thread(self._begin, stem, undo=PartialFile.discard)
-
-    def _begin(self, stem: str) -> PartialFile:
-        try:
-            return PartialFile(self.folder, stem)
-        except FileNotFoundError:  # somebody has removed the directory meanwhile
-            _make(self.folder)
-            return PartialFile(self.folder, stem)
-
-    async def keep(
-        self, part: PartialFile, content: Content, stem: str, kind: ImageKind, *, overwrite: bool
-    ) -> Stored:
-        """Put a whole image under its name.
-
-        Raises:
-            StorageError: The disk failed, or something else has that name.
-        """
-        path = self._path(stem, kind)
-        await in_thread(_keep, part, content, path, overwrite)
-        if overwrite:
-            await in_thread(self._remove_others, stem, kind)
-        return Stored(str(path), content.size, content.sha256, kind.content_type)
-
-    def _remove_others(self, stem: str, kind: ImageKind) -> None:
-        """Remove the image that was replaced, if it had another ending."""
-        for other in KINDS:
-            if other is not kind:
-                with translate_os_errors(str(self.folder)):
-                    self._path(stem, other).unlink(missing_ok=True)
-
-    def _path(self, stem: str, kind: ImageKind) -> Path:
-        return self.folder / f"{stem}.{kind.ending}"
-
-
-def _make(folder: Path) -> None:
-    """Make a directory and those above it, and bring their names to the disk."""
-    # Their names are in the folders above them, and a crash may lose those as it loses files.
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in new:
-        _sync_folder(each.parent)
-
-
-def _stored(path: Path, kind: ImageKind) -> Stored:
-    with translate_os_errors(str(path)):
-        content = content_of(path) if path.is_file() else None
-    if content is None or not is_whole(content.head, content.tail, content.size):
-        raise not_ours(str(path))
-    return Stored(str(path), content.size, content.sha256, kind.content_type)
-
-
-def _keep(part: PartialFile, content: Content, path: Path, overwrite: bool) -> None:  # noqa: FBT001 - threads take no keywords
-    with translate_os_errors(str(path)):
-        part.seal()
-        try:
-            _rename(part.path, path, overwrite=overwrite)
-        except FileExistsError:
-            # Another process was faster; with the same image that is as good as ours.
-            if not path.is_file() or content_of(path).sha256 != content.sha256:
-                raise not_ours(str(path)) from None
-        # Also where another process named it: whoever is told "stored" may cut the power.
-        _sync_folder(path.parent)
-
-
-def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
-    """Put a file under its name; a link, unlike a renaming, never replaces another file."""
-    if not overwrite:
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without hard links
-            if os.path.lexists(path):
-                raise FileExistsError from None
-        else:
-            return
-    # Without links another process may take the name between that look and this line: such file
-    # systems offer no better.
-    os.replace(part, path)  # noqa: PTH105 - as os.link
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk too, where the system can."""
-    # Windows opens no folders.
-    if os.name == "nt":
-        return
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(fd)
+def _refusal(name: object, text: str) -> ConfigurationError:
+    return ConfigurationError(f"images cannot be saved to {name!r:.80}: {text}")

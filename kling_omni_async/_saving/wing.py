@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 
 from kling_omni_async._config import Settings
@@ -54,7 +55,7 @@ class Saving:
             ConfigurationError: The store cannot be used.
         """
         plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
-        return SavingOutlet(self._saver, plan, now=self._engine.now)
+        return SavingOutlet(self._saver, plan)
 
     async def save(
         self, given: object, store: object, *, watermarked: bool, overwrite: bool
@@ -71,7 +72,8 @@ class Saving:
 
     def bind(self) -> None:
         """Let workers start."""
-        self._saver.open(self._start_worker)
+        start = self._engine.start_soon
+        self._saver.open(partial(start, self._saver.work, name="kling_omni_async.save"))
 
     async def open(self) -> None:
         """Do nothing: clients and stores are opened with the first image."""
@@ -86,6 +88,3 @@ class Saving:
     async def aclose(self) -> None:
         """Release everything."""
         await self._saver.aclose()
-
-    def _start_worker(self) -> None:
-        self._engine.start_soon(self._saver.work, name="kling_omni_async.save")

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from kling_omni_async import DownloadError, KlingOmniError, StorageError
-from kling_omni_async._saving.files import Content, Stored, Summary, Taker, in_thread
-from kling_omni_async._saving.formats import ImageKind
+from kling_omni_async._saving.files import Fetched, Stored, Summary, in_thread
 
 # A small PNG that is whole.
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(40) + b"\0\0\0\0IEND\xaeB\x60\x82"
@@ -45,11 +44,13 @@ class FakePartialFile:
             raise ValueError("write to a part that was discarded")
         self._summary.add(piece)
 
-    def content(self) -> Content:
-        return self._summary.content()
+    def stored(self, fetched: Fetched) -> Stored:
+        self.write(fetched.rest)
+        content = self._summary.content()
+        return Stored(self.path.name, content.size, content.sha256, fetched.content_type or "")
 
     def discard(self) -> None:
-        self._parts.remove(self)
+        self._parts.discard(self)
 
 
 class FakeStore:
@@ -66,30 +67,27 @@ class FakeStore:
         self.parts: set[FakePartialFile] = set()
         self.fails = False
 
-    async def open(self) -> None:
-        """Be ready, as a local directory is after its first image: without a pause."""
+    async def begin(self, stem: str, *, look: bool) -> Stored | FakePartialFile:
+        return await in_thread(self._begin, stem, look, undo=self._undo)
 
-    async def find(self, stem: str) -> Stored | None:
-        return await in_thread(self.there.get, stem)
+    def _begin(self, stem: str, look: bool) -> Stored | FakePartialFile:  # noqa: FBT001 - threads take no keywords
+        if look and stem in self.there:
+            return self.there[stem]
+        return FakePartialFile(stem, self.parts)
 
-    async def begin(self, stem: str) -> FakePartialFile:
-        return await in_thread(FakePartialFile, stem, self.parts, undo=FakePartialFile.discard)
+    def _undo(self, begun: Stored | FakePartialFile) -> None:
+        if isinstance(begun, FakePartialFile):
+            begun.discard()
 
     async def keep(
-        self,
-        part: FakePartialFile,
-        content: Content,
-        stem: str,
-        kind: ImageKind,
-        *,
-        overwrite: bool,
+        self, part: FakePartialFile, fetched: Fetched, stem: str, *, overwrite: bool
     ) -> Stored:
         del overwrite
         assert part in self.parts
-        await in_thread(lambda: None)
+        stored = await in_thread(part.stored, fetched)
         if self.fails:
             raise StorageError("the disk is full", reason="store")
-        stored = Stored(stem, content.size, content.sha256, kind.content_type)
+        part.discard()
         return self.there.setdefault(stem, stored)
 
 
@@ -137,7 +135,7 @@ class FakeFetcher:
         self.defect: type[BaseException] | None = None
         self.closed = 0
 
-    async def fetch(self, url: str, take: Taker) -> str | None:
+    async def fetch(self, url: str, write: Callable[[bytes], object]) -> Fetched:
         assert not self.closed
         fault, delay = self.says.popleft() if self.says else ("good", 0.5)
         self.running.append(url)
@@ -147,7 +145,7 @@ class FakeFetcher:
             limit = asyncio.timeout(MOMENT_S / 2 if fault == "slow disk" else None)
             try:
                 async with limit:
-                    await take(PNG[:20])
+                    await in_thread(write, PNG[:20])
             except TimeoutError:
                 raise resets() from None
             make = FAULTS[fault]
@@ -156,10 +154,9 @@ class FakeFetcher:
                 if not isinstance(error, KlingOmniError) and self.defect is None:
                     self.defect = type(error)
                 raise error
-            await take(PNG[20:])
+            return Fetched(url, "image/png", PNG[20:])
         finally:
             self.running.remove(url)
-        return "image/png"
 
     async def aclose(self) -> None:
         self.closed += 1

@@ -9,10 +9,10 @@ from typing import Protocol
 from obstore.store import LocalStore as ObstoreLocal
 from obstore.store import MemoryStore
 
-from kling_omni_async._saving.files import Stored
+from kling_omni_async._saving.files import Fetched, LocalStore, PartialFile, Stored
 from kling_omni_async._saving.formats import KINDS, PNG, ImageKind
 from kling_omni_async._saving.object_store import RemoteStore
-from kling_omni_async._saving.stores import LocalStore, Store
+from kling_omni_async._saving.stores import Store
 
 from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, jpeg, png
 
@@ -23,13 +23,29 @@ async def put(
     store: Store, file: bytes, *, kind: ImageKind = PNG, overwrite: bool = False
 ) -> Stored:
     """Bring an image into a store as the saver does."""
-    await store.open()
-    part = await store.begin("1-0")
+    part = await begin(store)
     try:
-        part.write(file)
-        return await store.keep(part, part.content(), "1-0", kind, overwrite=overwrite)
+        part.write(file[:7])
+        fetched = Fetched("https://host/1", kind.content_type, file[7:])
+        return await store.keep(part, fetched, "1-0", overwrite=overwrite)
     finally:
         part.discard()
+
+
+async def begin(store: Store) -> PartialFile:
+    """Give the temporary file for an image, whether one is there or not."""
+    part = await store.begin("1-0", look=False)
+    assert isinstance(part, PartialFile)
+    return part
+
+
+async def find(store: Store, stem: str = "1-0") -> Stored | None:
+    """Give an image that is in a store."""
+    found = await store.begin(stem, look=True)
+    if isinstance(found, Stored):
+        return found
+    found.discard()
+    return None
 
 
 def names_in(folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ import pytest
 from kling_omni_async import DownloadError, PollPolicy
 from kling_omni_async._config import make_settings
 from kling_omni_async._saving.download import (
+    WRITE_BYTES,
     Downloader,
     RefusedAddressError,
     before_stall,
     guarded_socket,
 )
+from kling_omni_async._saving.files import Fetched
 from kling_omni_async.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -39,8 +42,8 @@ async def downloader() -> AsyncGenerator[Downloader]:
     await made.aclose()
 
 
-async def ignore(_: bytes) -> None:
-    """Take a piece of an image."""
+def ignore(_: bytes) -> None:
+    """Write a piece of an image nowhere."""
 
 
 async def fault_of(downloader: Downloader, url: str) -> DownloadError:
@@ -215,16 +218,13 @@ async def test_a_compressed_body_is_unpacked() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Type: image/png\r\n"
     answer = head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
     pieces: list[bytes] = []
-
-    async def take(piece: bytes) -> None:
-        pieces.append(piece)
-
     async with server(answer) as (port, heard):
         base = f"http://127.0.0.1:{port}"
         own = Downloader(make_settings("k", base, PollPolicy(), allow_http=False))
-        assert await own.fetch(f"{base}/1.png", take) == "image/png"
+        fetched = await own.fetch(f"{base}/1.png", pieces.append)
         await own.aclose()
-    assert b"".join(pieces) == b"abc"
+    assert pieces == []  # so little is written with the name
+    assert fetched == Fetched(f"{base}/1.png", "image/png", b"abc")
     assert b"Accept-Encoding: identity\r\n" in heard[0]
 
 
@@ -254,14 +254,28 @@ async def test_a_bomb_is_not_unpacked() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
     pieces: list[int] = []
 
-    async def take(piece: bytes) -> None:
+    def write(piece: bytes) -> None:
         pieces.append(len(piece))
 
     async with own_host(head % len(packed) + packed, max_image_bytes=1_000_000) as (own, url):
         with pytest.raises(DownloadError) as caught:
-            await own.fetch(url, take)
+            await own.fetch(url, write)
     assert caught.value.reason == "too-long"
-    assert sum(pieces) <= 1_000_000
+    assert 0 < sum(pieces) <= 1_000_000
+
+
+async def test_large_bodies_are_written_on_the_way() -> None:
+    """What is held of an image never grows with it; what was written and the rest are all of it."""
+    image = Random(1).randbytes(3_000_000)
+    pieces: list[bytes] = []
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nConnection: close\r\n\r\n"
+    async with own_host(head + image) as (downloader, url):
+        fetched = await downloader.fetch(url, pieces.append)
+    assert b"".join([*pieces, fetched.rest]) == image
+    assert all(WRITE_BYTES <= len(piece) < 4 * WRITE_BYTES for piece in pieces)
+    assert len(fetched.rest) < 4 * WRITE_BYTES
+    assert (fetched.url, fetched.content_type) == (url, "image/png")
+    assert "png" not in repr(fetched)  # a URL may hold a signature
 
 
 async def test_a_time_out_that_is_not_ours() -> None:

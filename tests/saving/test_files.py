@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_omni_async import StorageError
 from kling_omni_async._saving.files import (
     STALE_S,
     Content,
@@ -98,7 +99,7 @@ def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
     part.write(b"")
     part.write(b"def")
     assert part.path.read_bytes() == b"abcdef"
-    assert part.content() == known_of(b"abcdef")
+    assert part._summary.content() == known_of(b"abcdef")
     part.discard()
 
 
@@ -108,14 +109,14 @@ def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = Random(1).randbytes(1000)
     part.write(file)
     assert part.path.read_bytes() == file
-    assert part.content() == known_of(file)
+    assert part._summary.content() == known_of(file)
     part.discard()
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that does not fit raises, and what was written goes away with its name."""
     part = on_disk(PartialFile(tmp_path, "1-0"), monkeypatch, room=10)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=f"cannot store in {tmp_path}: No space left"):
         part.write(bytes(11))
     assert part.path.stat().st_size == 10
     part.discard()
@@ -148,7 +149,7 @@ def test_seal_brings_the_bytes_to_the_disk(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     part.seal()
     assert synced == [part.path.stat().st_ino]
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(StorageError, match="closed"):
         part.write(b"x")
     part.discard()
 

@@ -24,8 +24,8 @@ from kling_omni_async._saving.formats import (
     TAIL_BYTES,
     WEBP,
     ImageKind,
-    image_numbers,
     image_stem,
+    image_stems,
     is_whole,
     kind_of,
     naming_kind,
@@ -377,4 +377,7 @@ def test_numbers_are_indices_where_these_tell(
 ) -> None:
     """Each image has its index as its number; where one misses or is twice, its place."""
     images = [TaskImage(url=f"https://a/{n}", index=index) for n, index in enumerate(indices)]
-    assert image_numbers(images) == numbers
+    for watermarked in (False, True):
+        stems = image_stems("a/b", images, watermarked=watermarked)
+        expected = [(n, image_stem("a/b", n, watermarked=watermarked)) for n in numbers]
+        assert list(stems.items()) == expected

@@ -6,17 +6,19 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kling_omni_async import StorageError
-from kling_omni_async._saving.files import Stored
-from kling_omni_async._saving.stores import LocalStore, Store, _sync_folder
+from kling_omni_async._saving.files import LocalStore, Stored, _sync_folder
+from kling_omni_async._saving.stores import Store
+from tests.support import now_waiting
 
 from .image_files import png
-from .places import names_in, put
+from .places import begin, find, names_in, put
 
 pytestmark = pytest.mark.anyio
 
@@ -59,15 +61,14 @@ async def test_an_image_gets_its_name(store: LocalStore, *, overwrite: bool) -> 
     stored = await put(store, png(), overwrite=overwrite)
     assert (store.folder / "1-0.png").read_bytes() == png()
     assert names_in(store.folder) == ["1-0.png"]
-    assert await store.find("1-0") == stored
+    assert await find(store) == stored
 
 
 async def test_makes_its_folder(tmp_path: Path) -> None:
-    """The folder and those above it are made when the store is opened, and not before."""
+    """The folder and those above it are made with the first image, and not before."""
     store = LocalStore(tmp_path / "a" / "b")
     assert names_in(tmp_path) == []
-    await store.open()
-    assert await store.find("1-0") is None
+    assert await find(store) is None
     await put(store, png())
     assert names_in(tmp_path / "a" / "b") == ["1-0.png"]
 
@@ -77,7 +78,7 @@ async def test_a_file_is_no_folder(tmp_path: Path, below: str) -> None:
     """A file where the folder should be, or above it, is told in our words."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError) as caught:
-        await LocalStore(tmp_path / below).open()
+        await begin(LocalStore(tmp_path / below))
     assert caught.value.reason == "store"
     assert str(tmp_path / below) in str(caught.value)
 
@@ -116,7 +117,7 @@ async def test_what_is_not_an_image_is_not_found(
     path = store.folder / "1-0.png"
     lay(path)
     with pytest.raises(StorageError) as caught:
-        await store.find("1-0")
+        await find(store)
     assert caught.value.reason == "exists"
     assert str(path) in str(caught.value)
     assert "overwrite=True" in str(caught.value)
@@ -146,7 +147,7 @@ async def test_overwrite_replaces_it(store: LocalStore, lay: Callable[[Path], ob
     stored = await put(store, png(), overwrite=True)
     assert stat.S_ISREG(path.lstat().st_mode)
     assert path.read_bytes() == png()
-    assert await store.find("1-0") == stored
+    assert await find(store) == stored
     assert names_in(store.folder) == ["1-0.png"]
 
 
@@ -177,11 +178,33 @@ async def test_a_link_to_an_image_is_an_image(store: LocalStore) -> None:
     (store.folder / "moved").write_bytes(png())
     path = store.folder / "1-0.png"
     path.symlink_to("moved")
-    found = await store.find("1-0")
+    found = await find(store)
     assert found
     assert found.key == str(path)
     assert await put(store, png()) == found
     assert path.is_symlink()
+
+
+async def test_a_cancelled_search_leaves_the_image(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cancelled while an image is found takes nothing away."""
+    await put(store, png())
+    go_on, lexists = threading.Event(), os.path.lexists
+
+    def wait(path: Path) -> bool:
+        assert go_on.wait(30)
+        return lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", wait)
+    searching = asyncio.create_task(find(store))
+    await now_waiting()
+    searching.cancel()
+    await now_waiting()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await searching
+    assert names_in(store.folder) == ["1-0.png"]
 
 
 @pytest.mark.usefixtures("links")
@@ -222,7 +245,7 @@ async def test_one_of_two_images_wins(tmp_path: Path) -> None:
     results = await asyncio.gather(*puts, return_exceptions=True)
     (stored,) = (result for result in results if isinstance(result, Stored))
     assert all(isinstance(result, StorageError) for result in results if result is not stored)
-    found = await LocalStore(tmp_path).find("1-0")
+    found = await find(LocalStore(tmp_path))
     assert found == stored
     assert names_in(tmp_path) == ["1-0.png"]
 
@@ -304,7 +327,7 @@ async def test_systems_that_cannot_sync_folders(
 ) -> None:
     """A file system that knows no such thing is no reason to fail; nothing stays open."""
     fds = folders_fail(number, monkeypatch)
-    assert await put(store, png()) == await store.find("1-0")
+    assert await put(store, png()) == await find(store)
     assert len(fds) == 1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fds[0])
@@ -370,8 +393,8 @@ async def test_a_folder_that_may_not_be_written_to(
 
 
 async def test_a_folder_that_was_removed(store: LocalStore) -> None:
-    """A folder that goes away after it was opened is made again: a session may live for weeks."""
-    await store.open()
+    """A folder that goes away after it was used is made again: a session may live for weeks."""
+    assert await find(store) is None
     store.folder.rmdir()
     await put(store, png())
     assert names_in(store.folder) == ["1-0.png"]
@@ -379,7 +402,7 @@ async def test_a_folder_that_was_removed(store: LocalStore) -> None:
 
 async def test_a_folder_that_cannot_be_made_again(store: LocalStore) -> None:
     """Where something else has its place by then, that is told."""
-    await store.open()
+    assert await find(store) is None
     store.folder.rmdir()
     store.folder.touch()
     assert (await refusal_of(store, png())).reason == "store"
@@ -393,7 +416,7 @@ async def test_an_image_that_cannot_be_read(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", failing(errno.EACCES))
         with pytest.raises(StorageError) as caught:
-            await store.find("1-0")
+            await find(store)
     assert caught.value.reason == "store"
     assert "1-0.png" in str(caught.value)
 

@@ -25,7 +25,7 @@ from kling_omni_async._saving.object_store import RemoteStore, _exit_after_obsto
 from tests.support import now_waiting
 
 from .image_files import png
-from .places import names_in, put
+from .places import begin, find, names_in, put
 
 pytestmark = pytest.mark.anyio
 
@@ -115,13 +115,13 @@ async def test_a_digest_that_is_told_is_not_reckoned(cloud: MemoryStore) -> None
     store = RemoteStore(spy)
     await put(store, png())
     spy.calls.clear()
-    assert await store.find("1-0")
+    assert await find(store)
     assert sorted(spy.calls) == sorted(f"head 1-0.{kind.ending}" for kind in KINDS)
 
 
 async def test_a_part_is_for_nobody_else(spool: Path) -> None:
     """What waits for its upload in a folder that all share may be read by its owner only."""
-    part = await RemoteStore(MemoryStore()).begin("1-0")
+    part = await begin(RemoteStore(MemoryStore()))
     assert part.path.parent == spool
     assert stat.S_IMODE(part.path.stat().st_mode) == 0o600
     part.discard()
@@ -129,11 +129,12 @@ async def test_a_part_is_for_nobody_else(spool: Path) -> None:
 
 async def test_no_place_for_parts_is_told(spool: Path) -> None:
     """Without a folder for temporary files nothing is begun, and that is told in our words."""
-    store = RemoteStore(MemoryStore())
+    used, fresh = RemoteStore(MemoryStore()), RemoteStore(MemoryStore())
+    assert await find(used) is None
     os.rmdir(spool)  # noqa: PTH106 - blocks no longer than Path's own
-    for work in (store.open(), store.begin("1-0")):
+    for store in (used, fresh):
         with pytest.raises(StorageError) as caught:
-            await work
+            await begin(store)
         assert caught.value.reason == "store"
         assert str(spool) in str(caught.value)
 
@@ -154,7 +155,7 @@ ERRORS: list[tuple[Exception, str]] = [
 async def test_errors_are_told_without_secrets(error: Exception, text: str) -> None:
     """Whatever a store raises is a `StorageError` with its first line, of URLs host and path."""
     store = RemoteStore(Broken(error))
-    for work in (store.find("1-0"), put(store, png())):
+    for work in (find(store), put(store, png())):
         with pytest.raises(StorageError) as caught:
             await work
         assert caught.value.reason == "store"
@@ -176,7 +177,7 @@ async def test_errors_are_told_without_secrets(error: Exception, text: str) -> N
 async def test_descriptors_that_ran_out_are_told(error: Exception) -> None:
     """However obstore says that no file could be opened, it may pass."""
     with pytest.raises(StorageError) as caught:
-        await RemoteStore(Broken(error)).find("1-0")
+        await find(RemoteStore(Broken(error)))
     assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
 
 
@@ -192,7 +193,7 @@ async def test_a_failed_search_leaves_nothing_running() -> None:
             return await super().get_async(path, options=options)
 
     with pytest.raises(StorageError, match=r"1-0\.png: no$"):
-        await RemoteStore(Uneven(Exception("no"))).find("1-0")
+        await find(RemoteStore(Uneven(Exception("no"))))
     assert len(answered) == len(KINDS)
 
 
@@ -215,7 +216,7 @@ async def test_the_prefix_of_a_store_is_told(cloud: MemoryStore, prefix: object,
     spy = Spy(cloud)
     spy.prefix = prefix  # type: ignore[attr-defined]  # what some stores have
     stored = await put(RemoteStore(spy), png())
-    found = await RemoteStore(spy).find("1-0")
+    found = await find(RemoteStore(spy))
     assert stored.key == key
     assert found == stored
     assert spy.calls[0] == "put 1-0.png"
@@ -307,11 +308,8 @@ def test_a_broken_obstore_is_no_missing_extra(
 async def test_a_store_that_cannot_remove(cloud: MemoryStore) -> None:
     """A class of the caller's own without `delete_async` keeps what it has."""
     remote = RemoteStore(Spy(cloud))
-    part = await remote.begin("1-0")
-    part.write(png())
-    kept = await remote.keep(part, part.content(), "1-0", PNG, overwrite=True)
-    part.discard()
-    assert await remote.find("1-0") == kept
+    kept = await put(remote, png(), overwrite=True)
+    assert await find(remote) == kept
 
 
 def test_the_end_of_python_waits_for_obstore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ class Bench:
     def another(self, *, watermarked: bool = False) -> SavingOutlet:
         """Give one more outlet before the same saver."""
         plan = SavePlan(cast("Store", self.store), watermarked=watermarked)
-        return SavingOutlet(self.saver, plan, now=now)
+        return SavingOutlet(self.saver, plan)
 
     def start_worker(self) -> None:
         worker = asyncio.create_task(self.saver.work())

@@ -650,7 +650,7 @@ async def test_the_unforeseen_is_an_error_of_its_image(
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api)
         with monkeypatch.context() as patch:
-            patch.setattr("kling_omni_async._saving.saver.require_image", break_down)
+            patch.setattr("kling_omni_async._saving.files.require_image", break_down)
             with pytest.raises(DownloadError, match="an unforeseen LookupError") as caught:
                 await session.save(task, tmp_path)
         assert (caught.value.reason, caught.value.transient) == ("unforeseen", False)

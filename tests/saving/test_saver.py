@@ -29,9 +29,9 @@ from kling_omni_async import (
     TaskImage,
     TaskStatus,
 )
-from kling_omni_async._saving.files import Stored
+from kling_omni_async._saving.files import LocalStore, Stored
 from kling_omni_async._saving.saver import JobQueue, SaveJob, SaveOrder, Saver
-from kling_omni_async._saving.stores import LocalStore, SavePlan, Store
+from kling_omni_async._saving.stores import SavePlan, Store
 from tests.support import now, now_waiting
 
 from .fakes import FakeFetcher, FakeStore, url_of
@@ -64,7 +64,7 @@ def test_an_order_has_a_job_for_each_image(tmp_path: Path) -> None:
         ("https://host/a?sig=1", f"{TASK_ID}-3"),
         ("https://host/b?sig=3", f"{TASK_ID}-1"),
     ]
-    assert not order.is_complete
+    assert not order.conclude()
     assert order.saved == ()
     assert order.error is None
     assert repr(order) == "<SaveOrder 0 of 2 images>"
@@ -79,8 +79,10 @@ def test_a_watermarked_copy_may_be_missing(tmp_path: Path) -> None:
     assert second.result.reason == "no-watermark"
     assert second.result.task_id == TASK_ID
     assert "image 1" in str(second.result)
+    assert not order.conclude()
+    first.result = SavedImage(key="key", url="u", size=7, sha256="digest", content_type="image/png")
+    assert order.conclude()
     assert order.error is second.result
-    assert not order.is_complete
 
 
 def test_an_order_tells_what_became_of_it(tmp_path: Path) -> None:
@@ -92,9 +94,10 @@ def test_an_order_tells_what_became_of_it(tmp_path: Path) -> None:
         key="key", url="https://host/b?sig=3", size=7, sha256="digest", content_type="image/png"
     )
     second.result = saved
-    assert not order.is_complete
+    assert not order.conclude()
+    assert not order.saved
     first.result = first.failed(StorageError("full"))
-    assert order.is_complete
+    assert order.conclude()
     assert order.saved == (saved,)
     assert order.error is first.result
     assert repr(order) == "<SaveOrder 1 of 2 images>"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +17,14 @@ import pytest
 from obstore.store import MemoryStore, S3Store
 
 from kling_omni_async import ConfigurationError, StorageError
-from kling_omni_async._saving.files import STALE_S, Stored
+from kling_omni_async._saving.files import STALE_S, LocalStore, Stored
 from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
 from kling_omni_async._saving.object_store import RemoteStore
-from kling_omni_async._saving.stores import MAX_OPEN, LocalStore, Stores
+from kling_omni_async._saving.stores import MAX_OPEN, Stores
+from tests.support import now_waiting
 
 from .image_files import big_png, jpeg, png
-from .places import FILES, Place, names_in, place_of, put
+from .places import FILES, Place, begin, find, names_in, place_of, put
 
 pytestmark = pytest.mark.anyio
 
@@ -53,8 +56,8 @@ async def test_an_image_gets_its_name(place: Place, kind: ImageKind, *, overwrit
     assert await place.names() == [name]
     assert [each for each in names_in(place.partials) if each.startswith(".")] == []
     for fresh in (store, place.store()):
-        assert await fresh.find("1-0") == stored
-        assert await fresh.find("1-1") is None
+        assert await find(fresh) == stored
+        assert await find(fresh, "1-1") is None
 
 
 @pytest.mark.parametrize("size", [5 * 1_048_576 - 3000, 12 * 1_048_576], ids=["one", "pieces"])
@@ -64,7 +67,7 @@ async def test_large_images_arrive_whole(place: Place, size: int) -> None:
     stored = await put(place.store(), file)
     assert await place.read("1-0.png") == file
     assert (stored.size, stored.sha256) == (len(file), hashlib.sha256(file).hexdigest())
-    assert await place.store().find("1-0") == stored
+    assert await find(place.store()) == stored
 
 
 async def test_the_same_image_may_be_kept_twice(place: Place) -> None:
@@ -77,7 +80,7 @@ async def test_the_same_image_may_be_kept_twice(place: Place) -> None:
 async def test_images_of_others_are_found(place: Place) -> None:
     """An image that somebody else put there is used when it is whole."""
     await place.lay("1-0.jpg", jpeg())
-    found = await place.store().find("1-0")
+    found = await find(place.store())
     digest = hashlib.sha256(jpeg()).hexdigest()
     assert found == Stored(place.key("1-0.jpg"), len(jpeg()), digest, "image/jpeg")
 
@@ -88,7 +91,7 @@ async def test_what_is_no_image_is_not_found(place: Place, content: bytes) -> No
     await place.lay("1-0.png", content)
     store = place.store()
     with pytest.raises(StorageError) as caught:
-        await store.find("1-0")
+        await find(store)
     assert (caught.value.reason, caught.value.transient) == ("exists", False)
     assert str(caught.value) == (
         f"{place.key('1-0.png')} is there and is not this image, whole: move it away, "
@@ -96,7 +99,7 @@ async def test_what_is_no_image_is_not_found(place: Place, content: bytes) -> No
     )
     assert await place.read("1-0.png") == content
     stored = await put(store, png(), overwrite=True)
-    assert await store.find("1-0") == stored
+    assert await find(store) == stored
     assert await place.read("1-0.png") == png()
 
 
@@ -104,9 +107,9 @@ async def test_the_first_kind_that_is_there_is_found(place: Place) -> None:
     """An image is found under any ending, and the likelier one goes first."""
     store = place.store()
     kept = await put(store, jpeg(), kind=JPEG)
-    assert await store.find("1-0") == kept
+    assert await find(store) == kept
     likelier = await put(store, png())
-    assert await store.find("1-0") == likelier
+    assert await find(store) == likelier
 
 
 async def test_an_overwritten_image_leaves_no_other(place: Place) -> None:
@@ -114,24 +117,48 @@ async def test_an_overwritten_image_leaves_no_other(place: Place) -> None:
     store = place.store()
     await put(store, jpeg(), kind=JPEG)
     kept = await put(store, png(), kind=PNG, overwrite=True)
-    assert await store.find("1-0") == kept
+    assert await find(store) == kept
     assert await place.names() == ["1-0.png"]
 
 
 async def test_is_opened_once(place: Place) -> None:
-    """Opening removes stale partial files from the local disk; opening again does nothing."""
+    """The first image removes stale partial files from the local disk; those behind it do not."""
     store, name = place.store(), ".1-0.01234567.kling-part"
     for left in ([], [name]):
         (place.partials / name).write_bytes(b"")
         then = time.time() - 2 * STALE_S
         os.utime(place.partials / name, (then, then))
-        await store.open()
+        part = await begin(store)
+        part.discard()
         assert names_in(place.partials) == left
 
 
+async def test_a_cancelled_beginning_leaves_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is cancelled while it begins an image takes its temporary file away again."""
+    go_on, scandir = threading.Event(), os.scandir
+
+    def wait(path: str) -> Any:
+        assert go_on.wait(30)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", wait)
+        beginning = asyncio.create_task(begin(place.store()))
+        await now_waiting()
+        beginning.cancel()
+        await now_waiting()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+    assert [each for each in names_in(place.partials) if each.startswith(".")] == []
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("call", ["scandir", "open"])
 async def test_no_file_descriptor_is_left(
-    place: Place, monkeypatch: pytest.MonkeyPatch, number: int
+    place: Place, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     """Where no file can be opened for want of descriptors, it says that this may pass."""
 
@@ -140,14 +167,12 @@ async def test_no_file_descriptor_is_left(
 
     store = place.store()
     with monkeypatch.context() as patch:
-        patch.setattr(os, "open", fail)
-        patch.setattr(os, "scandir", fail)
-        for work in (store.open(), store.begin("1-0")):
-            with pytest.raises(StorageError) as caught:
-                await work
-            assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
-            assert os.strerror(number) in str(caught.value)
-    assert await put(store, png()) == await store.find("1-0")
+        patch.setattr(os, call, fail)
+        with pytest.raises(StorageError) as caught:
+            await store.begin("1-0", look=False)
+        assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
+        assert os.strerror(number) in str(caught.value)
+    assert await put(store, png()) == await find(store)
 
 
 # Which arguments name a store.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,12 +19,13 @@ from kling_omni_async import (
     StorageError,
     TaskImage,
 )
-from kling_omni_async._saving.files import Stored, Taker
-from kling_omni_async._saving.formats import KINDS, PNG
+from kling_omni_async._saving.files import Fetched, Stored, in_thread
+from kling_omni_async._saving.formats import KINDS
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.saver import Fetcher
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.saving.image_files import big_png
+from tests.saving.places import find, put
 from tests.support import all_of, open_session
 
 from .bucket import KEY_ID, SECRET, Bucket
@@ -46,11 +47,10 @@ class LargeImages:
     def __init__(self, inner: Fetcher) -> None:
         self._inner = inner
 
-    async def fetch(self, url: str, take: Taker) -> str:
+    async def fetch(self, url: str, write: Callable[[bytes], object]) -> Fetched:
         image = big_png(LARGE)
-        for at in range(0, len(image), 2**20):
-            await take(image[at : at + 2**20])
-        return "image/png"
+        await in_thread(write, image[: 2**20])
+        return Fetched(url, "image/png", image[2**20 :])
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -66,17 +66,6 @@ async def session_for(
         if large:
             saver._fetcher = LargeImages(saver._fetcher)
         yield session
-
-
-async def put(bucket: Bucket, image: bytes, *, overwrite: bool = False) -> Stored:
-    """Bring an image into a bucket as the saver does."""
-    store = RemoteStore(bucket.store(prefix="run"))
-    part = await store.begin("1-0")
-    try:
-        part.write(image)
-        return await store.keep(part, part.content(), "1-0", PNG, overwrite=overwrite)
-    finally:
-        part.discard()
 
 
 def check(bucket: Bucket, saved: SavedImage | Stored) -> bytes:
@@ -163,12 +152,12 @@ async def test_overwrites_when_it_is_told_to(
 
 async def test_large_images_go_up_in_pieces(bucket: Bucket, relay: Relay) -> None:
     """An image of 12 MiB goes up in three pieces, and its type and digest with it."""
-    stored = await put(bucket, big_png(LARGE))
+    stored = await put(RemoteStore(bucket.store(prefix="run")), big_png(LARGE))
     assert check(bucket, stored) == big_png(LARGE)
     assert stored.key == "run/1-0.png"
     assert relay.count("PUT", "partNumber=") == 3
     assert bucket.pending == []
-    assert await RemoteStore(bucket.store(prefix="run")).find("1-0") == stored
+    assert await find(RemoteStore(bucket.store(prefix="run"))) == stored
 
 
 FAULTS = {
