@@ -239,6 +239,7 @@ class Poller:
             self._look_soon(now)
         except Exception as defect:  # noqa: BLE001 - else it would pass for the input's own
             self._engine.fail(defect)
+            stream.cut(End(defect))
 
     def _tell(self, told: list[Told], now: float) -> None:
         logged = None
