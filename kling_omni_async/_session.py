@@ -341,13 +341,9 @@ class KlingOmniSession:
 
 
 def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
-    """Return how the polling of a session that is in use goes, for a live view.
-
-    Args:
-        session: That session.
-        task_id: The id whose wait is told.
-    """
-    return session._ready().snapshot(task_id)  # noqa: SLF001 - of this module
+    """Return how the polling of a session goes, and the wait for an id of it, for a live view."""
+    poller = session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+    return poller.snapshot(task_id)
 
 
 def _succeeded(result: Verdict | Ending) -> ImageTask:

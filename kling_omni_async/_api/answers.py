@@ -39,15 +39,10 @@ _WRAPPER_WORDS = _VENDOR_WORDS | {
 
 
 class Echo(bytes):
-    """A body that the key is in, with the key.
+    """A body that the key is in, with the key."""
 
-    Polling keeps the bytes of an answer and decodes them on demand, so what has to be taken out of
-    the record goes with them.
-
-    Attributes:
-        secret: The key.
-    """
-
+    # Polling keeps the bytes of an answer and decodes them on demand, so what has to be taken out
+    # of the record goes with them.
     secret: Secret
 
     def __repr__(self) -> str:
@@ -56,13 +51,9 @@ class Echo(bytes):
 
 @attrs.define
 class Answer:
-    """One HTTP answer, read to its end.
+    """One HTTP answer, read to its end and decompressed; its body is an `Echo` if it holds the key.
 
-    Attributes:
-        status: The HTTP status.
-        body: After decompression; an `Echo` if the key is in it.
-        headers: With case-insensitive names.
-        secret: The key, which is taken out of errors.
+    Its secret is what is taken out of errors.
     """
 
     # Not frozen: that costs as much as reading half the record.
@@ -73,15 +64,9 @@ class Answer:
 
 
 def read_answer(answer: Answer, task_id: str, *, wall_s: float) -> ImageTask | KlingOmniError:
-    """Read an answer to a query of one id.
+    """Return the task that an answer to a query describes, or an error to raise; never raise.
 
-    Args:
-        answer: The HTTP answer.
-        task_id: The id that was asked for.
-        wall_s: Seconds since the epoch, for a ``Retry-After`` that is a date.
-
-    Returns:
-        The task as the API described it, or an error to raise; never raises.
+    `wall_s`, in s since the epoch, is for a ``Retry-After`` that is a date.
     """
     body = answer.body
     value, more = parse(body)
@@ -145,10 +130,14 @@ def snippet_of(body: bytes, secret: Secret) -> str:
 def _task_in(value: Any, task_id: str, secret: Secret | None) -> ImageTask | None:
     """Read a task if this is the API's success answer with a status in it."""
     # This runs for each answer: what is usual is looked at without a call.
-    envelope = an_object(value)
-    data = an_object(envelope.get("data"))
+    if not isinstance(value, dict):
+        return None
+    envelope: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+    data: dict[str, Any] | None = envelope.get("data")
+    if not isinstance(data, dict) or not data:
+        return None
     code = envelope.get("code")
-    if not data or ((type(code) is not int or code) and not _says_found(envelope)):
+    if (type(code) is not int or code) and not _says_found(envelope):
         return None
     request_id = values.request_id(envelope)
     word = data.get("task_status")
@@ -208,11 +197,9 @@ def _layers(outer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _stronger(outer: TaskStatus, inner: TaskStatus | None) -> TaskStatus:
-    """Choose between the wrapper's word and the payload's.
-
-    The payload is the provider's own answer, so its word counts, but for a wrapper that says
-    FAILURE over a stale one: the gateway has given the task up.
-    """
+    """Choose between the wrapper's word and the payload's."""
+    # The payload is the provider's own answer, so its word counts, but for a wrapper that says
+    # FAILURE over a stale one: the gateway has given the task up.
     if inner is None or (outer is TaskStatus.FAILED and not inner.is_terminal):
         return outer
     return inner
@@ -249,7 +236,8 @@ def _record(
         # survives JSON.
         note = f"images without a usable URL: {unusable} of {unusable + len(images)}"
         message = f"{message}; {note}" if message else note
-    external = an_object(payload.get("task_info")).get("external_task_id")
+    info: dict[str, Any] | None = payload.get("task_info")
+    external = info.get("external_task_id") if isinstance(info, dict) else None
     if secret is not None:
         # URLs are used byte for byte, so they alone stay as they came.
         raw = secret.redact_json(raw)
@@ -279,9 +267,5 @@ def _not_the_api(answer: Answer, task_id: str) -> ResponseError:
         location = answer.secret.redact(location)
         text = f"HTTP {answer.status} points to {location[:SNIPPET_LENGTH]!r}: never followed"
     return ResponseError(
-        text,
-        task_id=task_id,
-        http_status=answer.status,
-        snippet=snippet,
-        location=location,
+        text, task_id=task_id, http_status=answer.status, snippet=snippet, location=location
     )

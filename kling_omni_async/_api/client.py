@@ -6,7 +6,6 @@ import asyncio
 import codecs
 import importlib
 from collections import OrderedDict
-from collections.abc import Sequence
 from http.cookies import SimpleCookie
 from typing import Any, Final
 
@@ -54,16 +53,11 @@ class Client:
         self._closing: set[asyncio.Task[None]] = set()
         self._limit = SharedTimeout(settings.policy.query_timeout)
         self._secret = Secret(settings.api_key)
+        authorization = f"Bearer {settings.api_key}"
         # For each request: what a session has by itself goes to proxies too.
-        self._headers = CIMultiDict(
-            {
-                "Authorization": f"Bearer {settings.api_key}",
-                "Accept": "application/json",
-                "User-Agent": USER_AGENT,
-            }
-        )
+        headers = {"Authorization": authorization, "Accept": "application/json"}
         self._options: dict[str, Any] = {
-            "headers": self._headers,
+            "headers": CIMultiDict(headers, **{"User-Agent": USER_AGENT}),
             "allow_redirects": False,
             "raise_for_status": False,
             "timeout": aiohttp.ClientTimeout(),  # a timer for each would cost more than ours
@@ -76,24 +70,17 @@ class Client:
         return f"<Client of {self._settings.base_url}>"
 
     def bind(self) -> None:
-        """Check what is known only in a running loop.
-
-        Raises:
-            ConfigurationError: The given session is closed or of another loop, or a proxy of
-                the environment cannot be used.
-        """
+        """Check what is known only in a running loop."""
         self._options["proxy"] = self._settings.proxy()
         if self._given is not None:
             require_usable(self._given)
             _require_this_loop(self._given)
-            self._options["middlewares"] = _without_cookies(self._given)
+            # Those of a request replace those of the session, which nothing public tells.
+            own = getattr(self._given, "_middlewares", ())
+            self._options["middlewares"] = (*own, _drop_cookies)
 
     async def open(self) -> int | None:
-        """Open a session of our own unless one was given.
-
-        Returns:
-            The most connections that the given session's connector has, or None.
-        """
+        """Open a session unless one was given; return the most connections of a given one."""
         if self._given is not None:
             self._pool = _Pool(self._given)
             return _connections(self._given.connector)
@@ -108,42 +95,24 @@ class Client:
             await asyncio.wait(self._closing)
 
     def give_up_idle(self) -> None:
-        """Close our idle connections, so that their file descriptors serve somebody else.
-
-        A request under way keeps its connection until it has ended. A query that finds no
-        descriptor left needs no such call: it would have used an idle connection.
-        """
+        """Close our idle connections, so that their file descriptors serve somebody else."""
         old = self._pool
         if self._given is None and old is not None and old.has_served:
-            # aiohttp cannot close idle connections alone.
+            # aiohttp cannot close idle connections alone: who is under way keeps his until its end.
             self._pool = self._new_pool()
             old.is_retired = True
             if not old.in_flight:
                 self._close(old)
 
     async def fetch(self, task_id: str) -> Reply:
-        """Send one query.
-
-        Returns:
-            The answer, whatever it says, or why there is none.
-        """
+        """Send one query; return the answer, whatever it says, or why there is none."""
         url = self._settings.task_url(path_segment(task_id))
         return await self.request("GET", url, task_id=task_id)
 
     async def request(
         self, method: str, url: URL, *, task_id: str | None = None, data: bytes | None = None
     ) -> Reply:
-        """Send one request, bounded in time and in the bytes of its answer.
-
-        Args:
-            method: In capital letters.
-            url: On the API's origin; the key is sent there.
-            task_id: The id that errors name.
-            data: The body, or None.
-
-        Returns:
-            The answer, whatever it says, or why there is none.
-        """
+        """Send one request with the key, bounded in time and in the bytes of its answer."""
         pool = self._pool
         task = asyncio.current_task()
         assert pool is not None  # noqa: S101 - opened by the owner task
@@ -238,10 +207,8 @@ class Client:
     def _translate(
         self, http: aiohttp.ClientSession, error: BaseException, task_id: str | None
     ) -> KlingOmniError:
-        """Say in our words why there is no answer.
-
-        Foreign errors are not chained: they hold request headers and proxy credentials.
-        """
+        """Say in our words why there is no answer."""
+        # Foreign errors are not chained: they hold request headers and proxy credentials.
         if http.closed:
             return ConfigurationError("the given aiohttp session was closed", task_id=task_id)
         reason = reason_of(error)
@@ -252,19 +219,12 @@ class Client:
 
 @attrs.define(eq=False)
 class _Pool:
-    """An aiohttp session with its connections.
-
-    Attributes:
-        http: The session.
-        in_flight: Requests that are under way over it.
-        has_served: Whether a connection of it may be idle.
-        is_retired: Whether it is to be closed when nothing is under way any more.
-    """
+    """An aiohttp session with its connections, and the requests under way over it."""
 
     http: aiohttp.ClientSession
     in_flight: int = 0
-    has_served: bool = False
-    is_retired: bool = False
+    has_served: bool = False  # so a connection may be idle
+    is_retired: bool = False  # to be closed when nothing is under way any more
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -285,14 +245,6 @@ async def _closed(http: aiohttp.ClientSession) -> None:
     await http.close()
 
 
-def _without_cookies(http: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
-    """Return the session's own middlewares and one that keeps our answers out of its cookie jar.
-
-    Middlewares of a request replace those of the session, which nothing public tells.
-    """
-    return (*getattr(http, "_middlewares", ()), _drop_cookies)
-
-
 async def _drop_cookies(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -302,12 +254,7 @@ async def _drop_cookies(
 
 
 def require_usable(http: object) -> None:
-    """Refuse a session that would clash with our header, or that cannot send.
-
-    Raises:
-        ConfigurationError: It has default auth or ``trust_env=True``, it is closed, or it is no
-            aiohttp session at all.
-    """
+    """Refuse a session that would clash with our header, or that cannot send."""
     if not isinstance(http, aiohttp.ClientSession):
         raise ConfigurationError(
             f"http must be an aiohttp session, not {type(http).__name__}; "
@@ -355,9 +302,6 @@ class SharedTimeout:
 
     What began first is due first, so the tasks stand in the order of their deadlines, and the
     loop's heap of timers is spared two steps for each query.
-
-    Args:
-        limit_s: How long each may take, in s.
     """
 
     __slots__ = ("_due", "_limit_s", "_overdue", "_running", "_spared", "_timer")
@@ -378,11 +322,7 @@ class SharedTimeout:
             self._arm(loop, deadline)
 
     def stop(self, task: asyncio.Task[Any]) -> bool:
-        """Leave a task alone from now on.
-
-        Returns:
-            Whether a cancellation that came is ours alone; it is taken back then.
-        """
+        """Leave a task alone; return whether its cancellation was ours alone, and take it back."""
         if self._running.pop(task, None) is None:
             self._spared.pop(task, None)
         if self._timer is not None and not self._running and not self._spared:
@@ -414,10 +354,8 @@ class SharedTimeout:
             self._arm(loop, min(following))
 
     def _spare(self, now: float) -> None:
-        """Add the time for which the loop stood still, once for each task.
-
-        Their answers may wait in the sockets: what was no time for reading is no time-out.
-        """
+        """Add the time for which the loop stood still, once for each task."""
+        # Their answers may wait in the sockets: what was no time for reading is no time-out.
         late = now - self._due
         for task, deadline in self._running.items():
             if deadline - self._limit_s <= self._due:  # not begun since

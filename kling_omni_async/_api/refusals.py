@@ -34,7 +34,7 @@ _MISSING = re.compile(
     r"|不存在|未找到|找不到|没有找到",
     re.IGNORECASE,
 )
-_NOT_FOUND_CODE: Final = 1203
+_SECONDS = re.compile(r"\s*[+-]?[\d.]{1,40}\s*", re.ASCII)
 _INVALID_VALUE_CODE: Final = 1201
 _BY_CODE: Final[Mapping[int, ErrorClass]] = {
     **dict.fromkeys(range(1000, 1005), AuthenticationError),
@@ -93,13 +93,7 @@ def refusal(
 ) -> ApiError | None:
     """Return the API's error, or None if the answer is not the API's.
 
-    Args:
-        body: The parsed JSON, or any other object where there is none.
-        status: The HTTP status.
-        headers: With case-insensitive names.
-        task_id: The id that was asked for.
-        wall_s: Seconds since the epoch.
-        secret: The key, which decides nothing and is taken out of the error.
+    The body is parsed JSON, or any other object; the key decides nothing and is taken out.
     """
     complaint = _complaint(body)
     kind = _class_of(complaint, status, body)
@@ -209,22 +203,15 @@ def _is_bare_json(body: object) -> bool:
 
 
 def retry_after_s(value: str | None, wall_s: float) -> float | None:
-    """Read a ``Retry-After`` header: seconds, or an HTTP date, as s from now.
-
-    Returns:
-        A finite number above 0, else None: past, negative and absurd values mean nothing.
-    """
+    """Read a ``Retry-After`` header, seconds or an HTTP date, as a finite number of s above 0."""
     if value is None:
         return None
     try:
-        delay = float(value) if _looks_like_seconds(value) else _until(value, wall_s)
+        delay = float(value) if _SECONDS.fullmatch(value) else _until(value, wall_s)
     except (ValueError, OverflowError):
         return None
+    # Past, negative and absurd values mean nothing.
     return delay if math.isfinite(delay) and delay > 0 else None
-
-
-def _looks_like_seconds(value: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?[\d.]{1,40}\s*", value, re.ASCII) is not None
 
 
 def _until(value: str, wall_s: float) -> float:

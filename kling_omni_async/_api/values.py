@@ -30,28 +30,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _REQUEST_ID_AT_END = re.compile(r"\(request id:\s*([^()\s]{1,128})\s*\)\W*$", re.IGNORECASE)
 
-
 # JSON.
 
-
-class _NotJson:
-    """The value of a body that is no JSON at all."""
-
-
-NOT_JSON: Final = _NotJson()
+NOT_JSON: Final = object()
+"""The value of a body that is none."""
 
 
 def parse(body: bytes) -> tuple[Any, bool]:
-    """Read the first JSON document of a body.
+    """Return the first JSON document of a body, or `NOT_JSON`, and whether there is more behind.
 
-    Some gateways write two objects into one body (source); the first is the one they meant.
-
-    Args:
-        body: UTF-8, with or without a byte order mark; other bytes become U+FFFD.
-
-    Returns:
-        What it says, or `NOT_JSON`, and whether something else stands behind it. A number that
-        is none, or that Python could not write again, reads as None.
+    Some gateways write two objects into one body (source); the first is the one they meant. Bytes
+    that are no UTF-8 become U+FFFD; a number that is none, or that Python could not write again,
+    reads as None.
     """
     # Not by "utf-8-sig": Python imports that codec at its first use, and cannot when this process
     # has no file descriptor left.
@@ -190,12 +180,7 @@ _ARRAYS: Final = ("images", "series_images")
 
 
 def images(result: object) -> tuple[tuple[TaskImage, ...], int]:
-    """Read both arrays of a result.
-
-    Returns:
-        The images in order, without repeats of a URL, and how many more are announced whose URL
-        cannot be used.
-    """
+    """Return the images of both arrays in order, each URL once, and how many have no usable URL."""
     by_url: dict[str, TaskImage] = {}
     unusable: Counter[str] | None = None
     arrays = an_object(result)
@@ -259,11 +244,9 @@ def _url(value: object) -> str | None:
 
 
 def _mended(url: str) -> str | None:
-    """Mend what is plainly meant as a URL in the way of browsers (WHATWG's URL standard).
-
-    White space around it and line breaks in it go, what no path may hold is percent-encoded, and
-    ``//host`` gets a scheme. A host is never mended.
-    """
+    """Mend what is plainly meant as a URL in the way of browsers (WHATWG's URL standard)."""
+    # White space around it and line breaks in it go, what no path may hold is percent-encoded, and
+    # ``//host`` gets a scheme. A host is never mended.
     match = _LOOSE_URL.fullmatch(url.strip(_AROUND).translate(_LINE_BREAKS))
     if match is None:
         return None
@@ -283,9 +266,6 @@ class Secret:
     """The key, which a server may echo: whatever is shown of an answer goes through here.
 
     An answer is read as it came, as a short key can be in it by chance.
-
-    Args:
-        key: As it is sent; "" for none.
     """
 
     __slots__ = ("_by_chance", "_key", "_pattern", "_plain")
