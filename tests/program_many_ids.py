@@ -42,6 +42,9 @@ class SecondTimeLucky:
         await asyncio.sleep(0)
         return Answer(200, DONE if count > 1 else PENDING)
 
+    def give_up_idle(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 

@@ -23,6 +23,7 @@ import attrs
 from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy
 from kling_omni_async.simulator import SimulatedCometAPI
 
+from .polling.scripted import poller_of
 from .virtual_clock import VirtualClockLoop
 
 MOST_GROWTH = 1.05
@@ -66,7 +67,7 @@ def read(api: SimulatedCometAPI, session: KlingOmniSession) -> Reading:
     """Measure the process."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    watchlist: Any = session._poller._watchlist
+    watchlist: Any = poller_of(session)._watchlist
     return Reading(
         queries=api._queries.log.begun,
         rss_mb=pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
