@@ -475,8 +475,9 @@ class PollerMachine(RuleBasedStateMachine):
             return
         now = self.loop.time()
         ids = [task_id for task_id in self._order_of(reader) if task_id in IDS]
-        reader.joined = {each: now for each in ids if not self._may_be_known(each)}
-        reader.first_query = dict.fromkeys((each for each in ids if each in self.flying), now)
+        reader.joined = {
+            each: now for each in ids if each not in self.flying and not self._may_be_known(each)
+        }
         alone = not any(self._somebody_waits(each, but=reader) for each in ids)
         for task_id in ids:
             self._comes(task_id, is_new=False)
@@ -531,7 +532,9 @@ class PollerMachine(RuleBasedStateMachine):
         for layout in self.layouts.values():
             layout.pop(task_id, None)
         for reader in self.readers:
-            if reader.waits_for(task_id) and task_id in reader.joined:
+            if reader.kind == "list" and not reader.state.intake.closed.is_set():
+                reader.joined.pop(task_id, None)  # it may have read the id, or have yet to do so
+            elif reader.waits_for(task_id) and task_id in reader.joined:
                 reader.first_query.setdefault(task_id, now)
             self._check_counts(reader)
 
