@@ -113,6 +113,4 @@ def require_id(task_id: object) -> str:
 
 def path_segment(task_id: str) -> str:
     """Percent-encode an id as one path segment; ``/`` is met in base64-like ids."""
-    if task_id.isalnum() and task_id.isascii():
-        return task_id
     return quote(task_id, safe="")

@@ -106,7 +106,8 @@ class Client:
 
     async def fetch(self, task_id: str) -> Reply:
         """Send one query; return the answer, whatever it says, or why there is none."""
-        url = self._settings.task_url(path_segment(task_id))
+        plain = task_id.isalnum() and task_id.isascii()  # nearly all of them
+        url = self._settings.task_url(task_id if plain else path_segment(task_id))
         return await self.request("GET", url, task_id=task_id)
 
     async def request(
