@@ -23,8 +23,6 @@ class PendingIds(AbstractSet[str]):
     Copy it (``set(stream.pending)``) before the stream moves on while you iterate.
     """
 
-    __slots__ = ("_state",)
-
     def __init__(self, state: StreamState) -> None:
         self._state = state
 

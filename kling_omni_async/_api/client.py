@@ -305,8 +305,6 @@ class SharedTimeout:
     loop's heap of timers is spared two steps for each query.
     """
 
-    __slots__ = ("_due", "_limit_s", "_overdue", "_running", "_spared", "_timer")
-
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._running: OrderedDict[asyncio.Task[Any], float] = OrderedDict()

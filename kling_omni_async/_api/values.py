@@ -268,8 +268,6 @@ class Secret:
     An answer is read as it came, as a short key can be in it by chance.
     """
 
-    __slots__ = ("_by_chance", "_key", "_pattern", "_plain")
-
     def __init__(self, key: str) -> None:
         self._key = key
         self._plain = key.encode()

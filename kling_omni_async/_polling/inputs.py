@@ -95,8 +95,6 @@ class _Slices:
         began: When the running piece began, in s of the loop.
     """
 
-    __slots__ = ("_until", "began")
-
     def __init__(self) -> None:
         self._begin()
 

@@ -22,8 +22,6 @@ _JITTER: Final = 1.5
 class RateLimit:
     """Even spacing of starts: the generic cell rate algorithm (ATM Forum TM 4.0), no burst."""
 
-    __slots__ = ("gap_s", "next_start")
-
     def __init__(self, rate: float | None) -> None:
         # 0 where nothing limits the starts.
         self.gap_s: float = 0.0 if rate is None else 1.0 / rate
@@ -46,8 +44,6 @@ class Throttle:
 
     Backoff with bounded jitter, or what the API's ``Retry-After`` asks for. Times are in s.
     """
-
-    __slots__ = ("_probe", "_random", "_step", "closed", "error", "next_start", "until")
 
     def __init__(self, rng: random.Random) -> None:
         self.closed = False  # until a good answer has come

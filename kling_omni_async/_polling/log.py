@@ -24,8 +24,6 @@ MAX_REMEMBERED: Final = 32
 class PollingLog:
     """The log of one session: each warning once, and each change."""
 
-    __slots__ = ("_said", "_stretch")
-
     def __init__(self) -> None:
         self._said: dict[str, set[str]] = {}
         self._stretch = 1.0
@@ -37,7 +35,8 @@ class PollingLog:
             self._log_answer(entry, reply, before)
         if isinstance(reply, ImageTask):
             if reply.status is TaskStatus.UNKNOWN:
-                self._warn_of_word(status_word(reply))
+                word = status_word(reply)
+                self._once("unknown task status %s: taken as not finished", word, word)
             if decision.foreign_id is not None:
                 self._warn_of_foreign_id(reply, decision.foreign_id)
             # A message is there wherever an image is unusable: without one, the images of a task
@@ -74,9 +73,6 @@ class PollingLog:
         else:
             text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
         self._once(text, kind, kind, one_line(error))
-
-    def _warn_of_word(self, word: str) -> None:
-        self._once("unknown task status %s: taken as not finished", word, word)
 
     def _warn_of_foreign_id(self, task: ImageTask, other: str) -> None:
         text = "asked for task %s, the answer names %s; the id that was asked for is kept"

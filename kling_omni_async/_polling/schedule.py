@@ -44,8 +44,6 @@ class TimerHeap(Generic[T]):
     no longer count are dropped when they surface, or when they are most of the heap.
     """
 
-    __slots__ = ("_live", "_rows", "_serial", "first")
-
     def __init__(self) -> None:
         self.first = NEVER  # the earliest time in s; the row at the top always counts
         self._rows: list[tuple[float, int, T]] = []

@@ -95,8 +95,6 @@ class Deadlines:
     stuck id keeps none of those behind it.
     """
 
-    __slots__ = ("_done", "_queue")
-
     def __init__(self) -> None:
         self._queue: deque[StreamWaiter] = deque()
         self._done = 0  # in the queue, more or less: too many only means to look sooner
@@ -136,19 +134,6 @@ class Deadlines:
 class Intake:
     """The input of one stream, and what is known of its ids before the poller has them."""
 
-    __slots__ = (
-        "_copy",
-        "closed",
-        "error",
-        "is_bounded",
-        "is_feed",
-        "is_known",
-        "remembers",
-        "seen",
-        "source",
-        "task",
-    )
-
     def __init__(self, source: TaskIds) -> None:
         # None once it was read, so that nothing keeps it open.
         self.source: TaskIds | None = source
@@ -166,7 +151,7 @@ class Intake:
         self.remembers: bool = not self.is_feed
 
     def copy(self) -> None:
-        """Copy a sized container: changing it later changes nothing."""
+        """Copy a container: changing it later changes nothing."""
         if not self.is_bounded or not isinstance(self.source, Iterable):
             return
         source, self.source, self._copy = self.source, None, []
@@ -220,21 +205,6 @@ class StreamState(Alarm):
     """The inside of a stream. ``when`` is the alarm of its first deadline."""
 
     # Twelve attributes, as this is the one place for what is known of a stream.
-    __slots__ = (
-        "_counts",
-        "_end",
-        "_polling",
-        "deadlines",
-        "ids",
-        "intake",
-        "most_pending",
-        "outlet",
-        "phase",
-        "room",
-        "timeout",
-        "turn",
-    )
-
     def __init__(
         self, source: TaskIds, *, timeout: float | None, outlet: Outlet, most_pending: int
     ) -> None:

@@ -94,8 +94,6 @@ def say_again(
 class SetupCheck:
     """Tells a wrong set-up, which ends all waiting at once, from a passing fault."""
 
-    __slots__ = ("_interval_s", "_suspect_since", "heard", "is_fine")
-
     def __init__(self, interval_s: float) -> None:
         self.heard = False  # whether a readable answer of the API has come
         # And nothing spoke against the key since: then one more good answer changes nothing.
