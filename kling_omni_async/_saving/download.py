@@ -44,39 +44,25 @@ PIECE_BYTES: Final = 32_768
 WRITE_BYTES: Final = 262_144
 """How many bytes are held before they are written, if so many come."""
 
-_BUFFER_BYTES: Final = 262_144
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _LONGEST_TEXT: Final = 200
 
 
 class RefusedAddressError(OSError):
-    """Raised where a socket would lead into a private network.
-
-    An ``OSError`` with the same text each time: several of them come out of aiohttp as one.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("its address is private")
+    """Raised where a socket would lead into a private network."""
 
 
 def guarded_socket(address: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
-    """Make a socket for a public address.
-
-    Raises:
-        RefusedAddressError: The address is not public.
-    """
+    """Make a socket for an address, or raise `RefusedAddressError` if it is not public."""
     family, kind, protocol, _, target = address
     if not connects_to_public(str(target[0])):
-        raise RefusedAddressError
+        # The same text each time: several of them come out of aiohttp as one.
+        raise RefusedAddressError("its address is private")
     return socket.socket(family, kind, protocol)
 
 
 class OwnThreadResolver(AbstractResolver):
-    """DNS in threads of its own: slow names of strangers must not keep the API's waiting.
-
-    Args:
-        most: How many names may be looked up at a time.
-    """
+    """DNS in threads of its own: slow names of strangers must not keep the API's waiting."""
 
     def __init__(self, most: int) -> None:
         self._threads = OwnThreads("kling_omni_async.dns", most)
@@ -133,13 +119,10 @@ class Downloader:
     async def fetch(self, url: str, write: Writer) -> Fetched:
         """Bring the bytes of an image: all but the last are written, those are returned.
 
-        Args:
-            url: Its URL, used byte for byte.
-            write: Writes a piece, blocking; a `KlingOmniError` that it raises comes out of here.
-
         Raises:
             DownloadError: They did not all come.
             ConfigurationError: A proxy of the environment cannot be used.
+            KlingOmniError: What `write` raises.
         """
         # Raised behind the handler: else a foreign error, which may quote a signed URL, goes along.
         failure: Exception
@@ -196,7 +179,7 @@ class Downloader:
                 # `fetch` and `before_stall` keep the time: by bytes, not by reads, of which a
                 # host that trickles could make one a second for ever.
                 timeout=aiohttp.ClientTimeout(total=None),
-                read_bufsize=_BUFFER_BYTES,
+                read_bufsize=WRITE_BYTES,
             )
         return self._clients[guarded]
 
@@ -236,11 +219,7 @@ class Downloader:
 
 
 async def before_stall(work: Awaitable[T]) -> T:
-    """Wait for a piece of an answer, or for its beginning, but not for ever.
-
-    Raises:
-        DownloadError: It took too long.
-    """
+    """Wait for a piece of an answer, or for its beginning, but not for ever."""
     limit = asyncio.timeout(STALL_S)
     try:
         async with limit:

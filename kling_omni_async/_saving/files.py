@@ -41,21 +41,11 @@ _NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 
 @attrs.frozen(repr=False)  # a URL may hold a signature
 class Fetched:
-    """What came of an image behind the pieces that were written: its last bytes, and its type."""
+    """What is known of an image that came, and its last bytes: all before them are written."""
 
     url: str
     content_type: str | None
     rest: bytes
-
-
-@attrs.frozen
-class Content:
-    """What is known of a file's bytes: `HEAD_BYTES` and `TAIL_BYTES` of them, too."""
-
-    size: int
-    sha256: str
-    head: bytes
-    tail: bytes
 
 
 @attrs.frozen
@@ -68,77 +58,58 @@ class Stored:
     content_type: str
 
 
-class Summary:
-    """Gathers what is known of a file that is read or written piece by piece."""
+class Content:
+    """What is known of the bytes of a file that is read or written piece by piece."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self._size = 0
-        self._head = self._tail = b""
+        self.size = 0
+        self.head = self.tail = b""
+
+    @property
+    def sha256(self) -> str:
+        """Their digest, in hexadecimal."""
+        return self._digest.hexdigest()
 
     def add(self, piece: bytes) -> None:
         """Note the next piece."""
         self._digest.update(piece)
-        self._size += len(piece)
-        self._head = (self._head + piece[:HEAD_BYTES])[:HEAD_BYTES]
-        self._tail = (self._tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self.size += len(piece)
+        self.head = (self.head + piece[:HEAD_BYTES])[:HEAD_BYTES]
+        self.tail = (self.tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
 
-    def content(self) -> Content:
-        """Return what is known so far."""
-        return Content(self._size, self._digest.hexdigest(), self._head, self._tail)
+    def is_whole(self) -> bool:
+        """Return whether they are an image that has its end."""
+        return is_whole(self.head, self.tail, self.size)
 
 
 class PartialFile:
-    """A file under a temporary name, its digest kept along. All of it blocks.
-
-    Args:
-        folder: Where it is made.
-        stem: The beginning of its name.
-        mode: Who may read and write it, before the umask.
-
-    Raises:
-        OSError: It cannot be made.
-    """
+    """A file under a temporary name. All of it blocks."""
 
     def __init__(self, folder: Path, stem: str, *, mode: int = 0o666) -> None:
         # O_EXCL: in a folder that many may write to, somebody could have laid a link there.
         self.path: Path = folder / f".{stem}.{secrets.token_hex(4)}.kling-part"
+        # Kept along with the bytes: to read the file again would double the work.
+        self.content = Content()
         # No buffer: what a full disk says must come out of `write`, not out of a later one.
         self._file = open(os.open(self.path, _FLAGS, mode), "wb", buffering=0)  # noqa: PTH123, SIM115 - Path.open knows no mode
-        self._summary = Summary()
 
     def write(self, piece: bytes) -> None:
-        """Append a piece.
-
-        Raises:
-            StorageError: It cannot be written, such as on a full disk.
-        """
-        self._summary.add(piece)
+        """Append a piece, or raise `StorageError`, such as on a full disk."""
+        self.content.add(piece)
         rest = memoryview(piece)
         with translate_os_errors(str(self.path.parent)):
             while rest:  # without a buffer a write may take less than it was given
                 rest = rest[self._file.write(rest) :]
 
-    def complete(self, fetched: Fetched) -> tuple[Content, ImageKind]:
-        """Append the last bytes, and return what is known of the image that came.
-
-        Raises:
-            DownloadError: It is none, or its end is missing.
-            StorageError: The last bytes cannot be written.
-        """
+    def complete(self, fetched: Fetched) -> ImageKind:
+        """Append the last bytes, and return what the image is called that came, if it is one."""
         self.write(fetched.rest)
-        # The digest was taken as the bytes came: to read the file again would double the work.
-        content = self._summary.content()
-        head, tail = content.head, content.tail
-        kind = require_image(fetched.content_type, head, tail, content.size, url=fetched.url)
-        return content, kind
+        head, tail, size = self.content.head, self.content.tail, self.content.size
+        return require_image(fetched.content_type, head, tail, size, url=fetched.url)
 
     def seal(self) -> None:
-        """Bring it to the disk and close it.
-
-        Raises:
-            OSError: The disk did not take it all.
-        """
+        """Bring it to the disk and close it, or raise an OSError."""
         # Before the name: a crash must not leave one with nothing behind it.
         os.fsync(self._file.fileno())
         self._file.close()
@@ -202,7 +173,7 @@ class LocalStore:
         return None
 
     def _keep(self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool) -> Stored:
-        content, kind = part.complete(fetched)
+        kind = part.complete(fetched)
         path = self._path(stem, kind)
         with translate_os_errors(str(path)):
             part.seal()
@@ -210,14 +181,14 @@ class LocalStore:
                 _rename(part.path, path, overwrite=overwrite)
             except FileExistsError:
                 # Another process was faster; with the same image that is as good as ours.
-                if not path.is_file() or content_of(path).sha256 != content.sha256:
+                if not path.is_file() or content_of(path).sha256 != part.content.sha256:
                     raise not_ours(str(path)) from None
             # Also where another process named it: whoever is told "stored" may cut the power.
             _sync_folder(self.folder)
         if overwrite:
             self._remove_others(stem, kind)
         part.discard()
-        return Stored(str(path), content.size, content.sha256, kind.content_type)
+        return Stored(str(path), part.content.size, part.content.sha256, kind.content_type)
 
     def _remove_others(self, stem: str, kind: ImageKind) -> None:
         """Remove the image that was replaced, if it had another ending."""
@@ -242,18 +213,18 @@ def _make(folder: Path) -> None:
 def _stored(path: Path, kind: ImageKind) -> Stored:
     with translate_os_errors(str(path)):
         content = content_of(path) if path.is_file() else None
-    if content is None or not is_whole(content.head, content.tail, content.size):
+    if content is None or not content.is_whole():
         raise not_ours(str(path))
     return Stored(str(path), content.size, content.sha256, kind.content_type)
 
 
 def content_of(path: Path) -> Content:
     """Read a whole file for what is known of it."""
-    summary = Summary()
+    content = Content()
     with path.open("rb") as file:
         while piece := file.read(_CHUNK_BYTES):
-            summary.add(piece)
-    return summary.content()
+            content.add(piece)
+    return content
 
 
 def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
@@ -328,10 +299,6 @@ class OwnThreads:
 
     They are made with the first work: a pool that was made before `os.fork` has no threads in the
     child, and would wait for them.
-
-    Args:
-        name: What their names begin with.
-        most: How many there may be; `_MOST_THREADS` at the very most.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -361,10 +328,7 @@ async def in_thread(
 ) -> T:
     """Run work in a thread, and wait for its end even if cancelled: it may hold a file.
 
-    Args:
-        work: What blocks.
-        args: For it.
-        undo: Takes a result that nobody can take any more.
+    A result that nobody can take any more goes to `undo`.
     """
     # Not anyio's: a plain `task.cancel()` would leave its thread running, with the file in it.
     own = own_threads.get()

@@ -33,12 +33,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 @attrs.frozen
 class ImageKind:
-    """A format that is accepted.
-
-    Attributes:
-        ending: Of file names, without the dot.
-        content_type: As in HTTP.
-    """
+    """A format that is accepted: its ending without the dot, and its type as in HTTP."""
 
     ending: str
     content_type: str
@@ -84,13 +79,7 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 def is_whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Return whether an image has its end; a lying Content-Length can cut it off unnoticed.
-
-    Args:
-        head: The first `HEAD_BYTES` of the file.
-        tail: The last `TAIL_BYTES` of the file.
-        size: Of the file, in bytes.
-    """
+    """Return whether an image has its end; a lying Content-Length can cut it off unnoticed."""
     # HTTP cannot show a cut where the announced length is too short: the end is looked for.
     kind = kind_of(head)
     if kind is PNG:
@@ -119,13 +108,6 @@ def require_image(
 ) -> ImageKind:
     """Return what an image is called that has come as a whole.
 
-    Args:
-        content_type: What its host calls it.
-        head: Its first `HEAD_BYTES`.
-        tail: Its last `TAIL_BYTES`.
-        size: In bytes.
-        url: Where it was.
-
     Raises:
         DownloadError: It is none, such as a web page, or its end is missing.
     """
@@ -144,16 +126,14 @@ def require_image(
 
 
 def image_stem(task_id: str, number: int, *, watermarked: bool) -> str:
-    """Return the name of an image without its ending: ``<task_id>-<number>``.
-
-    An id that some file system could take for another one (by its case, its length, a path in
-    it) has its digest in the name. Watermarked copies have names of their own, so that both can
-    be kept in one place.
-    """
+    """Return the name of an image without its ending: ``<task_id>-<number>``."""
+    # Watermarked copies have names of their own, so that both can be kept in one place.
     return f"{_file_id(task_id)}-{number}{WATERMARKED if watermarked else ''}"
 
 
 def _file_id(task_id: str) -> str:
+    # An id that some file system could take for another one (by its case, its length, a path in
+    # it) has its digest in the name.
     if len(task_id) <= _LONGEST_PLAIN_ID and _PLAIN_ID.fullmatch(task_id):
         return task_id
     digest = hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -162,11 +142,9 @@ def _file_id(task_id: str) -> str:
 
 
 def image_stems(task_id: str, images: Sequence[TaskImage], *, watermarked: bool) -> dict[int, str]:
-    """Return the numbers of a task's images, in their order, and their names without ending.
-
-    A number is the image's index, or its place where indices don't tell.
-    """
-    # An index stays with its image in whatever order an answer has them; a place does not.
+    """Return the numbers of a task's images, in their order, and their names without ending."""
+    # An index stays with its image in whatever order an answer has them. A place does not, and is
+    # taken only where indices don't tell.
     indices = [image.index for image in images if image.index is not None]
     numbers = indices if len(set(indices)) == len(images) else range(len(images))
     return {number: image_stem(task_id, number, watermarked=watermarked) for number in numbers}

@@ -17,17 +17,17 @@ from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
+    Content,
     Fetched,
     PartialFile,
     Stored,
-    Summary,
     discard_part,
     in_thread,
     not_ours,
     sweep,
     translate_os_errors,
 )
-from .formats import KINDS, ImageKind, is_whole
+from .formats import KINDS, ImageKind
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -48,10 +48,9 @@ _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
 
 
 class RemoteStore:
-    """An object store. An image is on the local disk, whole and checked, before its upload begins.
+    """A store of obstore. An image is on the local disk, whole and checked, before its upload.
 
-    Args:
-        store: obstore's; the prefix that it has stands before each key that is told.
+    The prefix that a store has stands before each key that is told.
     """
 
     def __init__(self, store: object) -> None:
@@ -75,7 +74,7 @@ class RemoteStore:
         self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
     ) -> Stored:
         """Upload an image; whether something else is there was seen when it was looked for."""
-        content, kind = await in_thread(part.complete, fetched)
+        kind, content = await in_thread(part.complete, fetched), part.content
         name = f"{stem}.{kind.ending}"
         # Read from the disk, where it is whole and checked. Straight through, a download that dies
         # would leave an upload to be aborted, and the digest would come too late to stand with it.
@@ -122,11 +121,10 @@ class RemoteStore:
 
     async def _read(self, name: str) -> str:
         """Return the digest of an image that was read to see whether it is whole."""
-        result, summary = await self._store.get_async(name), Summary()
+        result, content = await self._store.get_async(name), Content()
         async for piece in result.stream():
-            summary.add(bytes(piece))
-        content = summary.content()
-        if not is_whole(content.head, content.tail, content.size):
+            content.add(bytes(piece))
+        if not content.is_whole():
             raise not_ours(self._prefix + name)
         return content.sha256
 
@@ -173,11 +171,9 @@ def _translate_store_errors(key: str) -> Generator[None]:
 
 
 def _text_of(error: Exception) -> str:
-    """Return the first line of an error, without what may be secret in it.
-
-    That is the query and the user info of URLs, and the answer of S3, which quotes signatures; of
-    it the code alone is kept.
-    """
+    """Return the first line of an error, without what may be secret in it."""
+    # The query and the user info of URLs, and the answer of S3, which quotes signatures: of it the
+    # code alone is kept.
     whole = str(error)
     code = _CODE.search(whole)
     line = _SECRETS.sub("", whole.partition("\n")[0].partition("<")[0]).rstrip(" :")
@@ -186,11 +182,7 @@ def _text_of(error: Exception) -> str:
 
 
 def open_url(url: str) -> RemoteStore:
-    """Open a store by its URL, such as ``s3://bucket/prefix``.
-
-    Raises:
-        ConfigurationError: obstore is not installed, or cannot open it.
-    """
+    """Open a store by its URL, such as ``s3://bucket/prefix``, or raise `ConfigurationError`."""
     try:
         from obstore.store import from_url  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as error:

@@ -46,8 +46,8 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _INTERNET: Final = ipaddress.IPv6Network("2000::/3")
 """All of IPv6 that is given out for the internet (IANA, IPv6 Address Space)."""
 
-# From IANA's registries of special-purpose addresses. Not asked of Python: its own lists change
-# from one patch release to the next.
+# From IANA's registries of special-purpose addresses, but for one. Not asked of Python: its own
+# lists change from one patch release to the next.
 _SPECIAL_V4: Final = tuple(
     ipaddress.IPv4Network(network)
     for network in (
@@ -55,6 +55,7 @@ _SPECIAL_V4: Final = tuple(
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # shared by the customers of a carrier
         "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # public by its number, yet the host agent of Azure's machines
         "169.254.0.0/16",  # link-local, where most clouds keep their metadata
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocols, and the metadata of Oracle's cloud
@@ -76,15 +77,10 @@ _SPECIAL_V6: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
-_SERVICES: Final = frozenset({ipaddress.IPv4Address("168.63.129.16")})
-"""Public by its number, yet the host agent of every virtual machine (Azure docs)."""
 
 
 def task_to_save(given: object) -> ImageTask:
-    """Return the task whose images are to be saved.
-
-    Args:
-        given: A task, or its outcome; one whose images could not be saved will do.
+    """Return the task, or that of an outcome, whose images are to be saved.
 
     Raises:
         ConfigurationError: It is neither, or the task has not succeeded yet.
@@ -113,19 +109,12 @@ def task_to_save(given: object) -> ImageTask:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address is one of the internet's.
-
-    Private, shared, loopback, link-local (where clouds keep their metadata), multicast and
-    reserved ones are not, nor are IPv6 addresses that stand for such an IPv4 one.
-    """
+    """Return whether an address is one of the internet's, or stands for one that is."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = _inside(address)
         if inner is not None:
             return is_public(inner)
         return address in _INTERNET and not any(address in special for special in _SPECIAL_V6)
-    # Our own lists: those of `ipaddress` change from one patch release to the next.
-    if address in _SERVICES:
-        return False
     return not any(address in special for special in _SPECIAL_V4)
 
 
@@ -168,11 +157,7 @@ def _literal(host: str) -> Address | None:
 
 
 def fetchable_url(url: str) -> URL:
-    """Return a URL parsed, without a byte of it changed: a signature may be in it.
-
-    Raises:
-        DownloadError: It is none that can be fetched.
-    """
+    """Return a URL parsed, without a byte of it changed: a signature may be in it."""
     try:
         urlsplit(url)  # stricter with brackets
         parsed = URL(url, encoded=True)
@@ -188,11 +173,7 @@ def fetchable_url(url: str) -> URL:
 
 
 def redirected(url: str, location: str) -> str:
-    """Return the URL that a redirect names.
-
-    Raises:
-        DownloadError: It names none.
-    """
+    """Return the URL that a redirect names."""
     try:
         return urljoin(url, location)
     except ValueError:
@@ -201,8 +182,7 @@ def redirected(url: str, location: str) -> str:
 
 def redact_url(url: str) -> str:
     """Return a URL without its query and user info, which may be secrets."""
-    address = url.partition("#")[0].partition("?")[0]
-    scheme, mark, rest = address.partition("://")
+    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
@@ -213,11 +193,7 @@ def private_host_error() -> DownloadError:
 
 
 def require_good(status: int) -> None:
-    """Raise why an HTTP status brings no image.
-
-    Raises:
-        DownloadError: It is not 200.
-    """
+    """Raise why an HTTP status brings no image, if it is not 200."""
     # Signed URLs answer 403 once they have expired (S3 and its kin), cleared ones 404 or 410.
     if status in _GONE:
         raise AssetExpiredError(
@@ -234,9 +210,7 @@ def require_good(status: int) -> None:
 def is_fresh(succeeded_at: datetime | None, wall_s: float) -> bool:
     """Return whether a task has only just succeeded; one without a time counts as such.
 
-    Args:
-        succeeded_at: When; without a zone it is read as UTC.
-        wall_s: The time now, in s since the epoch.
+    A time without a zone is read as UTC; `wall_s` is now, in s since the epoch.
     """
     if succeeded_at is None:
         return True
@@ -245,13 +219,7 @@ def is_fresh(succeeded_at: datetime | None, wall_s: float) -> bool:
 
 
 def pause_before_retry(error: DownloadError, *, tries: int, fresh: bool) -> float | None:
-    """Return the pause before an image is fetched again, in s, or None to give it up.
-
-    Args:
-        error: Why the last try failed.
-        tries: How many there were.
-        fresh: Whether the image has only just been made.
-    """
+    """Return the pause before an image is fetched again, in s, or None to give it up."""
     pauses: tuple[float, ...] = BACKOFF_S if error.transient else ()
     if isinstance(error, AssetExpiredError):
         # A 404 right after success says that the host is not ready yet; later, that it is gone.

@@ -15,7 +15,7 @@ import anyio.lowlevel
 import attrs
 
 from kling_omni_async._ids import quoted
-from kling_omni_async._models import ImageTask, SavedImage
+from kling_omni_async._models import ImageTask, SavedImage, TaskImage
 from kling_omni_async._results import Result, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
@@ -42,94 +42,63 @@ class Fetcher(Protocol):
 
 @attrs.define(eq=False)
 class SaveJob:
-    """One image on its way into a store.
-
-    Attributes:
-        order: What it belongs to.
-        url: Where it is.
-        stem: Its name in the store, without the ending.
-        tries: How often it was tried to bring it there.
-        is_missing: Whether it was looked for in the store, if that was to be done.
-        result: What came of it, or None.
-        scope: What stops it while it is under way.
-        retry: What makes it wait for its next try.
-    """
+    """One image on its way into a store, under a name that has no ending yet."""
 
     order: SaveOrder
     url: str
     stem: str
     tries: int = 0
-    is_missing: bool = False
+    is_missing: bool = False  # it was looked for in the store, if that was to be done
     result: SavedImage | KlingOmniError | None = None
-    scope: anyio.CancelScope | None = None
-    retry: asyncio.TimerHandle | None = None
-
-    @property
-    def task_id(self) -> str:
-        """The id of the task that made it."""
-        return self.order.task.task_id
+    scope: anyio.CancelScope | None = None  # while it is under way
+    retry: asyncio.TimerHandle | None = None  # while it waits for its next try
 
     @property
     def shown_url(self) -> str:
         """The URL without what may be secret; a record made by hand may hold anything."""
         return redact_url(str(self.url))
 
-    def stored(self, stored: Stored) -> SavedImage:
-        """Return the record of the image once it is in the store."""
-        return SavedImage(
-            key=stored.key,
-            url=self.url,
-            size=stored.size,
-            sha256=stored.sha256,
-            content_type=stored.content_type,
-        )
-
     def failed(self, error: KlingOmniError) -> KlingOmniError:
         """Note on an error which task and which image it is about."""
-        error.task_id = self.task_id
+        error.task_id = self.order.task.task_id
         if isinstance(error, DownloadError):
             error.url = self.shown_url
         return error
 
 
+@attrs.define(eq=False, repr=False)
 class SaveOrder:
-    """The images of one task on their way into a store.
+    """The images of one task that has succeeded, on their way into a store.
 
-    Args:
-        task: A task that has succeeded.
-        plan: Where they go.
-        done: Called once every image was saved or given up.
-        abort: Called instead with the reason why all waiting ended.
-
-    Attributes:
-        saved: The images that are in the store, in their order, once none is on its way.
-        error: Why an image is not there: the first error in their order, or None.
-        cancelled: Whether nobody waits for it any more.
+    `done` is called once every image was saved or given up, `abort` instead with the reason why
+    all waiting ended. By then `saved` has what is in the store, in the order of the images, and
+    `error` says why an image is not: the first one.
     """
 
-    def __init__(
-        self,
-        task: ImageTask,
-        plan: SavePlan,
-        *,
-        done: Callable[[SaveOrder], object],
-        abort: Callable[[BaseException], object],
-    ) -> None:
-        self.task = task
-        self.plan = plan
-        self.done = done
-        self.abort = abort
-        self.saved: tuple[SavedImage, ...] = ()
-        self.error: KlingOmniError | None = None
-        self.cancelled: bool = False
-        stems = image_stems(task.task_id, task.images, watermarked=plan.watermarked)
-        self.jobs: list[SaveJob] = []
-        for image, (number, stem) in zip(task.images, stems.items(), strict=True):
-            url = image.watermark_url if plan.watermarked else image.url
-            job = SaveJob(self, url or "", stem)
-            if url is None:
-                job.result = job.failed(_no_watermark(number))
-            self.jobs.append(job)
+    task: ImageTask
+    plan: SavePlan
+    done: Callable[[SaveOrder], object]
+    abort: Callable[[BaseException], object]
+    saved: tuple[SavedImage, ...] = ()
+    error: KlingOmniError | None = None
+    cancelled: bool = False
+    jobs: list[SaveJob] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        stems = image_stems(self.task.task_id, self.task.images, watermarked=self.plan.watermarked)
+        self.jobs = list(map(self._job, self.task.images, stems.keys(), stems.values()))
+
+    def _job(self, image: TaskImage, number: int, stem: str) -> SaveJob:
+        url = image.watermark_url if self.plan.watermarked else image.url
+        job = SaveJob(self, url or "", stem)
+        if url is None:
+            job.result = job.failed(
+                DownloadError(
+                    f"image {number} has no watermarked copy; ask for one when the task is created",
+                    reason="no-watermark",
+                )
+            )
+        return job
 
     def __repr__(self) -> str:
         saved = sum(isinstance(job.result, SavedImage) for job in self.jobs)
@@ -152,13 +121,6 @@ class SaveOrder:
                 job.scope.cancel()
             if job.retry is not None:
                 job.retry.cancel()
-
-
-def _no_watermark(number: int) -> DownloadError:
-    return DownloadError(
-        f"image {number} has no watermarked copy; ask for one when the task is created",
-        reason="no-watermark",
-    )
 
 
 class JobQueue:
@@ -206,14 +168,10 @@ class RetryPauses:
 
 
 class Saver:
-    """The images that are to be saved, and the workers that fetch them.
+    """The images that are to be saved, and the workers that fetch them: `most` at a time.
 
-    Args:
-        fetcher: Brings images.
-        most: How many may be on their way at a time.
-        rng: Draws the jitter of pauses.
-        wall_clock: Returns s since the epoch.
-        on_exhausted: Called when file descriptors have run out, before the pause.
+    `wall_clock` returns s since the epoch. When file descriptors have run out, `on_exhausted` is
+    called before the pause.
     """
 
     def __init__(
@@ -241,11 +199,7 @@ class Saver:
         return f"<Saver orders={len(self._orders)} workers={self._workers}>"
 
     def open(self, start_worker: Callable[[], object]) -> None:
-        """Begin.
-
-        Args:
-            start_worker: Starts a task that runs `work`.
-        """
+        """Begin, with what starts a task that runs `work`."""
         self._start_worker = start_worker
         self._start_workers(len(self._queue))
 
@@ -286,12 +240,7 @@ class Saver:
         return reply.saved
 
     def submit(self, order: SaveOrder, *, first: bool = False) -> None:
-        """Begin to save the images of a task.
-
-        Args:
-            order: What to save.
-            first: Whether it goes ahead of what waits already.
-        """
+        """Begin to save the images of a task; the first go ahead of what waits already."""
         if self._shut_by is not None:
             order.abort(self._shut_by)
             return
@@ -341,13 +290,8 @@ class Saver:
             job.result = result
             self._conclude(job.order)
             return
-        logger.info(
-            "image %s of task %s: %s; once more in %.1f s",
-            job.shown_url,
-            quoted(job.task_id),
-            result,
-            pause_s,
-        )
+        name = f"image {job.shown_url} of task {quoted(job.order.task.task_id)}"
+        logger.info("%s: %s; once more in %.1f s", name, result, pause_s)
         # A timer, no worker that sleeps: a host that is down would keep all places busy.
         job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
 
@@ -363,22 +307,18 @@ class Saver:
 
     async def _try(self, job: SaveJob) -> SavedImage | KlingOmniError:
         try:
-            return job.stored(await self._bring(job))
+            return SavedImage(url=job.url, **attrs.asdict(await self._bring(job)))
         except KlingOmniError as error:
             return job.failed(copy_error(error))
         except Exception as error:
             # One odd image, such as one of a record made by hand, must not end the session.
-            kind = type(error).__name__
-            logger.warning("%s, unforeseen, with an image of task %r", kind, job.task_id)
+            kind, task_id = type(error).__name__, job.order.task.task_id
+            logger.warning("%s, unforeseen, with an image of task %r", kind, task_id)
             logger.debug("it came from here", exc_info=True)
             return job.failed(DownloadError(f"an unforeseen {kind}", reason="unforeseen"))
 
     async def _bring(self, job: SaveJob) -> Stored:
-        """Find an image in its store, or bring it there.
-
-        Raises:
-            KlingOmniError: It is not there.
-        """
+        """Find an image in its store, or bring it there."""
         plan, store = job.order.plan, job.order.plan.store
         job.tries += 1
         # A name is trusted, as a file gets it only when it is whole: no manifest lies in the user's

@@ -42,26 +42,13 @@ class Store(Protocol):
     """A place for images. Both methods raise `StorageError` for whatever goes wrong in it."""
 
     async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
-        """Find an image, whatever its ending, or make the temporary file for it.
-
-        Args:
-            stem: Its name without the ending.
-            look: Whether one that is there and whole will do.
-
-        Raises:
-            StorageError: Something else is there, or no file can be made.
-        """
+        """Find an image, whatever its ending, if `look`; else make the temporary file for it."""
         ...
 
     async def keep(
         self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
     ) -> Stored:
-        """Put an image that has come under its name; its temporary file is gone then.
-
-        Raises:
-            DownloadError: It is none, or not whole.
-            StorageError: The store did not take it, or something else has that name.
-        """
+        """Put what has come under its name, if it is an image; its temporary file is gone then."""
         ...
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from kling_omni_async import DownloadError, KlingOmniError, StorageError
-from kling_omni_async._saving.files import Fetched, Stored, Summary, in_thread
+from kling_omni_async._saving.files import Content, Fetched, Stored, in_thread
 
 # A small PNG that is whole.
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(40) + b"\0\0\0\0IEND\xaeB\x60\x82"
@@ -35,19 +35,19 @@ class FakePartialFile:
 
     def __init__(self, stem: str, parts: set[FakePartialFile]) -> None:
         self.path = Path(f"/nowhere/{stem}")
-        self._summary = Summary()
+        self._content = Content()
         self._parts = parts
         parts.add(self)
 
     def write(self, piece: bytes) -> None:
         if self not in self._parts:
             raise ValueError("write to a part that was discarded")
-        self._summary.add(piece)
+        self._content.add(piece)
 
     def stored(self, fetched: Fetched) -> Stored:
         self.write(fetched.rest)
-        content = self._summary.content()
-        return Stored(self.path.name, content.size, content.sha256, fetched.content_type or "")
+        size, digest = self._content.size, self._content.sha256
+        return Stored(self.path.name, size, digest, fetched.content_type or "")
 
     def discard(self) -> None:
         self._parts.discard(self)

@@ -25,7 +25,6 @@ from kling_omni_async._saving.files import (
     Content,
     OwnThreads,
     PartialFile,
-    Summary,
     content_of,
     in_thread,
     own_threads,
@@ -75,10 +74,11 @@ def on_disk(part: PartialFile, monkeypatch: pytest.MonkeyPatch, **faults: int) -
     return part
 
 
-def known_of(file: bytes) -> Content:
-    """Tell what must be known of a file."""
-    digest = hashlib.sha256(file).hexdigest()
-    return Content(len(file), digest, file[:HEAD_BYTES], file[-TAIL_BYTES:])
+def require_known(content: Content, file: bytes) -> None:
+    """Require that of a file is known what must be."""
+    assert content.size == len(file)
+    assert content.sha256 == hashlib.sha256(file).hexdigest()
+    assert (content.head, content.tail) == (file[:HEAD_BYTES], file[-TAIL_BYTES:])
 
 
 def names_in(folder: Path) -> list[str]:
@@ -99,7 +99,7 @@ def test_a_part_holds_what_was_written(tmp_path: Path) -> None:
     part.write(b"")
     part.write(b"def")
     assert part.path.read_bytes() == b"abcdef"
-    assert part._summary.content() == known_of(b"abcdef")
+    require_known(part.content, b"abcdef")
     part.discard()
 
 
@@ -109,7 +109,7 @@ def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = Random(1).randbytes(1000)
     part.write(file)
     assert part.path.read_bytes() == file
-    assert part._summary.content() == known_of(file)
+    require_known(part.content, file)
     part.discard()
 
 
@@ -211,10 +211,10 @@ def test_the_umask_holds(tmp_path: Path, mode: int, expected: int) -> None:
 @given(st.lists(st.binary(max_size=2 * HEAD_BYTES)))
 def test_pieces_do_not_matter(pieces: list[bytes]) -> None:
     """However a file is cut into pieces, the same is known of it."""
-    summary = Summary()
+    content = Content()
     for piece in pieces:
-        summary.add(piece)
-    assert summary.content() == known_of(b"".join(pieces))
+        content.add(piece)
+    require_known(content, b"".join(pieces))
 
 
 @pytest.mark.parametrize("size", [0, 1, TAIL_BYTES, TAIL_BYTES + 1, 1_048_576, 2_500_000])
@@ -222,7 +222,7 @@ def test_reads_files_of_any_size(tmp_path: Path, size: int) -> None:
     """Digest, head and tail of a file on the disk are right, also over many reads."""
     file = Random(size).randbytes(size)
     (tmp_path / "file").write_bytes(file)
-    assert content_of(tmp_path / "file") == known_of(file)
+    require_known(content_of(tmp_path / "file"), file)
 
 
 def test_sweeps_stale_parts(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from kling_omni_async import (
     TaskStatus,
 )
 from kling_omni_async._results import End
-from kling_omni_async._saving.outlet import SavingOutlet
 from kling_omni_async._saving.saver import Saver
 from kling_omni_async._saving.stores import SavePlan, Store
+from kling_omni_async._saving.wing import SavingOutlet
 from tests.support import now, now_waiting
 
 from .fakes import FakeFetcher, FakeStore, is_no_image, url_of

@@ -31,8 +31,8 @@ from kling_omni_async import (
 )
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._polling.stream import StreamState
-from kling_omni_async._saving.outlet import SavingOutlet
 from kling_omni_async._saving.saver import SaveJob, Saver
+from kling_omni_async._saving.wing import SavingOutlet
 from tests.polling import scripted
 from tests.polling.scripted import Line, ScriptedTransport, Start, scripted_session
 from tests.virtual_clock import VirtualClockLoop
