@@ -153,11 +153,7 @@ class Engine:
     def _start(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts], name: str) -> None:
         assert self._tasks is not None  # noqa: S101 - the owner has opened it
         make = partial(self._guarded, work, args)
-        try:
-            self._tasks.start_soon(_LateCoroutine, make, self._cancelled_by_others, name=name)
-        except Exception as defect:
-            self.fail(defect)  # such as of a user's task factory
-            raise
+        self._tasks.start_soon(_LateCoroutine, make, self._cancelled_by_others, name=name)
 
     async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], args: tuple[*Ts]) -> None:
         try:
@@ -183,6 +179,8 @@ class Engine:
         if not self.closed:
             self.close_reason = reason
             self.cancel()
+        elif self.close_reason is None:
+            _log_defect(reason)  # of a plain end: nobody hears of it otherwise
 
     def cancel(self) -> None:
         """Begin to end everything."""
@@ -246,14 +244,23 @@ class Engine:
                     self._wake.clear()
                     while self._to_start:
                         self._to_start.pop(0)()
+            except Exception as defect:
+                self.fail(defect)  # such as of a user's task factory
+                raise
             finally:
                 self._note(_stopped_by_others())
                 for part in self._parts:
-                    part.stop()
+                    self._stop(part)
                 # Before the inputs are closed: in its clean-up one may wait for somebody who waits
                 # here. Shielded, as a group that a defect has ended cancels at each await.
                 with anyio.CancelScope(shield=True):
                     await self._tell_end()
+
+    def _stop(self, part: Part) -> None:
+        try:
+            part.stop()
+        except Exception as defect:  # noqa: BLE001 - those who wait are told all the same
+            self.fail(defect)
 
     def _note(self, reason: BaseException) -> None:
         """Keep why it ends, if nobody has said so before."""

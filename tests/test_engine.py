@@ -42,6 +42,7 @@ class Part:
         *,
         binding: Exception | None = None,
         opening: BaseException | asyncio.Event | None = None,
+        stopping: Exception | None = None,
         closing: Exception | None = None,
         steps: int = 1,
     ) -> None:
@@ -49,6 +50,7 @@ class Part:
         self.name = name
         self.binding = binding
         self.opening = opening
+        self.stopping = stopping
         self.closing = closing
         self.steps = steps
 
@@ -66,6 +68,8 @@ class Part:
 
     def stop(self) -> None:
         self.log.append(f"stop{self.name}")
+        if self.stopping:
+            raise self.stopping
 
     def tell_end(self, reason: BaseException) -> Iterator[None]:
         for _ in range(self.steps):
@@ -339,6 +343,28 @@ async def test_a_defect_in_closing_is_logged_and_closes_the_others(
     await engine.aclose()
     assert log[-1] == "close1"
     assert "ZeroDivisionError: a defect" in caplog.text
+    assert engine.close_reason is None
+
+
+async def test_a_defect_while_a_session_is_closed_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a plain end nobody else would hear of it; those who wait are told all the same."""
+    log: list[object] = []
+    engine = Engine()
+    engine.start(Part(log, "1", stopping=ZeroDivisionError("a defect")), Part(log, "2"))
+    await now_waiting()
+    await engine.aclose()
+    assert [str(each) for each in log[4:]] == [
+        "stop1",
+        "stop2",
+        *["the session is closed; open a new KlingOmniSession"] * 2,
+        "close2",
+        "close1",
+    ]
+    (record,) = caplog.records
+    assert record.exc_info
+    assert str(record.exc_info[1]) == "a defect"
     assert engine.close_reason is None
 
 

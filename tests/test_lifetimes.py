@@ -1,5 +1,8 @@
 """Who may enter, leave, cancel, close and forget what, where and when."""
 
+# That a stream cannot be ended is brought about inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -15,6 +18,7 @@ import pytest
 
 from kling_omni_async import (
     KlingOmniSession,
+    OutcomeStream,
     SessionClosedError,
     TaskStatus,
     TransportError,
@@ -230,6 +234,95 @@ async def test_a_defect_reaches_everyone_unwrapped(
     with pytest.raises(SessionClosedError):
         await session.wait("1")
     await session.aclose()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "_polling.watchlist.Watchlist._timed_out",
+        "_polling.watchlist.Decision.__init__",
+        "_polling.log.PollingLog.answered",
+        "_polling.poller.log_end",
+        "_polling.waiters.QueryWaiter.told",
+        "_polling.waiters.ResultWaiter.told",
+        "_polling.waiters.Waiter.left",
+        "_polling.stream.StreamState.finished",
+        "_polling.stream.StreamWaiter.left",
+        "_polling.watchlist.Watchlist.call",
+        "_polling.watchlist.Watchlist.leave",
+        "_polling.watchlist.Watchlist.leaving",
+        "_polling.watchlist.Watchlist._join",
+    ],
+)
+async def test_a_defect_at_any_place_hangs_nobody(
+    comet_api: SimulatedCometAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+) -> None:
+    """Also who was let go already and not yet told is told; it is logged, and the reason known."""
+
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    session = new_session(comet_api, interval=(1.0, 2.0))
+    soon, late = comet_api.create_task(duration=10.0), comet_api.create_task(duration=1e6)
+    silent = comet_api.create_task()
+    comet_api.fail_next(silent, delay=9.0)
+    calls = [
+        session.wait(soon),
+        session.wait(soon),
+        session.wait(late),
+        session.wait(late, timeout=20.0),
+        _last(session.watch(late)),
+        _last(session.poll([soon, late])),
+        _last(session.poll([late])),
+        session.query(silent),
+    ]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(2.0)
+    monkeypatch.setattr(f"kling_omni_async.{where}", broken)
+    tasks += [asyncio.ensure_future(_look_in(session.poll([late, "1"]))) for _ in range(2)]
+    await asyncio.sleep(5.0)
+    tasks[2].cancel()
+    await asyncio.sleep(1.0)
+    if not session.closed:
+        tasks.append(asyncio.ensure_future(session.wait(late)))
+    async with asyncio.timeout(100.0):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(session.close_reason, ZeroDivisionError)
+    await session.aclose()
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+
+
+async def test_a_stream_that_cannot_be_ended_keeps_no_other_waiting(
+    comet_api: SimulatedCometAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What breaks down while a session is closed is logged, and the others are told."""
+
+    def broken(*_args: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    session = new_session(comet_api)
+    odd, good = session.poll([comet_api.create_task()]), session.poll([comet_api.create_task()])
+    calls = [asyncio.ensure_future(anext(stream)) for stream in (odd, good)]
+    await comet_api.wait_for_queries(2)
+    monkeypatch.setattr(odd._state.outlet, "cut", broken)
+    await session.aclose()
+    with pytest.raises(SessionClosedError):
+        await calls[1]
+    assert "a defect" in caplog.text
+    calls[0].cancel()
+
+
+async def _look_in(stream: OutcomeStream) -> None:
+    async with stream:
+        await asyncio.sleep(3.0)
+
+
+async def _last(items: AsyncIterator[object]) -> None:
+    async for _ in items:
+        pass
 
 
 async def test_an_input_may_close_its_own_session(comet_api: SimulatedCometAPI) -> None:

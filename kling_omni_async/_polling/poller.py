@@ -80,12 +80,19 @@ class Poller:
     def call(self, task_id: str, waiter: Waiter) -> None:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
         now = self._loop.time()
-        self._tell(self._watchlist.call(task_id, waiter, now), now)
-        self._look_soon(now)
+        try:
+            self._tell(self._watchlist.call(task_id, waiter, now), now)
+            self._look_soon(now)
+        except Exception as defect:
+            self._engine.fail(defect)
+            raise
 
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
-        self._watchlist.leave(waiter)
+        try:
+            self._watchlist.leave(waiter)
+        except Exception as defect:  # noqa: BLE001 - it must not replace what made him leave
+            self._engine.fail(defect)
 
     def open_stream(self, stream: StreamState) -> None:
         """Begin to poll a stream."""
@@ -94,10 +101,13 @@ class Poller:
 
     def leave_stream(self, stream: StreamState) -> None:
         """Drop a stream that nobody reads any more, or that has been read to its end."""
-        stream.cut(End())
-        if stream in self._streams:
-            del self._streams[stream]
-            self._engine.do(self._watchlist.leaving(stream), name=_SWEEP)
+        try:
+            stream.cut(End())
+            if stream in self._streams:
+                del self._streams[stream]
+                self._engine.do(self._watchlist.leaving(stream), name=_SWEEP)
+        except Exception as defect:  # noqa: BLE001 - as in `leave`
+            self._engine.fail(defect)
 
     def drop(self, waiter: Waiter) -> None:
         """Let one go who was dropped, by whichever thread collects the garbage."""
@@ -134,10 +144,13 @@ class Poller:
         """Tell all who wait why there will be nothing more, one at each step."""
         self._disarm()
         for stream in list(self._streams):
-            if not stream.outlet.has_ended:
-                stream.cut(End(reason))
-            if stream.intake.task is None:  # else it is closed when its clean-up is done
-                stream.intake.close(whole=False)
+            try:
+                if not stream.outlet.has_ended:
+                    stream.cut(End(reason))
+                if stream.intake.task is None:  # else it is closed when its clean-up is done
+                    stream.intake.close(whole=False)
+            except Exception as defect:  # noqa: BLE001 - the others are told all the same
+                self._engine.fail(defect)
             yield
         yield from self._end_waiters(reason, queries=True)
 
@@ -248,6 +261,7 @@ class Poller:
                 logged = verdict  # one line for an end, however many have waited for it
                 log_end(entry.task_id, verdict.error, queries=entry.queries)
             waiter.told(entry, verdict, now)
+        self._watchlist.all_told()
 
     def _end_all(self, reason: Ending, now: float) -> None:
         """End all waiting for one reason; calls of `query` get their own answers."""
@@ -260,5 +274,9 @@ class Poller:
         self, reason: Ending, *, queries: bool, since: float = NEVER
     ) -> Iterator[None]:
         for waiter, task_id in self._watchlist.ending(since, queries=queries):
-            waiter.end(reason, task_id)
+            try:
+                waiter.end(reason, task_id)
+                self._watchlist.leave(waiter)
+            except Exception as defect:  # noqa: BLE001 - the others are told all the same
+                self._engine.fail(defect)
             yield

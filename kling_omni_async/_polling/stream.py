@@ -330,13 +330,13 @@ class StreamState(Alarm):
 
     def end(self, end: End) -> None:
         """Read and ask no more; consumers get what is there, then the end."""
-        self.stop()
         self.outlet.end(end)
+        self.stop()
 
     def cut(self, end: End) -> None:
         """Read and ask no more; consumers get the end at once, or the one it had before."""
+        self.outlet.cut(end)  # first: a defect behind it must not leave them waiting
         self.stop()
-        self.outlet.cut(end)
 
     def stop(self) -> None:
         """Read and ask no more."""

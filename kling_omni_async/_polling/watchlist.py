@@ -89,6 +89,7 @@ class Watchlist:
         # Not in the schedule's heap: a closed gate would hide the deadlines behind it.
         self._alarms: Alarms = Alarms()
         self._watched = 0
+        self._untold: list[tuple[Waiter, str]] = []
         rate = policy.max_rate
         self._turns = NEVER if rate is None else rate * policy.mean_interval
 
@@ -148,7 +149,7 @@ class Watchlist:
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
         if (entry := waiter.entry) is not None:
-            self._release(entry, waiter)
+            self._let_go(entry, waiter)
             if waiter.once:
                 self.schedule.withdraw(entry)
             self._drop_if_idle(entry)
@@ -162,13 +163,17 @@ class Watchlist:
             yield
 
     def ending(self, since: float, *, queries: bool) -> Iterator[tuple[Waiter, str]]:
-        """Let all go who wait, and return each with his id; calls of `query` only if asked to."""
+        """Return each who waits with his id, to be told and let go; `query` only if asked to."""
+        yield from self._untold
         for entry in list(self._entries.values()):
             for waiter in entry.waiters():
                 # Who came later waits on: there may be a million before him.
                 if waiter.added <= since and (queries or not waiter.once):
-                    self.leave(waiter)
                     yield waiter, entry.task_id
+
+    def all_told(self) -> None:
+        """Note that all who were to be told know."""
+        self._untold.clear()
 
     def _entry(self, task_id: str) -> Entry:
         entry = self._entries.get(task_id)
@@ -202,6 +207,11 @@ class Watchlist:
         return [(waiter, entry, verdict)]
 
     def _release(self, entry: Entry, waiter: Waiter) -> None:
+        """Let one go who is to be told; a defect in between must not leave him waiting."""
+        self._untold.append((waiter, entry.task_id))
+        self._let_go(entry, waiter)
+
+    def _let_go(self, entry: Entry, waiter: Waiter) -> None:
         self._watched -= entry.leave(waiter)
         waiter.left(self._alarms)
 

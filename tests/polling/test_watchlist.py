@@ -133,6 +133,7 @@ class Desk:
         for waiter, entry, verdict in told:
             assert waiter.entry is None or not is_end(verdict)  # who gets an end has gone
             waiter.told(entry, verdict, self.now)
+        self.watchlist.all_told()
 
     def start(self) -> Entry:
         entry = self.start_if_due()
@@ -801,28 +802,42 @@ async def test_a_401_that_lasts_ends_all_waiting() -> None:
     assert desk.say(desk.start(), UNAUTHORIZED).ends_all
 
 
-async def test_ending_lets_all_go() -> None:
-    """Each one who waits is returned with his id, one at each step, and nothing is kept."""
+async def test_ending_returns_all_who_wait() -> None:
+    """Each is returned with his id, one at each step; nothing is kept of who is let go."""
     desk = new_desk()
     first, second = desk.wait("a", timeout=60.0), desk.watch("a")
     call, stream = desk.query("b"), desk.poll("c", timeout=60.0)
     of_stream = stream.ids["c"]
     steps = desk.watchlist.ending(NEVER, queries=True)
     assert next(steps) == (first, "a")
-    assert (second.entry, desk.watched) == (desk.entry("a"), 3)
-    assert list(steps) == [(second, "a"), (call, "b"), (of_stream, "c")]
+    rest = list(steps)
+    assert rest == [(second, "a"), (call, "b"), (of_stream, "c")]
+    for waiter in (first, *(each for each, _ in rest)):
+        desk.watchlist.leave(waiter)
     assert (desk.ids, desk.watched, desk.watchlist.next_event()) == (set(), 0, NEVER)
+
+
+async def test_ending_returns_who_was_let_go_but_not_told() -> None:
+    """A defect between the two leaves nobody waiting; who was told is not told again."""
+    desk = new_desk()
+    waiter = desk.wait("a")
+    reply = read_answer(SUCCEED, "a", wall_s=0.0)
+    decision = desk.watchlist.answered(desk.start(), reply, SUCCEED.body, desk.now)
+    assert [told[0] for told in decision.told] == [waiter]
+    assert list(desk.watchlist.ending(NEVER, queries=True)) == [(waiter, "a")]
+    desk.watchlist.all_told()
+    assert list(desk.watchlist.ending(NEVER, queries=True)) == []
 
 
 async def test_ending_leaves_who_came_later_and_who_asks_by_hand() -> None:
     """An end concerns those who waited then, and leaves calls of `query` their own answers."""
     desk = new_desk()
     desk.now = 5.0
-    waiter, _call = desk.wait("a"), desk.query("a")
+    waiter = desk.wait("a")
+    desk.query("a")
     desk.now = 5.001
     desk.wait("a")
     assert list(desk.watchlist.ending(5.0, queries=False)) == [(waiter, "a")]
-    assert [type(each) for each in desk.entry("a").waiters()] == [QueryWaiter, ResultWaiter]
 
 
 # Deadlines.
