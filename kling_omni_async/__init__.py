@@ -6,6 +6,8 @@ Each name is imported when it is first used, as the command line has to take sig
 aiohttp and all the rest are imported.
 """
 
+# ruff: noqa: F403, F405 - a list in `errors` says which names the star stands for
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -19,28 +21,7 @@ if TYPE_CHECKING:
     from ._session import KlingOmniSession
     from ._streams import OutcomeStream, TaskUpdates
     from ._version import __version__
-    from .errors import (
-        AccountError,
-        ApiError,
-        AssetExpiredError,
-        AuthenticationError,
-        ConfigurationError,
-        DownloadError,
-        InvalidTaskIdError,
-        KlingOmniError,
-        NoImagesError,
-        PermissionDeniedError,
-        PollTimeoutError,
-        RateLimitError,
-        ResponseError,
-        ServerError,
-        SessionClosedError,
-        StorageError,
-        TaskFailedError,
-        TaskNotFoundError,
-        TransportError,
-        WrongLoopError,
-    )
+    from .errors import *
 
 __all__ = [
     "AccountError",
@@ -76,20 +57,8 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
-    "ImageTask": "_models",
-    "KlingOmniSession": "_session",
-    "OutcomeStream": "_streams",
-    "PollPolicy": "_policy",
-    "Progress": "_outcome",
-    "SavedImage": "_models",
-    "TaskImage": "_models",
-    "TaskOutcome": "_outcome",
-    "TaskStatus": "_models",
-    "TaskUpdates": "_streams",
-    "__version__": "_version",
-}
-"""The modules of the names; all others are errors."""
+_HOMES = ("_version", "errors", "_models", "_policy", "_outcome", "_streams", "_session")
+"""Where the names are looked for, in this order, as the later ones import more."""
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name for one of ours
 
@@ -98,8 +67,8 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name 
             return import_module(f"{__name__}.errors")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
-        value = globals()[name] = getattr(home, name)
+        homes = (import_module(f"{__name__}.{home}") for home in _HOMES)
+        value = globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
         return value
 
     def __dir__() -> list[str]:

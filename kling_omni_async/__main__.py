@@ -30,7 +30,9 @@ def _guarded(stop: Once) -> int:
     from ._cli.terminal import note  # noqa: PLC0415 - as above
 
     try:
-        code = _run()
+        from ._cli.app import run  # noqa: PLC0415 - the extra may be missing
+
+        code = run(sys.argv[1:])
         stop.heeded = False
     except KeyboardInterrupt:
         note("interrupted")
@@ -41,12 +43,6 @@ def _guarded(stop: Once) -> int:
         note(_HINT)
         code = Exit.USAGE
     return code
-
-
-def _run() -> int:
-    from ._cli.app import run  # noqa: PLC0415 - the extra may be missing
-
-    return run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -33,16 +33,10 @@ def _route_of(settings: Settings) -> URL:
 
 @attrs.frozen
 class Settings:
-    """Everything about a session that never changes.
-
-    Attributes:
-        api_key: Never shown.
-        base_url: Without the route and without a slash at its end.
-        policy: How to poll.
-    """
+    """Everything about a session that never changes."""
 
     api_key: str = attrs.field(repr=False)
-    base_url: str
+    base_url: str  # without the route and without a slash at its end
     policy: PollPolicy
     _route: URL = attrs.field(
         init=False, repr=False, default=attrs.Factory(_route_of, takes_self=True)
@@ -61,36 +55,18 @@ class Settings:
         return remote and self.policy.interval[0] < REFRESH_S
 
     def proxy(self) -> URL | None:
-        """Read the environment's proxy for the API; loopback never has one.
-
-        Raises:
-            ConfigurationError: The proxy is none that aiohttp can use.
-        """
+        """Read the environment's proxy for the API."""
         return proxy_for(URL(self.base_url), getproxies_environment())
 
     def is_own_loopback(self, url: URL) -> bool:
         """Whether a URL is on the very host and port of an API that is on this machine."""
         own = URL(self.base_url)
-        return is_loopback(own.host) and _origin(url) == _origin(own)
-
-
-def _origin(url: URL) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.host, url.port
+        same = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
+        return same and is_loopback(own.host)
 
 
 def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:
-    """Choose a proxy of the environment for a URL; loopback never has one.
-
-    Args:
-        url: Where a request goes.
-        proxies: What ``getproxies_environment`` gave.
-
-    Returns:
-        The proxy with its credentials, which aiohttp takes out of the URL, or None.
-
-    Raises:
-        ConfigurationError: The proxy is none that aiohttp can use.
-    """
+    """Choose a proxy of the environment for a URL, with its credentials; loopback never has one."""
     host = url.host or ""
     if is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
         return None
@@ -101,11 +77,7 @@ def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:
 def make_settings(
     api_key: str | None, base_url: str | None, policy: PollPolicy | None, *, allow_http: bool
 ) -> Settings:
-    """Collect a session's settings.
-
-    Raises:
-        ConfigurationError: The key, the base URL or the policy cannot be used.
-    """
+    """Collect a session's settings, and refuse what cannot be used."""
     return Settings(_key(api_key), _base_url(base_url, allow_http=allow_http), _policy(policy))
 
 
@@ -141,7 +113,8 @@ def _key(given: object) -> str:
 
 def _base_url(given: object, *, allow_http: bool) -> str:
     source = "base_url" if given is not None else BASE_URL_VARIABLE
-    value = given if given is not None else _base_url_outside()
+    outside = os.environ.get(BASE_URL_VARIABLE, "").strip(WHITE_SPACE) or DEFAULT_BASE_URL
+    value = given if given is not None else outside
     if not isinstance(value, str):
         raise ConfigurationError(f"base_url must be a str, not {type(value).__name__}")
     url = _parsed(source, value.strip(WHITE_SPACE))
@@ -151,10 +124,6 @@ def _base_url(given: object, *, allow_http: bool) -> str:
             "or allow_http=True for a simulator in another container"
         )
     return str(url.origin()) + _KNOWN_SUFFIX.sub("", url.raw_path)
-
-
-def _base_url_outside() -> str:
-    return os.environ.get(BASE_URL_VARIABLE, "").strip(WHITE_SPACE) or DEFAULT_BASE_URL
 
 
 def _parsed(source: str, text: str) -> URL:
@@ -201,13 +170,10 @@ def _usable_proxy(scheme: str, proxy: str) -> URL:
         raise ConfigurationError(
             f"{scheme.upper()}_PROXY names no http:// proxy; set one, or unset it"
         )
-    if not _fits_a_header(url.user or "", url.password or ""):
+    user, password = url.user or "", url.password or ""
+    if ":" in user or max(user + password, default="") > "\xff":
         raise ConfigurationError(
             f"{scheme.upper()}_PROXY has a user or password that no header carries: "
             "write them without letters beyond Latin-1, and the user without ':'"
         )
     return url
-
-
-def _fits_a_header(user: str, password: str) -> bool:
-    return ":" not in user and max(user + password, default="") <= "\xff"

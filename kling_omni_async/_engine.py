@@ -56,21 +56,17 @@ class Engine:
 
     It is bound to a loop and started by `start`. No cancel scope and no task group is open
     anywhere else, so users may enter and leave in any of their tasks (PEP 789).
-
-    Attributes:
-        closed: Whether no verb may be used any more.
-        close_reason: What closed it, or None while it is open and after a plain `aclose`.
-        context: In which all of it runs, so that no variables of whoever is first leak into it.
     """
 
     # Eleven attributes: state (3), what runs in it and where (4), what is kept for later (4).
     def __init__(self) -> None:
         self.closed = False
-        self.close_reason: BaseException | None = None
+        self.close_reason: BaseException | None = None  # stays None after a plain `aclose`
         self._parts: list[Part] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._owner: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
+        # All of it runs in here, so that no variables of whoever is first leak into it.
         self.context = Context()
         self._left = False
         self._to_start: list[Callable[[], None]] = []
@@ -98,12 +94,7 @@ class Engine:
         return self.loop.time()
 
     def is_running_here(self) -> bool:
-        """Whether a verb may be used now; False where it has yet to be started.
-
-        Raises:
-            WrongLoopError: It runs in another event loop.
-            SessionClosedError: It was closed.
-        """
+        """Whether a verb may be used now, else raise; False where it has yet to be started."""
         here = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not here and not self._left:
             raise WrongLoopError(
@@ -114,13 +105,9 @@ class Engine:
         return self._loop is not None
 
     def start(self, *parts: Part) -> None:
-        """Bind to the running loop and start the owner task.
+        """Bind to the running loop and start the owner task; the first part is closed last.
 
-        Args:
-            parts: What is to run inside; the first is opened first and closed last.
-
-        Raises:
-            ConfigurationError: A part cannot run here; the engine can be started later.
+        Where a part cannot run here, it raises, and the engine can be started later.
         """
         for part in parts:
             part.bind()
@@ -199,11 +186,7 @@ class Engine:
                 self._loop.call_soon_threadsafe(callback, *args)
 
     async def aclose(self) -> None:
-        """End everything and wait until it has ended; more calls do no harm.
-
-        Raises:
-            WrongLoopError: It runs in another event loop.
-        """
+        """End everything and wait until it has ended; more calls do no harm."""
         owner = self._owner
         if self._loop is not None and self._loop.is_closed():
             owner = None  # all that ran there has gone with it
@@ -302,10 +285,6 @@ class _LateCoroutine(Coroutine[Any, Any, None]):
 
     A task that is cancelled before its first step never begins its coroutine; where the loop ends
     just then, Python would complain of one that was never awaited (anyio closes it neither).
-
-    Args:
-        make: Makes it.
-        lost: Called where there was no first step.
     """
 
     def __init__(
@@ -314,7 +293,7 @@ class _LateCoroutine(Coroutine[Any, Any, None]):
         lost: Callable[[], object] | None = None,
     ) -> None:
         self._make = make
-        self._lost = lost
+        self._lost = lost  # is called where there was no first step
         self._made: Coroutine[Any, Any, None] | None = None
 
     def __await__(self) -> Generator[Any, Any, None]:

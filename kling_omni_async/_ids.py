@@ -35,7 +35,7 @@ def _fault_of(task_id: str) -> str | None:
 
 
 def quoted(task_id: object, *, limit: int = 60) -> str:
-    """Give the repr of an id, cut to a length that fits a message."""
+    """Return the repr of an id, cut to a length that fits a message."""
     if not isinstance(task_id, str):
         return _repr(task_id)[:limit]
     return ascii(task_id[:limit]) + ("…" if len(task_id) > limit else "")
@@ -59,12 +59,7 @@ def describe(given: object) -> str:
 
 
 def not_text(given: object, task_id: str | None = None) -> InvalidTaskIdError:
-    """Return the error for an id that is no text.
-
-    Args:
-        given: What was given.
-        task_id: The name under which it comes out of a stream.
-    """
+    """Return the error for what is no text, and under which name it comes out of a stream."""
     text = f"a task id is text, not {type(given).__name__}: {_hint(given)}"
     return InvalidTaskIdError(text, task_id=task_id)
 
@@ -78,7 +73,7 @@ def _hint(task_id: object) -> str:
 
 
 def id_fault(task_id: str) -> InvalidTaskIdError | None:
-    """Give the error for an id that cannot be sent, or None for a good one."""
+    """Return the error for an id that cannot be sent, or None for a good one."""
     if _PLAIN.fullmatch(task_id):
         return None
     if (fault := _fault_of(task_id)) is None:
@@ -98,11 +93,7 @@ def read_id(given: object) -> tuple[str, InvalidTaskIdError | None]:
 
 
 def require_id(task_id: object) -> str:
-    """Return the id, trimmed, if it can be sent.
-
-    Raises:
-        InvalidTaskIdError: It is no text, empty, too long, a URL, or would change the path.
-    """
+    """Return the id, trimmed, if it can be sent; raise `InvalidTaskIdError` otherwise."""
     if not isinstance(task_id, str):
         raise not_text(task_id)
     text, fault = read_id(task_id)

@@ -159,15 +159,9 @@ def _error_from_dict(
     """Read what `_error_to_dict` gave; a class of tomorrow becomes a plain `KlingOmniError`."""
     if data is None:
         return None
-    kind = _class_named(data["type"])
+    name = data["type"]
+    kind: type[KlingOmniError] = getattr(errors, name) if name in errors.__all__ else KlingOmniError
     attributes: dict[str, Any] = {**data, "task_id": task_id, "task": task}
     attributes["last_error"] = _error_from_dict(data.get("last_error"), task_id=task_id, task=task)
     known = inspect.signature(kind).parameters
     return kind(**{name: value for name, value in attributes.items() if name in known})
-
-
-def _class_named(name: str) -> type[KlingOmniError]:
-    known: type[KlingOmniError] = (
-        getattr(errors, name) if name in errors.__all__ else KlingOmniError
-    )
-    return known

@@ -119,11 +119,7 @@ class PollPolicy:
 
 
 def require_timeout(timeout: object) -> float | None:
-    """Return a verb's time limit if it is one.
-
-    Raises:
-        ConfigurationError: It is no number of s from 0 on, and not None.
-    """
+    """Return a verb's time limit in s, if it is one."""
     if timeout is None:
         return None
     if _is_number(timeout) and timeout >= 0:

@@ -29,13 +29,9 @@ logger: Final = logging.getLogger("kling_omni_async.poller")
 
 @attrs.frozen
 class End:
-    """The last thing that the consumers of a stream get, at this step and at every further one.
+    """The last thing that the consumers of a stream get, at this step and at every further one."""
 
-    Attributes:
-        reason: What is raised, or None for a plain end.
-    """
-
-    reason: Ending | None = None
+    reason: Ending | None = None  # what is raised
 
     def throw(self) -> NoReturn:
         """Raise the reason, or `StopAsyncIteration` for a plain end."""
@@ -87,21 +83,13 @@ class Outlet:
             self._wake_all()
 
     def cut(self, end: End) -> None:
-        """End the stream at once, what nobody has taken is not handed out; the first cut counts.
-
-        Consumers get the end that the stream had already, if it had one.
-        """
-        self._end = self._end or end
+        """End the stream at once, what nobody has taken is not handed out; the first cut counts."""
+        self._end = self._end or end  # consumers get the end that the stream had already
         self._items.clear()
         self._wake_all()
 
     async def take(self) -> TaskOutcome:
-        """Wait for the next outcome; cancelled, it loses none.
-
-        Raises:
-            StopAsyncIteration: There is none any more.
-            BaseException: Why there is none any more.
-        """
+        """Wait for the next outcome, or raise why there is none any more; cancelled, lose none."""
         self._taken += 1
         if self._taken % TAKES_PER_PASS == 0:
             await asyncio.sleep(0)
@@ -143,12 +131,7 @@ def resolve(result: Result[V], value: V | Ending) -> None:
 
 
 def raise_copy(reason: Ending, task_id: str | None = None) -> NoReturn:
-    """Raise why all waiting ended, as a copy, so that many who wait share no traceback.
-
-    Args:
-        reason: One of our errors, an input's own, or a defect.
-        task_id: Whose waiting ended, for an error of ours that is about the whole session.
-    """
+    """Raise why all waiting ended, as a copy, so that many who wait share no traceback."""
     raise copy_error(reason) if task_id is None else for_task(reason, task_id)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterable, Iterable
 from random import Random
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import TYPE_CHECKING, Self, cast
 
 import aiohttp
@@ -305,12 +305,7 @@ class KlingOmniSession:
         self._ready()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def _ready(self) -> Poller:

@@ -211,11 +211,7 @@ class _TaskError(KlingOmniError):
     """An error that carries the record it is about."""
 
     def __init__(
-        self,
-        message: str = "",
-        *,
-        task_id: str | None = None,
-        task: ImageTask | None = None,
+        self, message: str = "", *, task_id: str | None = None, task: ImageTask | None = None
     ) -> None:
         super().__init__(message, task_id=task_id)
         self.task = task
