@@ -56,50 +56,46 @@ _UNITS: Final = (
 )
 
 
-def _page(*paragraphs: str) -> str:
-    return "\n\n".join(paragraphs)
-
-
-def _examples(*pairs: tuple[str, str]) -> str:
-    lines = [f"  # {what}\n  {command}" for what, command in pairs]
-    return "Examples:\n\n" + "\n\n".join(lines)
+def _page(examples: str, *paragraphs: str) -> str:
+    return "\n\n".join([f"Examples:\n{examples.rstrip()}", *paragraphs])
 
 
 _APP: Final = _page(
-    _examples(
-        ("See it work, without a key:", "kling-omni demo"),
-        ("Look once at a task:", "kling-omni query 842250903629086785"),
-        (
-            "Poll all tasks of a file, and save their images:",
-            "kling-omni poll --from ids.txt --jsonl run.jsonl --save images",
-        ),
-        ("Then look at them:", "kling-omni gallery images --jsonl run.jsonl"),
-    ),
+    """
+  # See it work, without a key:
+  kling-omni demo
+
+  # Look once at a task:
+  kling-omni query 842250903629086785
+
+  # Poll all tasks of a file, and save their images:
+  kling-omni poll --from ids.txt --jsonl run.jsonl --save images
+
+  # Then look at them:
+  kling-omni gallery images --jsonl run.jsonl
+""",
     "Each command has a --help of its own. With --debug it shows the traceback of an error.",
     _KEY,
     _CODES,
 )
 
 _POLL: Final = _page(
-    _examples(
-        ("Two tasks:", "kling-omni poll 842250903629086785 842250903629086786"),
-        (
-            "Those of a file. Run again, it goes on where it ended:",
-            "kling-omni poll --from ids.txt --jsonl run.jsonl",
-        ),
-        (
-            "Ids from another program, results as JSON to the next one:",
-            "list-ids | kling-omni poll --from - --jsonl - | jq '.task.images[]?.url'",
-        ),
-        (
-            "Save the images, and give no task more than half an hour:",
-            "kling-omni poll --from ids.txt --save images --timeout 30m",
-        ),
-        (
-            "In a log file: no bar, but each change of a task:",
-            "kling-omni poll --from ids.txt --quiet --verbose",
-        ),
-    ),
+    """
+  # Two tasks:
+  kling-omni poll 842250903629086785 842250903629086786
+
+  # Those of a file. Run again, it goes on where it ended:
+  kling-omni poll --from ids.txt --jsonl run.jsonl
+
+  # Ids from another program, results as JSON to the next one:
+  list-ids | kling-omni poll --from - --jsonl - | jq '.task.images[]?.url'
+
+  # Save the images, and give no task more than half an hour:
+  kling-omni poll --from ids.txt --save images --timeout 30m
+
+  # In a log file: no bar, but each change of a task:
+  kling-omni poll --from ids.txt --quiet --verbose
+""",
     _UNITS,
     _KEY,
     _DEBUG,
@@ -107,17 +103,16 @@ _POLL: Final = _page(
 )
 
 _QUERY: Final = _page(
-    _examples(
-        ("A table on a terminal:", "kling-omni query 842250903629086785"),
-        (
-            "JSON in a pipe:",
-            "kling-omni query 842250903629086785 | jq -r .status",
-        ),
-        (
-            "JSON on a terminal too, and a short patience:",
-            "kling-omni query 842250903629086785 --json --query-timeout 5s",
-        ),
-    ),
+    """
+  # A table on a terminal:
+  kling-omni query 842250903629086785
+
+  # JSON in a pipe:
+  kling-omni query 842250903629086785 | jq -r .status
+
+  # JSON on a terminal too, and a short patience:
+  kling-omni query 842250903629086785 --json --query-timeout 5s
+""",
     _UNITS,
     _KEY,
     _DEBUG,
@@ -126,36 +121,37 @@ _QUERY: Final = _page(
 )
 
 _GALLERY: Final = _page(
-    _examples(
-        ("After kling-omni poll … --jsonl images/run.jsonl --save images:",
-         "kling-omni gallery images"),
-        ("With journals from elsewhere:",
-         "kling-omni gallery images --jsonl monday.jsonl --jsonl tuesday.jsonl"),
-    ),
+    """
+  # After kling-omni poll … --jsonl images/run.jsonl --save images:
+  kling-omni gallery images
+
+  # With journals from elsewhere:
+  kling-omni gallery images --jsonl monday.jsonl --jsonl tuesday.jsonl
+""",
     _DEBUG,
     "Exit codes: 0 written, 1 not written, 2 wrong usage, 130 interrupted.",
-)  # fmt: skip
+)
 
 _DEMO: Final = _page(
-    _examples(
-        ("In a temporary directory:", "kling-omni demo"),
-        ("To keep the images:", "kling-omni demo --save demo-images"),
-    ),
+    """
+  # In a temporary directory:
+  kling-omni demo
+
+  # To keep the images:
+  kling-omni demo --save demo-images
+""",
     _DEBUG,
     "Exit codes: 0 everything came as scripted, 1 it did not, 2 wrong usage, 130 interrupted.",
 )
 
 _SIMULATE: Final = _page(
-    _examples(
-        (
-            "Twenty tasks, of which three fail, ten times faster than the clock:",
-            "kling-omni simulate 20 --failing 3 --time-scale 10 --ids ids.txt",
-        ),
-        (
-            "In another terminal, after the two lines that it prints:",
-            "kling-omni poll --from ids.txt --interval 1s-2s",
-        ),
-    ),
+    """
+  # Twenty tasks, of which three fail, ten times faster than the clock:
+  kling-omni simulate 20 --failing 3 --time-scale 10 --ids ids.txt
+
+  # In another terminal, after the two lines that it prints:
+  kling-omni poll --from ids.txt --interval 1s-2s
+""",
     _DEBUG,
     "Exit codes: 2 wrong usage, 130 when Ctrl-C or SIGTERM ends it.",
 )
@@ -299,10 +295,7 @@ def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exi
     usage="Usage: kling-omni simulate [OPTIONS] [COUNT]", help_epilogue=_SIMULATE, sort_key=5
 )
 def simulate(
-    count: int = 200,
-    /,
-    *,
-    setting: Annotated[Setting, Parameter(name="*")] = _USUAL_SETTING,
+    count: int = 200, /, *, setting: Annotated[Setting, Parameter(name="*")] = _USUAL_SETTING
 ) -> None:
     """Run a simulated API with tasks to poll, until Ctrl-C.
 
@@ -316,14 +309,7 @@ def simulate(
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command.
-
-    Args:
-        arguments: What stands behind the program's name.
-
-    Returns:
-        The exit code.
-    """
+    """Run a command, and return the exit code."""
     options, ids = parted(arguments)
     # No option of cyclopts: it holds for every command, and wherever it stands.
     debug = _DEBUG_OPTION in options

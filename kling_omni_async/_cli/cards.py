@@ -16,7 +16,7 @@ import attrs
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._saving.formats import KINDS, WATERMARKED
-from kling_omni_async.errors import KlingOmniError, PollTimeoutError
+from kling_omni_async.errors import PollTimeoutError
 
 from .report import Kind, kind_of
 from .units import human_number, human_time, plural
@@ -52,13 +52,7 @@ _GROUP_WORDS: Final = {
 
 @attrs.frozen(kw_only=True)
 class Picture:
-    """One image of a card.
-
-    Attributes:
-        file: The name of its file, or None if that is not in the folder.
-        watermarked: The name of the file of its watermarked copy, or None.
-        url: Where the API had it, or None if that is not known.
-    """
+    """One image of a card: names of files in the folder, and where the API had it."""
 
     file: str | None = None
     watermarked: str | None = None
@@ -67,15 +61,7 @@ class Picture:
 
 @attrs.frozen(kw_only=True)
 class Figures:
-    """What is known of a task besides its end.
-
-    Attributes:
-        status: The API's last word, where polling did not end with it; else None.
-        duration: From the task's creation to its last change, in s, or None.
-        elapsed: How long it was polled, in s, or None.
-        queries: How often it was asked for; None without a journal.
-        units: What it cost, or None.
-    """
+    """What is known of a task besides its end; times are in s."""
 
     status: str | None = None
     duration: float | None = None
@@ -100,17 +86,7 @@ def _in_words(form: str, value: T | None, write: Callable[[T], str]) -> list[str
 
 @attrs.frozen(kw_only=True)
 class Card:
-    """One task, or image files of one stem that no journal mentions.
-
-    Attributes:
-        title: The task id, or the stem.
-        kind: How polling ended; None without a journal.
-        pictures: Its images.
-        reason: Why there is no success, or None.
-        last_fault: What the last query met before a time-out, or None.
-        external_task_id: The name that the creator gave the task, or None.
-        figures: Times, queries and cost.
-    """
+    """One task, or image files of one stem that no journal mentions: they have no `kind`."""
 
     title: str
     kind: Kind | None = None
@@ -140,14 +116,7 @@ _GROUPS: Final = {Kind.SUCCEEDED: Group.SUCCEEDED, Kind.FAILED: Group.FAILED}
 
 @attrs.frozen(kw_only=True)
 class Totals:
-    """The counts at the head of the page.
-
-    Attributes:
-        groups: How many cards there are of each group.
-        images: How many images are shown.
-        size: All image files, in bytes.
-        units: What all tasks cost together.
-    """
+    """The counts at the head of the page; the size of all image files is in bytes."""
 
     groups: Mapping[Group, int]
     images: int
@@ -161,12 +130,7 @@ class Totals:
 
 
 def count(cards: Collection[Card], files: Mapping[str, int]) -> Totals:
-    """Count what is shown.
-
-    Args:
-        cards: All cards.
-        files: The size of each image file.
-    """
+    """Count what is shown."""
     return Totals(
         groups=Counter(card.group for card in cards),
         images=sum(picture.file is not None for card in cards for picture in card.pictures),
@@ -176,39 +140,27 @@ def count(cards: Collection[Card], files: Mapping[str, int]) -> Totals:
 
 
 def cards_of(outcomes: Iterable[TaskOutcome], files: Collection[str]) -> list[Card]:
-    """Return the cards of tasks in the order of their last outcomes, then those of other files.
-
-    Args:
-        outcomes: Of several for one id the last counts.
-        files: The names of the image files in the folder.
-    """
+    """Return the cards of tasks in the order of their last outcomes, then those of other files."""
     by_id: dict[str, Card] = {}
     for outcome in outcomes:
         by_id.pop(outcome.task_id, None)  # so that it goes to the end
         by_id[outcome.task_id] = card_of(outcome, files)
     cards = list(by_id.values())
-    mentioned = {name for card in cards for picture in card.pictures for name in _names(picture)}
+    pictures = [picture for card in cards for picture in card.pictures]
+    mentioned = {name for each in pictures for name in (each.file, each.watermarked)}
     return cards + unlisted(name for name in files if name not in mentioned)
 
 
-def _names(picture: Picture) -> list[str]:
-    return [name for name in (picture.file, picture.watermarked) if name is not None]
-
-
 def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
-    """Return the card of an outcome; what it holds on to is small.
-
-    Args:
-        outcome: The outcome.
-        files: The names of the image files in the folder.
-    """
+    """Return the card of an outcome; what it holds on to is small."""
     task, error = outcome.task, outcome.error
+    last_fault = error.last_error if isinstance(error, PollTimeoutError) else None
     return Card(
         title=outcome.task_id,
         kind=kind_of(outcome),
         pictures=_pictures_of(outcome, files),
         reason=None if error is None else str(error),
-        last_fault=_last_fault(error),
+        last_fault=None if last_fault is None else str(last_fault),
         external_task_id=None if task is None else task.external_task_id,
         figures=_figures_of(outcome),
     )
@@ -226,11 +178,6 @@ def _figures_of(outcome: TaskOutcome) -> Figures:
         queries=queries,
         units=_units(task),
     )
-
-
-def _last_fault(error: KlingOmniError | None) -> str | None:
-    fault = error.last_error if isinstance(error, PollTimeoutError) else None
-    return None if fault is None else str(fault)
 
 
 def _duration(created: datetime | None, updated: datetime | None) -> float | None:

@@ -34,10 +34,7 @@ _UNKNOWN = 10
 _BAD_GATEWAYS = 24
 _SLOWEST_S = 150.0
 _POLICY = PollPolicy(
-    interval=(20 / TIMES_FASTER, 30 / TIMES_FASTER),
-    timeout=60.0,
-    max_rate=500.0,
-    query_timeout=3.0,
+    interval=(20 / TIMES_FASTER, 30 / TIMES_FASTER), timeout=60.0, max_rate=500.0, query_timeout=3.0
 )
 _REASONS = (
     "Failure to pass the risk control system",
@@ -48,14 +45,7 @@ _REASONS = (
 
 @attrs.define
 class Script:
-    """What the simulator was told to do, and what therefore must come out.
-
-    Attributes:
-        task_ids: The ids to poll.
-        reasons: Why tasks fail, by id.
-        expected: Rows of the summary with their counts.
-        hanging: The id whose first query is never answered.
-    """
+    """What the simulator was told to do, and what therefore must come out."""
 
     task_ids: list[str]
     reasons: dict[str, str]
@@ -67,7 +57,7 @@ def write_script(api: SimulatedCometAPI, *, seed: int = 0) -> Script:
     """Fill the simulator with tasks and trouble."""
     rng = random.Random(seed)
     good = [_good(api, rng) for _ in range(TASKS - _FAILING - _UNKNOWN)]
-    reasons = {_bad(api, rng, reason): reason for reason in _reasons()}
+    reasons = dict(_bad(api, rng, number) for number in range(_FAILING))
     unknown = [str(rng.randrange(10**17, 10**18)) for _ in range(_UNKNOWN)]
     hanging, *troubled = rng.sample([task_id for task_id, _ in good], 1 + _BAD_GATEWAYS)
     api.fail_next(hanging, hang=True)
@@ -88,17 +78,14 @@ def write_script(api: SimulatedCometAPI, *, seed: int = 0) -> Script:
     return Script(task_ids, reasons, expected, hanging)
 
 
-def _reasons() -> list[str]:
-    return [_REASONS[number % len(_REASONS)] for number in range(_FAILING)]
-
-
 def _good(api: SimulatedCometAPI, rng: random.Random) -> tuple[str, int]:
     images = rng.randint(1, 4)
     return api.create_task(duration=rng.uniform(24.0, _SLOWEST_S), images=images), images
 
 
-def _bad(api: SimulatedCometAPI, rng: random.Random, reason: str) -> str:
-    return api.create_task(duration=rng.uniform(1.7, _SLOWEST_S), fail=reason)
+def _bad(api: SimulatedCometAPI, rng: random.Random, number: int) -> tuple[str, str]:
+    reason = _REASONS[number % len(_REASONS)]
+    return api.create_task(duration=rng.uniform(1.7, _SLOWEST_S), fail=reason), reason
 
 
 def seen(api: SimulatedCometAPI, script: Script, outcomes: list[TaskOutcome]) -> dict[str, int]:
@@ -129,11 +116,7 @@ def table(expected: dict[str, int], counted: dict[str, int]) -> str:
 
 
 async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
-    """Poll the batch, save its images and show them on a page.
-
-    Returns:
-        The script and what was seen.
-    """
+    """Poll the batch, save its images and show them on a page."""
     outcomes: list[TaskOutcome] = []
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
@@ -157,15 +140,7 @@ def _folder(save: str | None) -> Path:
 
 
 def demo(save: str | None = None) -> Exit:
-    """Play the demo, print its summary and where its images are.
-
-    Args:
-        save: The directory for the images; by default a new temporary one.
-
-    Raises:
-        CliError: Stdout takes nothing, or the directory cannot be used.
-        KeyboardInterrupt: A signal came.
-    """
+    """Play the demo, print its summary and where its images are."""
     folder = _folder(save)
     note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
     started = time.monotonic()

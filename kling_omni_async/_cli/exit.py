@@ -5,18 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from kling_omni_async.errors import (
-    AccountError,
-    AuthenticationError,
-    ConfigurationError,
-    InvalidTaskIdError,
-    KlingOmniError,
-    RateLimitError,
-    ResponseError,
-    ServerError,
-    TaskNotFoundError,
-    TransportError,
-)
+from kling_omni_async import errors
 
 
 class Exit(IntEnum):
@@ -30,11 +19,7 @@ class Exit(IntEnum):
 
 
 class CliError(Exception):
-    """Raised when the program cannot go on; its text is one line for the user.
-
-    Attributes:
-        code: The exit code.
-    """
+    """Raised when the program cannot go on; its text is one line for the user."""
 
     def __init__(self, message: str, *, code: Exit) -> None:
         super().__init__(message)
@@ -56,7 +41,7 @@ class OutputError(CliError):
         super().__init__(f"cannot write to {target}: {reason}", code=code)
 
 
-Ending = CliError | KlingOmniError | KeyboardInterrupt
+Ending = CliError | errors.KlingOmniError | KeyboardInterrupt
 
 
 def code_of(error: Ending) -> Exit:
@@ -65,9 +50,9 @@ def code_of(error: Ending) -> Exit:
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, errors.AuthenticationError):
         return Exit.KEY_REFUSED
-    if isinstance(error, ConfigurationError | InvalidTaskIdError):
+    if isinstance(error, errors.ConfigurationError | errors.InvalidTaskIdError):
         return Exit.USAGE
     return Exit.NOT_ALL
 
@@ -82,14 +67,16 @@ _IN_OPTIONS: Final = (
     ("base_url ", "--base-url "),
 )
 
-_HINTS: Final[dict[type[KlingOmniError], str]] = {
-    AccountError: "look at the balance and the plan of your account",
-    AuthenticationError: "look at COMETAPI_KEY",
-    RateLimitError: "try again later, or with a lower --max-rate",
-    ResponseError: "check --base-url or COMETAPI_BASE_URL",
-    ServerError: "try again later",
-    TaskNotFoundError: "check the id, and that COMETAPI_KEY is of the account that made the task",
-    TransportError: "check the network, the proxy and COMETAPI_BASE_URL",
+_HINTS: Final[dict[type[errors.KlingOmniError], str]] = {
+    errors.AccountError: "look at the balance and the plan of your account",
+    errors.AuthenticationError: "look at COMETAPI_KEY",
+    errors.RateLimitError: "try again later, or with a lower --max-rate",
+    errors.ResponseError: "check --base-url or COMETAPI_BASE_URL",
+    errors.ServerError: "try again later",
+    errors.TaskNotFoundError: (
+        "check the id, and that COMETAPI_KEY is of the account that made the task"
+    ),
+    errors.TransportError: "check the network, the proxy and COMETAPI_BASE_URL",
 }
 
 
@@ -104,9 +91,9 @@ def in_words(error: Ending) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     text = str(error)
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, errors.AuthenticationError):
         text = f"the key is refused: {text}"
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, errors.ConfigurationError):
         for written, option in _IN_OPTIONS:
             text = text.replace(written, option)
     return text

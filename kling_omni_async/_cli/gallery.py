@@ -56,17 +56,7 @@ _HIDDEN: Final[dict[int, str]] = {
 
 
 def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool) -> None:
-    """Write the gallery of a folder, and print where it is.
-
-    Args:
-        directory: The folder with the images.
-        journals: The journals; None for all in the folder.
-        overwrite: Replace an index.html of somebody else.
-
-    Raises:
-        CliError: It cannot be written, or a journal is none.
-        KeyboardInterrupt: A signal came.
-    """
+    """Write the gallery of a folder, and print where it is."""
     heed_signals()
     totals = write_outcomes(directory, outcomes_of(directory, journals), overwrite=overwrite)
     out(plain(str(directory / NAME)))
@@ -76,19 +66,7 @@ def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool
 def write_outcomes(
     directory: Path, outcomes: Iterable[TaskOutcome], *, overwrite: bool = False
 ) -> Totals:
-    """Write the gallery of a folder.
-
-    Args:
-        directory: The folder with the images.
-        outcomes: What came of the tasks, in the order to show.
-        overwrite: Replace an index.html of somebody else.
-
-    Returns:
-        What was counted.
-
-    Raises:
-        CliError: It cannot be written.
-    """
+    """Write the gallery of a folder, in the order given, and return what was counted."""
     sizes = _images_in(directory)
     target = directory / NAME
     # Not `exists`: a link that leads nowhere is somebody's too.
@@ -128,7 +106,10 @@ def _images_in(directory: Path) -> dict[str, int]:
 
 def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[TaskOutcome]:
     """Read journals; one that cannot be read is told, and passed over."""
-    for path in _journals_in(directory) if journals is None else journals:
+    if journals is None:
+        found = sorted(directory.glob("*.jsonl"))
+        journals = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    for path in journals:
         try:
             # A pipe would wait for a writer.
             if not path.is_file() and path.exists():
@@ -136,14 +117,6 @@ def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[T
             yield from read_outcomes(path)
         except OSError as error:
             note(f"cannot read {path}: {error.strerror or error}; going on without it")
-
-
-def _journals_in(directory: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in directory.glob("*.jsonl")
-        if path.is_file() and not path.name.startswith(".")
-    )
 
 
 def _is_ours(path: Path) -> bool:
@@ -172,13 +145,7 @@ def _replace(target: Path, pieces: Iterable[str]) -> None:
 
 
 def page(title: str, totals: Totals, cards: Iterable[Card]) -> Iterator[str]:
-    """Return the page piece by piece; nothing that an API sent can run or steer in it.
-
-    Args:
-        title: Its heading.
-        totals: The counts of the cards.
-        cards: The cards in order.
-    """
+    """Return the page piece by piece; nothing that an API sent can run or steer in it."""
     return _template().generate(
         title=title,
         version=__version__,

@@ -17,20 +17,10 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._saving.formats import image_stems
 from kling_omni_async._saving.stores import folder_of
 
+from . import units
 from .cards import base_name
 from .exit import Exit, OutputError, UsageError
 from .signals import waiting
-from .units import (
-    format_size,
-    format_time,
-    is_interval,
-    or_none,
-    parse_count,
-    parse_interval,
-    parse_number,
-    parse_size,
-    parse_time,
-)
 
 _USUAL: Final = PollPolicy()
 _FLAG: Final = Parameter(show_default=False)
@@ -50,7 +40,7 @@ def with_intervals_joined(arguments: list[str]) -> list[str]:
     """Write ``--interval 20s 30s`` as ``--interval 20s-30s``."""
     joined: list[str] = []
     for word in arguments:
-        if joined[-2:-1] == [_INTERVAL] and not is_interval(joined[-1]) and word[:1] != "-":
+        if joined[-2:-1] == [_INTERVAL] and not units.is_interval(joined[-1]) and word[:1] != "-":
             joined[-1] += f"-{word}"
         else:
             joined.append(word)
@@ -60,14 +50,7 @@ def with_intervals_joined(arguments: list[str]) -> list[str]:
 def _policy_option(
     parse: Callable[[str], object], hint: str, metavar: str, show: Callable[[Any], str] = str
 ) -> Parameter:
-    """Describe an option that is a field of `PollPolicy`.
-
-    Args:
-        parse: Reads its text, or raises ValueError.
-        hint: What to write, for who wrote something else.
-        metavar: What help shows behind the option.
-        show: Writes the default as the option takes it.
-    """
+    """Describe an option that is a field of `PollPolicy`; `hint` says what to write instead."""
 
     def convert(_: object, tokens: Sequence[Token]) -> object:
         option, text = tokens[0].keyword or "", tokens[0].value
@@ -85,25 +68,31 @@ def _policy_option(
 
 
 def _show_interval(interval: tuple[float, float]) -> str:
-    return "-".join(map(format_time, interval))
+    return "-".join(map(units.format_time, interval))
 
 
 # Not cyclopts' own reader of durations: that refuses `500ms` and a plain `20`.
 _TIME: Final = _policy_option(
-    parse_time, "a time above 0, such as 20s, 1m30s or 500ms", "TIME", format_time
+    units.parse_time, "a time above 0, such as 20s, 1m30s or 500ms", "TIME", units.format_time
 )
 _SIZE: Final = _policy_option(
-    parse_size, "a size such as 500kB, 1MiB or 100MB", "SIZE", format_size
+    units.parse_size, "a size such as 500kB, 1MiB or 100MB", "SIZE", units.format_size
 )
-_COUNT: Final = _policy_option(parse_count, "a whole number of 1 or more", "NUMBER")
+_COUNT: Final = _policy_option(units.parse_count, "a whole number of 1 or more", "NUMBER")
 _RATE: Final = _policy_option(
-    or_none(parse_number), "queries a second, above 0, such as 50, or none", "NUMBER", "{:g}".format
+    units.or_none(units.parse_number),
+    "queries a second, above 0, such as 50, or none",
+    "NUMBER",
+    "{:g}".format,
 )
 _PAUSES: Final = _policy_option(
-    parse_interval, "two times, the lower first, such as 20s-30s", "LOW-HIGH", _show_interval
+    units.parse_interval, "two times, the lower first, such as 20s-30s", "LOW-HIGH", _show_interval
 )
 _PATIENCE: Final = _policy_option(
-    or_none(parse_time), "a time such as 30m or 1h30m, or never", "TIME", format_time
+    units.or_none(units.parse_time),
+    "a time such as 30m or 1h30m, or never",
+    "TIME",
+    units.format_time,
 )
 
 
@@ -204,20 +193,11 @@ class Saving:
 
     @property
     def folder(self) -> Path | None:
-        """The directory, also that of a ``file:`` URL; None for a store or if nothing is saved.
-
-        Raises:
-            ConfigurationError: Nothing can be saved there.
-        """
+        """The directory, also that of a ``file:`` URL; None for a store or if nothing is saved."""
         return None if self.save is None else folder_of(self.save)
 
     def prepare(self) -> None:
-        """Make the directory now, so that a wrong one is told before anything is asked.
-
-        Raises:
-            ConfigurationError: Nothing can be saved there.
-            OutputError: It cannot be made.
-        """
+        """Make the directory now, so that a wrong one is told before anything is asked."""
         if (folder := self.folder) is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -244,29 +224,19 @@ class Saving:
 
 
 def read_ids(source: str) -> list[str]:
-    """Read a file of ids, one a line, with blank lines and comments.
-
-    Args:
-        source: A path, or ``-`` for stdin.
-
-    Returns:
-        The ids in order, with their repeats.
-
-    Raises:
-        UsageError: It cannot be read, or is no text.
-    """
+    """Read a file of ids, ``-`` for stdin: one a line, with blank lines and comments."""
     try:
         with waiting():
             text = _read(source)
     except OSError as error:
         raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
-    if text is None:
-        raise UsageError(f"cannot read ids from {source}: not a text file in UTF-8")
+    except UnicodeError:
+        raise UsageError(f"cannot read ids from {source}: not a text file in UTF-8") from None
     lines = (_COMMENT.sub("", line).strip() for line in text.split("\n"))
     return [line for line in lines if line]
 
 
-def _read(source: str) -> str | None:
+def _read(source: str) -> str:
     if source == "-":
         if sys.stdin is None:
             raise OSError(errno.EBADF, "stdin is closed")
@@ -275,15 +245,12 @@ def _read(source: str) -> str | None:
         return _text(file)
 
 
-def _text(file: IO[bytes]) -> str | None:
-    """Read a text; None for a binary file, of which little is read: it may be endless."""
+def _text(file: IO[bytes]) -> str:
+    """Read a text, or raise UnicodeError; of a binary file little is read: it may be endless."""
     chunks: list[bytes] = []
     # Piece by piece, as /dev/zero has no end, and decoded at once, as a piece may end in a letter.
     while chunk := file.read(_CHUNK):
         if b"\0" in chunk:
-            return None
+            raise UnicodeError
         chunks.append(chunk)
-    try:
-        return b"".join(chunks).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None
+    return b"".join(chunks).decode("utf-8-sig")

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession, snapshot_of
 from kling_omni_async.errors import ConfigurationError
@@ -23,15 +22,7 @@ from .terminal import draw, note, plain
 
 
 class PollJob:
-    """The ids of a run: those that are left and the counts of those that are not.
-
-    Args:
-        task_ids: What is asked for; repeats count once.
-
-    Attributes:
-        tally: The counts so far.
-        failures: What failed, and why.
-    """
+    """The ids of a run: those that are left and the counts of those that are not."""
 
     def __init__(self, task_ids: Iterable[str]) -> None:
         self._left = dict.fromkeys(task_ids)
@@ -68,18 +59,7 @@ class PollJob:
     async def follow(
         self, session: KlingOmniSession, sink: Sink, view: Silent, saving: Saving
     ) -> None:
-        """Poll what is left, and close the session.
-
-        Args:
-            session: Polls.
-            sink: Takes each outcome as it comes.
-            view: Shows how far it is.
-            saving: Where images are saved.
-
-        Raises:
-            KlingOmniError: Nothing can be polled any more.
-            OutputError: The sink takes no more.
-        """
+        """Poll what is left, and close the session."""
         outcomes = session.poll(
             self.pending,
             save_to=saving.save,
@@ -91,13 +71,10 @@ class PollJob:
                 # Written before it counts: whatever comes between, the id is named as pending.
                 sink.write(outcome)
                 del self._left[outcome.task_id]
-                self._count(outcome)
+                self.tally.add(outcome)
+                if outcome.error is not None:
+                    self.failures.add(kind_of(outcome), outcome.error, outcome.task_id)
                 view.show(self.tally)
-
-    def _count(self, outcome: TaskOutcome) -> None:
-        self.tally.add(outcome)
-        if outcome.error is not None:
-            self.failures.add(kind_of(outcome), outcome.error, outcome.task_id)
 
     @asynccontextmanager
     async def _beating(self, session: KlingOmniSession, view: Silent) -> AsyncGenerator[None]:
@@ -140,30 +117,20 @@ def poll(
     quiet: bool,
     talk: Talk,
 ) -> Exit:
-    """Poll ids until each has ended; what ends the run early carries the rest as a note.
-
-    Args:
-        task_ids: What to poll.
-        jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
-        connection: Which API.
-        policy: How often and how long.
-        saving: Where images are saved.
-        quiet: Show neither progress nor a summary.
-        talk: How much is told besides.
-
-    Raises:
-        UsageError: The journal is in use or of another format.
-        OutputError: Outcomes cannot be written.
-        KlingOmniError: Nothing can be polled, or any more.
-        KeyboardInterrupt: A signal came.
-    """
+    """Poll ids until each has ended; what ends the run early carries the rest as a note."""
     job = PollJob(task_ids)
     try:
         heed_signals()  # not before: from here on the ids are known, and can be told
         session = make_session(connection, policy)
         saving.prepare()
-        with logged_as_notes(talk.verbose):
-            _work(job, session, jsonl, saving, quiet=quiet)
+        with (
+            logged_as_notes(talk.verbose),
+            choose_view(quiet=quiet) as view,
+            open_sink(jsonl, view.out, saving.is_done) as sink,
+        ):
+            job.skip_settled(sink)
+            view.show(job.tally)
+            run(partial(job.follow, session, sink, view, saving))
     except (UsageError, ConfigurationError):
         # Nothing was begun: a million ids would only push the line that matters off the screen.
         raise
@@ -174,15 +141,3 @@ def poll(
     if not quiet:
         job.tell_end()
     return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
-
-
-def _work(
-    job: PollJob, session: KlingOmniSession, jsonl: str | None, saving: Saving, *, quiet: bool
-) -> None:
-    with (
-        choose_view(quiet=quiet) as view,
-        open_sink(jsonl, view.out, saving.is_done) as sink,
-    ):
-        job.skip_settled(sink)
-        view.show(job.tally)
-        run(partial(job.follow, session, sink, view, saving))

@@ -9,19 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
+from rich import progress
 from rich.console import Group
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.text import Text
 
 from kling_omni_async._polling.watchlist import Snapshot
@@ -31,59 +23,35 @@ from .report import Tally
 from .terminal import has_room, is_screen, make_console, note, out, plain, wants_colour
 from .units import human_time
 
-_BEAT_S: Final = 0.25
 # What the rate is the mean of: about one interval, so that it does not swing with the pauses.
 _WINDOW_S: Final = 30.0
 _LONGEST_ID: Final = 24
 
 
 class Silent:
-    """Shows no progress.
+    """Shows no progress."""
 
-    Attributes:
-        every_s: How often `beat` is to be called, in s, or None for never.
-    """
-
-    every_s: float | None = None
+    every_s: float | None = None  # how often `beat` is to be called; None for never
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove what is shown."""
 
     def show(self, tally: Tally) -> None:
         """Show the counts."""
 
     def beat(self, snapshot: Snapshot, oldest: str) -> None:
-        """Show how the polling goes.
-
-        Args:
-            snapshot: What the session tells.
-            oldest: The first id that has no outcome yet, or nothing.
-        """
+        """Show how the polling goes."""
 
     def out(self, line: str) -> None:
-        """Write a result to stdout.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
+        """Write a result to stdout."""
         out(line)
 
 
 class Lines(Silent):
-    """Writes the counts as plain lines.
-
-    Args:
-        every: The least time between two lines, in s.
-        clock: Gives s.
-    """
+    """Writes the counts as plain lines, `every` s at most."""
 
     def __init__(self, every: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
@@ -100,17 +68,17 @@ class Lines(Silent):
 class Bar(Silent):
     """Draws two lines: how many ids have ended how; how fast, the oldest id, the next query."""
 
-    every_s = _BEAT_S
+    every_s = 0.25
 
     def __init__(self) -> None:
         self._console = make_console(None, colour=wants_colour(sys.stderr))
         # No thread draws it: `beat` does, in the loop, as only there the session may be looked at.
-        self._progress = Progress(
-            SpinnerColumn(),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", markup=False),
+        self._progress = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.MofNCompleteColumn(),
+            progress.BarColumn(bar_width=20),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.description}", markup=False),
             console=self._console,
             auto_refresh=False,
         )
@@ -132,12 +100,7 @@ class Bar(Silent):
         self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # the terminal is gone: nobody is left to see it
             self._live.stop()
 
@@ -159,11 +122,7 @@ class Bar(Silent):
                 self._live.refresh()
 
     def out(self, line: str) -> None:
-        """Write a result to stdout, above the bar if that is on the same terminal.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
+        """Write a result to stdout, above the bar if that is on the same terminal."""
         if not self._shares_terminal:
             out(line)
             return
@@ -181,12 +140,7 @@ class Rate:
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, starts: int) -> float:
-        """Add a count and return the rate.
-
-        Args:
-            now: In s.
-            starts: Queries started so far.
-        """
+        """Add how many queries were started until `now`, in s, and return the rate."""
         samples = self._samples
         samples.append((now, starts))
         while samples[0][0] < now - _WINDOW_S:
@@ -196,13 +150,7 @@ class Rate:
 
 
 def second_line(snapshot: Snapshot, oldest: str, rate: float) -> str:
-    """Return the second line of the view.
-
-    Args:
-        snapshot: How the polling goes.
-        oldest: The id that was asked for first of those without an outcome, or nothing.
-        rate: Queries a second.
-    """
+    """Return the second line of the view; `oldest` is empty if every id has an outcome."""
     parts = [f"{rate:.1f} queries/s", f"next query {_due(snapshot)}"]
     if oldest:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
@@ -224,12 +172,7 @@ def _stdout_is_stderr() -> bool:
 
 
 def choose_view(*, quiet: bool, every: float = 10.0) -> Silent:
-    """Choose how to show progress.
-
-    Args:
-        quiet: Not at all.
-        every: The least time between two plain lines, in s.
-    """
+    """Choose how to show progress; between two plain lines are at least `every` s."""
     if quiet or sys.stderr is None:
         return Silent()
     return Bar() if is_screen(sys.stderr) else Lines(every)

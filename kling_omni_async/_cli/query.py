@@ -39,20 +39,7 @@ def query(
     json: bool = False,
     talk: Talk,
 ) -> Exit:
-    """Print each task, in the order given: a table on a terminal, else JSON, one a line.
-
-    Args:
-        task_ids: What is asked for; repeats count once.
-        connection: Which API.
-        policy: What bounds queries.
-        json: Print JSON on a terminal too.
-        talk: How much is told besides.
-
-    Raises:
-        OutputError: Stdout takes no more.
-        KlingOmniError: Nothing can be asked.
-        KeyboardInterrupt: A signal came.
-    """
+    """Print each task, in the order given: a table on a terminal, else JSON, one a line."""
     session = make_session(connection, policy)
     ids = list(dict.fromkeys(task_ids))
     table = None if json or sys.stdout is None or not sys.stdout.isatty() else Answers()
@@ -67,16 +54,7 @@ def query(
 async def ask(
     session: KlingOmniSession, task_ids: list[str], show: Callable[[str, Reply], None]
 ) -> Exit:
-    """Query ids side by side, and close the session.
-
-    Args:
-        session: Asks.
-        task_ids: The ids.
-        show: Takes each answer, in the order of the ids.
-
-    Returns:
-        OK if every id was answered with a task that has not failed, else the worst code.
-    """
+    """Query ids side by side, show each answer in order, and return the worst code."""
     async with session:
         asked = [asyncio.create_task(_answer(session, task_id)) for task_id in task_ids]
         codes = [Exit.OK]
@@ -106,11 +84,7 @@ def _code(reply: Reply) -> Exit:
 
 
 def print_json(task_id: str, reply: Reply) -> None:
-    """Print a task as JSON, or tell on stderr why there is none.
-
-    Raises:
-        OutputError: Stdout takes no more.
-    """
+    """Print a task as JSON, or tell on stderr why there is none."""
     if isinstance(reply, KlingOmniError):
         note(f"{task_id}: {described(reply)}")
     else:

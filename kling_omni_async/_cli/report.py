@@ -81,15 +81,7 @@ def kind_of(outcome: TaskOutcome) -> Kind:
 
 @attrs.define
 class Tally:
-    """The counts of one run.
-
-    Attributes:
-        total: How many ids were asked for, without repeats.
-        counts: How many ended how, those settled by an earlier run included.
-        earlier: How many an earlier run had settled.
-        images: How many images this run has saved or found saved.
-        image_bytes: How many bytes they have.
-    """
+    """The counts of one run; `counts` has the ids too that an `earlier` run had settled."""
 
     total: int
     counts: Counter[Kind] = attrs.field(factory=Counter[Kind])
@@ -136,19 +128,12 @@ _EARLIER: Final = "in an earlier run; the journal has the reason"
 _OTHER: Final = "other reasons"
 
 
-@attrs.define
-class _Group:
-    """What failed for one reason: how many, and the first of them."""
-
-    count: int
-    example: str
-
-
 class Failures:
     """The failures of a run by kind and reason; of each group only a count and one id is kept."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[Kind, str], _Group] = {}
+        self._counts: Counter[tuple[Kind, str]] = Counter()
+        self._examples: dict[tuple[Kind, str], str] = {}
 
     def add(self, kind: Kind, error: errors.KlingOmniError, task_id: str) -> None:
         """Count a failure of this run."""
@@ -159,23 +144,18 @@ class Failures:
         self._count(kind, _EARLIER, task_id)
 
     def _count(self, kind: Kind, reason: str, task_id: str) -> None:
-        group = self._groups.get((kind, reason))
-        if group is None and len(self._groups) >= _MOST_GROUPS:
+        if (kind, reason) not in self._counts and len(self._counts) >= _MOST_GROUPS:
             reason = _OTHER
-            group = self._groups.get((kind, reason))
-        if group is None:
-            self._groups[kind, reason] = _Group(1, task_id)
-        else:
-            group.count += 1
+        self._counts[kind, reason] += 1
+        self._examples.setdefault((kind, reason), task_id)
 
     def __bool__(self) -> bool:
-        return bool(self._groups)
+        return bool(self._counts)
 
     def rows(self) -> Iterator[tuple[int, Kind, str, str]]:
         """Yield count, kind, reason and an id for each group, the greatest first."""
-        ordered = sorted(self._groups.items(), key=lambda item: -item[1].count)
-        for (kind, reason), group in ordered:
-            yield group.count, kind, reason, group.example
+        for (kind, reason), count in self._counts.most_common():
+            yield count, kind, reason, self._examples[kind, reason]
 
     def table(self) -> Table:
         """Return the groups as a table of at most some dozens of rows."""
@@ -223,15 +203,7 @@ def _late(error: errors.PollTimeoutError) -> str:
 
 
 def ending(error: Exception | KeyboardInterrupt, *, debug: bool) -> Exit:
-    """Write to stderr what ended a command, with its notes.
-
-    Args:
-        error: What ended it.
-        debug: Whether its traceback comes first.
-
-    Returns:
-        The exit code.
-    """
+    """Write to stderr what ended a command, with its notes, and return the exit code."""
     text, code = _told(error)
     where = _traceback(error) if debug and not isinstance(error, KeyboardInterrupt) else []
     notes: list[str] = getattr(error, "__notes__", [])

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Final, Self, TypeAlias
 
 import attrs
@@ -51,12 +50,7 @@ _FLAGS: Final = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 @attrs.frozen
 class Sink:
-    """Takes outcomes.
-
-    Attributes:
-        write: Takes one outcome; may raise `OutputError`.
-        settled: The ids that need no polling, and how they ended.
-    """
+    """Takes outcomes, and knows the ids that need no polling."""
 
     write: Callable[[TaskOutcome], None]
     settled: Mapping[str, Kind] = attrs.field(factory=dict[str, Kind])
@@ -64,16 +58,7 @@ class Sink:
 
 @contextmanager
 def open_sink(jsonl: str | None, out: Out, is_done: IsDone = lambda _: True) -> Generator[Sink]:
-    """Open the place for outcomes.
-
-    Args:
-        jsonl: The path of a journal, ``-`` for JSON lines on stdout, or None for plain lines.
-        out: Writes a line to stdout.
-        is_done: Whether a settled outcome of a journal leaves nothing else to do.
-
-    Raises:
-        CliError: The journal cannot be used.
-    """
+    """Open the place for outcomes: a journal, with ``-`` JSON lines on stdout, or plain lines."""
     if jsonl is None:
         colour = wants_colour(sys.stdout)
         yield Sink(lambda outcome: out(plain_line(outcome, colour=colour)))
@@ -101,27 +86,10 @@ def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
     return "\t".join((plain(outcome.task_id), word, plain(text)))
 
 
-class _ForeignFormatError(Exception):
-    """A line is not the form of an outcome."""
-
-
 class Journal:
     """A file of outcomes that one process at a time appends to.
 
     What is no regular file (``/dev/full``, a pipe) is written to, but neither locked nor read.
-
-    Args:
-        path: The file; made if it is missing.
-        is_done: Whether an outcome that is settled leaves nothing else to do.
-        clock: Gives s, for the pace of syncs.
-
-    Raises:
-        UsageError: It is in use or of another format.
-        OutputError: It cannot be opened.
-
-    Attributes:
-        settled: How the ids ended that need not be polled again.
-        torn: How many bytes of a torn last line were dropped.
     """
 
     def __init__(
@@ -132,7 +100,7 @@ class Journal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settled: dict[str, Kind] = {}
-        self.torn = 0
+        self.torn = 0  # bytes of a torn last line that were dropped
         self._path = path
         self._is_done = is_done
         self._clock = clock
@@ -152,8 +120,6 @@ class Journal:
             self._read_back()
         except IS_LOCKED:
             raise UsageError(f"{self._path} is in use by another process") from None
-        except _ForeignFormatError as error:
-            raise _refusal(self._path, error) from None
         except OSError as error:
             raise OutputError(self._path, error, code=Exit.USAGE) from None
 
@@ -161,7 +127,7 @@ class Journal:
         """Read how each id ended by its last line, and cut a torn one off."""
         good = 0
         with open(self._fd, "rb", closefd=False) as file:
-            for outcome, end in _outcomes_in(file):
+            for outcome, end in _outcomes_in(file, self._path):
                 good = end
                 if outcome is not None:
                     self._settle(outcome)
@@ -177,11 +143,7 @@ class Journal:
             self.settled[outcome.task_id] = kind
 
     def write(self, outcome: TaskOutcome) -> None:
-        """Append an outcome by one write.
-
-        Raises:
-            OutputError: It could not be written whole.
-        """
+        """Append an outcome by one write."""
         data = f"{json_line(outcome.to_dict())}\n".encode()
         try:
             while data:  # once, but where a disk fills up or a signal comes
@@ -197,11 +159,7 @@ class Journal:
         self._synced_at = self._clock()
 
     def close(self) -> None:
-        """Bring everything to the disk and give the file free.
-
-        Raises:
-            OutputError: The system says that something written before is lost.
-        """
+        """Bring everything to the disk, and give the file free."""
         try:
             self._sync()
         except OSError as error:
@@ -212,12 +170,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -231,32 +184,13 @@ def _open(path: str) -> tuple[int, bool]:
 
 
 def read_outcomes(path: Path) -> Generator[TaskOutcome]:
-    """Read a journal that another process may be appending to; a torn last line is passed over.
-
-    Args:
-        path: The file; it is neither locked nor changed.
-
-    Raises:
-        UsageError: It is of another format.
-        OSError: It cannot be read.
-    """
+    """Read a journal that another process may be appending to; a torn last line is passed over."""
     with path.open("rb") as file:
-        try:
-            yield from (outcome for outcome, _ in _outcomes_in(file) if outcome is not None)
-        except _ForeignFormatError as error:
-            raise _refusal(str(path), error) from None
+        yield from (outcome for outcome, _ in _outcomes_in(file, path) if outcome is not None)
 
 
-def _refusal(path: str, error: _ForeignFormatError) -> UsageError:
-    return UsageError(f"{path} is left as it is: {error} is not an outcome of this program")
-
-
-def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
-    """Read whole lines, as far as the file goes now.
-
-    Yields:
-        The line's outcome, None for a blank line, and where the line ends.
-    """
+def _outcomes_in(file: BinaryIO, path: str | Path) -> Generator[tuple[TaskOutcome | None, int]]:
+    """Read whole lines, as far as the file goes now."""
     # What is appended from now on is left out: its writer may be in the midst of a line.
     size = os.fstat(file.fileno()).st_size
     end, number, after_good = 0, 0, False
@@ -267,7 +201,8 @@ def _outcomes_in(file: BinaryIO) -> Generator[tuple[TaskOutcome | None, int]]:
         # Refused rather than passed over: the last line alone may be torn, any other is foreign.
         if (line.strip() and outcome is None) or not whole:
             if end + len(line) < size or not _is_torn(line, after_good=after_good):
-                raise _ForeignFormatError(f"line {number}")
+                what = f"line {number} is not an outcome of this program"
+                raise UsageError(f"{path} is left as it is: {what}")
             return
         end += len(line)
         after_good = after_good or outcome is not None

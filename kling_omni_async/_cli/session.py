@@ -19,11 +19,7 @@ _logger = logging.getLogger("kling_omni_async")
 
 
 def make_session(connection: Connection, policy: PollPolicy | None = None) -> KlingOmniSession:
-    """Make a session with the key of the environment; its warnings become notes.
-
-    Raises:
-        ConfigurationError: The key or the base URL cannot be used.
-    """
+    """Make a session with the key of the environment; its warnings become notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default a second session would warn no more
         session = KlingOmniSession(
@@ -43,12 +39,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def logged_as_notes(verbose: int = 0, *, least: int = logging.WARNING) -> Generator[None]:
-    """Show the library's log records as lines on stderr.
-
-    Args:
-        verbose: From which level up: 0 for `least`, 1 for INFO, more for DEBUG.
-        least: What is told in any case.
-    """
+    """Show log records of the library on stderr, from `least` up; 1 shows INFO, 2 DEBUG too."""
     level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
     handler, before = _Notes(level), _logger.level
     _logger.addHandler(handler)

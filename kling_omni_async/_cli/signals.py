@@ -37,20 +37,12 @@ class Once:
 
     Modules that are being imported and pending ids that are being told are left in peace:
     ``timeout`` and terminals may send a signal twice.
-
-    Attributes:
-        came: Whether a signal has come.
-        heeded: Whether the first one interrupts.
-        waits: Whether any one interrupts.
-        error: What an interruption raises.
     """
 
     error: type[BaseException] = Interrupted
-
-    def __init__(self) -> None:
-        self.came = False
-        self.heeded = False
-        self.waits = False
+    came = False
+    heeded = False  # whether the first one interrupts
+    waits = False  # whether any one interrupts
 
     def __call__(self, _: int, __: FrameType | None) -> None:
         """Handle a signal."""
@@ -62,19 +54,13 @@ class Once:
 
 
 class _Canceller:
-    """Cancels a task at each signal, before, while and after it runs.
+    """Cancels a task at each signal, before, while and after it runs."""
 
-    Attributes:
-        came: Whether a signal has come.
-        waits: Whether the next one raises where it comes.
-        task: What is cancelled; None while there is nothing.
-        error: What an interruption raises.
-    """
+    came = False
+    waits = False  # whether the next one raises where it comes
+    task: asyncio.Task[Any] | None = None  # none before it runs, and after
 
     def __init__(self, error: type[BaseException]) -> None:
-        self.came = False
-        self.waits = False
-        self.task: asyncio.Task[Any] | None = None
         self.error = error
 
     def __call__(self, _: int, __: FrameType | None) -> None:
@@ -91,12 +77,7 @@ class _Canceller:
 
 @contextmanager
 def interruptible(handler: Handler, *, for_good: bool = False) -> Generator[None]:
-    """Have a handler for both signals, even if a shell set them to be ignored.
-
-    Args:
-        handler: What is called.
-        for_good: Keep it until the process ends.
-    """
+    """Have a handler for both signals, even if a shell set them to be ignored."""
     before = [signal.signal(number, handler) for number in SIGNALS]
     try:
         yield
@@ -113,11 +94,7 @@ def ignore_signals() -> None:
 
 
 def heed_signals() -> None:
-    """Heed signals from here on: they interrupt, those that have come already too.
-
-    Raises:
-        KeyboardInterrupt: A signal has come.
-    """
+    """Heed signals from here on: they interrupt, those that have come already too."""
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, Once):
         handler.heeded = True
@@ -127,11 +104,7 @@ def heed_signals() -> None:
 
 @contextmanager
 def waiting(*, anew: bool = False) -> Generator[None]:
-    """Wait, unless a signal breaks that off, also one that came before it.
-
-    Args:
-        anew: Forget those that came before it.
-    """
+    """Wait, unless a signal breaks that off, also one that came before it (but not if `anew`)."""
     handler = signal.getsignal(signal.SIGINT)
     if not isinstance(handler, Once | _Canceller):
         yield
@@ -147,17 +120,7 @@ def waiting(*, anew: bool = False) -> Generator[None]:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine function in a loop of its own; each signal cancels it once.
-
-    Args:
-        main: What is run.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        KeyboardInterrupt: A signal came before it had ended.
-    """
+    """Run a coroutine function in a loop of its own; each signal cancels it once."""
     import asyncio  # noqa: PLC0415 - it takes its time, and signals are not taken over before
 
     heed_signals()

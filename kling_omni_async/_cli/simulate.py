@@ -42,23 +42,10 @@ class Setting:
 
 
 def simulate(count: int, setting: Setting) -> None:
-    """Serve until a signal comes, then tell how often the ids were queried.
-
-    Args:
-        count: How many tasks there are.
-        setting: All the rest.
-
-    Raises:
-        UsageError: The setting makes no sense, or the port is taken.
-        OutputError: Ids or the shell lines cannot be written.
-        KeyboardInterrupt: A signal came.
-    """
+    """Serve until a signal comes, then tell how often the ids were queried."""
     try:
         api = SimulatedCometAPI(
-            seed=setting.seed,
-            port=setting.port,
-            time_scale=setting.time_scale,
-            log_size=_LOG_SIZE,
+            seed=setting.seed, port=setting.port, time_scale=setting.time_scale, log_size=_LOG_SIZE
         )
     except ValueError as error:  # the simulator itself knows which settings make sense
         raise UsageError(str(error)) from None
@@ -74,16 +61,12 @@ async def serve(api: SimulatedCometAPI, count: int, setting: Setting) -> None:
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot listen on port {setting.port}: {error}") from None
     try:
-        _announce(api, _tasks(api, count, setting.failing), setting.ids)
+        reasons = [_REASON] * setting.failing + [None] * (count - setting.failing)
+        _announce(api, [api.create_task(fail=reason) for reason in reasons], setting.ids)
         await asyncio.Event().wait()
     finally:
         await api.aclose()
         note(summary(api))
-
-
-def _tasks(api: SimulatedCometAPI, count: int, failing: int) -> list[str]:
-    reasons = [_REASON] * failing + [None] * (count - failing)
-    return [api.create_task(fail=reason) for reason in reasons]
 
 
 def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | None) -> None:

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from .exit import OutputError
 from .signals import waiting
@@ -27,10 +27,6 @@ _GLANCE_S: Final = 0.5
 _ENDLESS: Final = 100_000
 
 _CODES: Final = {"good": "32", "bad": "31", "unsure": "33"}
-
-
-class _Raw(Protocol):
-    def write(self, data: bytes, /) -> int | None: ...
 
 
 def plain(text: str) -> str:
@@ -78,11 +74,7 @@ def _to_stderr(text: str) -> None:
 
 
 def out(line: str) -> None:
-    """Write a line to stdout at once.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+    """Write a line to stdout at once."""
     try:
         _write(f"{line}\n")
     except OSError as error:
@@ -94,7 +86,7 @@ def _write(text: str) -> None:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "it is closed")
     data = text.encode(sys.stdout.encoding, "backslashreplace")
-    raw: _Raw = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    raw: io.RawIOBase | BinaryIO = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
     while data:
         # A signal may break off the wait, never the write: half a line would be no outcome.
         with waiting():
@@ -103,12 +95,7 @@ def _write(text: str) -> None:
 
 
 def has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
-    """Wait until a write is not held up; what cannot be waited for counts as ready.
-
-    Args:
-        file: What is to be written to.
-        timeout: The longest wait in s; None for no end.
-    """
+    """Wait up to `timeout` s until a write is not held up; what cannot be waited for is ready."""
     with suppress(OSError, ValueError):
         while True:
             ready = select.select((), (file,), (), _GLANCE_S if timeout is None else timeout)[1]
@@ -132,24 +119,12 @@ def is_screen(file: TextIO | None, environ: Mapping[str, str] = os.environ) -> b
 
 
 def painted(text: str, style: str, *, colour: bool) -> str:
-    """Return a text in a colour.
-
-    Args:
-        text: The text.
-        style: One of ``good``, ``bad`` and ``unsure``.
-        colour: Whether there are colours at all.
-    """
+    """Return a text in the colour of ``good``, ``bad`` or ``unsure``."""
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour else text
 
 
 def make_console(file: TextIO | None, *, colour: bool, width: int | None = None) -> Console:
-    """Make rich's console; it takes nothing from the environment but the width.
-
-    Args:
-        file: Where it writes; None for stderr.
-        colour: Whether it writes colours.
-        width: In columns; None for the terminal's.
-    """
+    """Make rich's console, without a file on stderr; only the width is the environment's."""
     from rich.console import Console  # noqa: PLC0415 - whoever says that it is missing is here too
 
     return Console(
@@ -164,12 +139,7 @@ def make_console(file: TextIO | None, *, colour: bool, width: int | None = None)
 
 
 def rendered(what: RenderableType, file: TextIO | None) -> str:
-    """Return what rich can draw as text that fits a stream; lines are folded for terminals only.
-
-    Args:
-        what: What is drawn.
-        file: Where the text is to be written.
-    """
+    """Return what rich can draw as text that fits a stream; lines are folded for terminals only."""
     target = io.StringIO()
     width = shutil.get_terminal_size().columns if file and file.isatty() else _ENDLESS
     make_console(target, colour=wants_colour(file), width=width).print(what)

@@ -1,4 +1,7 @@
-"""Times, sizes and counts: as people write them (``1h30m``, ``1MiB``) and as they read them."""
+"""Times, sizes and counts: as people write them (``1h30m``, ``1MiB``) and as they read them.
+
+What cannot be read raises ValueError.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,7 @@ _LONGEST: Final = 40
 
 
 def parse_time(text: str) -> float:
-    """Read a time: ``1h30m``, ``20s``, ``500ms``; a plain number is s.
-
-    Returns:
-        The time in s.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a time as s: ``1h30m``, ``20s``, ``500ms``; a plain number is s."""
     match = _TIME.fullmatch(text) if 0 < len(text) <= _LONGEST else None
     if match is None:
         return parse_number(text)
@@ -51,14 +47,7 @@ def parse_time(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Read a size: ``1MiB``, ``100MB``, ``1.5GB``; a plain number is bytes.
-
-    Returns:
-        The size in whole bytes.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a size as bytes: ``1MiB``, ``100MB``, ``1.5GB``; a plain number is bytes."""
     match = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise ValueError(text)
@@ -66,14 +55,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_interval(text: str) -> tuple[float, float]:
-    """Read two times with a hyphen between, such as ``20s-30s``.
-
-    Returns:
-        Both in s.
-
-    Raises:
-        ValueError: They are none.
-    """
+    """Read two times with a hyphen between, such as ``20s-30s``, as s."""
     match = _RANGE.fullmatch(text)
     if match is None:
         raise ValueError(text)
@@ -86,11 +68,7 @@ def is_interval(text: str) -> bool:
 
 
 def parse_number(text: str) -> float:
-    """Read a number from 0 on.
-
-    Raises:
-        ValueError: It is none, or greater than any that can be calculated with.
-    """
+    """Read a number from 0 on."""
     value = float(text) if len(text) <= _LONGEST and _PLAIN.fullmatch(text) else math.inf
     if value == math.inf:
         raise ValueError(text)
@@ -98,11 +76,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """Read a whole number.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Read a whole number."""
     if len(text) > _LONGEST or not (text.isascii() and text.isdigit()):
         raise ValueError(text)
     return int(text)
