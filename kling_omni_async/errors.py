@@ -327,21 +327,39 @@ E = TypeVar("E", bound=BaseException)
 def copy_error(error: E) -> E:
     """Return a copy to raise, so that many who wait share no traceback.
 
-    An exception of a user's own class may not be copied by its own rules; then it is returned
-    itself, with the traceback that it had, so that it does not grow with each raise.
+    An exception of a user's own class may have neither a copy by its own rules nor one by ours;
+    then it is returned itself.
     """
-    try:
-        copied = copy.copy(error)
-    except Exception:  # noqa: BLE001 - whatever the class does when it is copied
+    if (copied := _by_own_rules(error) or _without_init(error)) is None:
         return error
-    if type(copied) is not type(error):
-        return error
+    if notes := getattr(error, "__notes__", None):
+        copied.__notes__ = list(notes)  # who gets it may add his own
     copied.__cause__ = error.__cause__
     if isinstance(error, KlingOmniError):
         return copied  # our frames tell a user nothing, and hold the key
     copied.__context__ = error.__context__
     copied.__suppress_context__ = error.__suppress_context__
     return copied.with_traceback(error.__traceback__)
+
+
+def _by_own_rules(error: E) -> E | None:
+    """Return a copy that says the same, if its class makes one."""
+    # Copying calls `__init__` with the final `args`, which often makes another text of them.
+    try:
+        copied = copy.copy(error)
+        same = type(copied) is type(error) and copied is not error and copied.args == error.args
+    except Exception:  # noqa: BLE001 - whatever the class does when it is copied
+        return None
+    return copied if same else None
+
+
+def _without_init(error: E) -> E | None:
+    try:
+        copied = BaseException.__new__(type(error), *error.args)
+    except TypeError:  # such as of a class of `OSError`, which keeps more than `args`
+        return None
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def for_task(error: E, task_id: str) -> E:

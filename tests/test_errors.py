@@ -112,6 +112,52 @@ def test_a_copy_shares_no_traceback() -> None:
     assert copy_error(kept).__traceback__ is None
 
 
+class CodedError(Exception):
+    """Makes its text of what it is given."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+class WideError(Exception):
+    """Its own rules make no copy of it."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class OfSystemError(OSError):
+    """Neither its own rules nor ours make a copy of it."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(code, text)
+
+
+@pytest.mark.parametrize(
+    "error", [CodedError(5), WideError("text", 5), LookupError("text")], ids=repr
+)
+def test_a_copy_of_a_foreign_error_says_the_same(error: Exception) -> None:
+    """However its class makes its text, and whatever its `__init__` wants."""
+    error.add_note("a note")
+    error.__context__ = LookupError("before it")
+    double = copy_error(error)
+    assert double is not error
+    assert type(double) is type(error)
+    assert str(double) == str(error)
+    assert vars(double) == vars(error)
+    assert double.__context__ is error.__context__
+    double.add_note("of one who got it")
+    assert error.__notes__ == ["a note"]
+
+
+def test_what_cannot_be_copied_is_raised_itself() -> None:
+    """An error that keeps something inside is better than half a copy."""
+    error = OfSystemError("text", 5)
+    assert copy_error(error) is error
+
+
 @EVERY_CLASS
 def test_transient_classes(name: str) -> None:
     """Exactly four classes say that the trouble may pass by itself."""
