@@ -94,8 +94,7 @@ class OutcomeStream(_Leavable):
     @property
     def progress(self) -> Progress:
         """The counts at this moment, readable after closing too."""
-        if self._state.is_left:
-            self._state.know_all()
+        self._state.know_all()  # so that it says what `pending` says
         return self._state.progress
 
     async def __anext__(self) -> TaskOutcome:

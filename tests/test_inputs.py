@@ -177,6 +177,59 @@ async def test_a_container_may_change_under_a_stream(
     assert sorted(seen) == sorted(given)
 
 
+class Sizes:
+    """A container that is no `Collection`, and says anything of its size."""
+
+    def __init__(self, ids: list[str], size: int | None) -> None:
+        self.ids = ids
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self.ids) if self._size is None else self._size
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, 2**40, 2**62])
+async def test_a_container_need_not_know_its_size(
+    comet_api: SimulatedCometAPI, size: int | None
+) -> None:
+    """Whatever has a size is copied at entry, and what it says of its size does not count."""
+    given = [comet_api.create_task(duration=0.0) for _ in range(3)]
+    source = Sizes(list(given), size)
+    async with open_session(comet_api, **QUICK) as session, session.poll(source) as stream:
+        source.ids.clear()
+        assert stream.progress.total == stream.progress.pending == 3
+        assert stream.pending == set(given)
+        assert sorted([outcome.task_id async for outcome in stream]) == sorted(given)
+
+
+class Odd(str):
+    """Text that cannot be a key, and shows itself as something else."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __format__(self, spec: str, /) -> str:
+        return "something else"
+
+
+async def test_text_of_a_class_of_its_own_is_an_id(comet_api: SimulatedCometAPI) -> None:
+    """It is taken as what it holds: an odd one must not end the session, nor ask for another id."""
+    first, second = (comet_api.create_task(duration=0.0) for _ in range(2))
+    async with open_session(comet_api, **QUICK) as session:
+        given = [Odd(first), Odd(f"{second}\n"), first]
+        assert {outcome.task_id for outcome in await all_of(session, given)} == {first, second}
+        async with session.poll(given) as stream:
+            assert stream.pending == {first, second}
+        task = await session.wait(Odd(first))
+    assert type(task.task_id) is str
+
+
 async def test_a_refused_key_leaves_all_ids_pending() -> None:
     """Whatever ends a stream, all that was given and not handed out is in `pending`."""
     given = [f"{number}" for number in range(20_000)]

@@ -379,14 +379,14 @@ async def test_a_feed_that_cancels_itself_hangs_nobody(comet_api: SimulatedComet
 
 
 async def test_a_long_input_leaves_the_loop_to_others(comet_api: SimulatedCometAPI) -> None:
-    """Other tasks run while a long list or a feed that never waits is read."""
+    """Other tasks run while a long iterable or a feed that never waits is read."""
     many = [f"{number}" for number in range(20_000)]
 
     async def feed() -> AsyncIterator[str]:
         for task_id in many:
             yield task_id
 
-    for source in (many, feed()):
+    for source in (iter(many), feed()):  # of a list all is known at once
         async with open_session(comet_api) as session, session.poll(source) as outcomes:
             passes = 0
             while outcomes.progress.total < len(many):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
 from enum import Enum
 from typing import Any, Final
 
@@ -140,7 +139,7 @@ class Intake:
         # An id of a feed may come again once it was handed out; otherwise repeats are dropped.
         self.is_feed: bool = isinstance(source, AsyncIterable)
         # In memory already, so that reading it needs no bound.
-        self.is_bounded: bool = isinstance(source, Collection) and not self.is_feed
+        self.is_bounded: bool = isinstance(source, Sized) and not self.is_feed
         self.is_known: bool = not self.is_bounded
         self.task: asyncio.Task[object] | None = None  # reads it
         self.closed = asyncio.Event()
@@ -156,7 +155,7 @@ class Intake:
             return
         source, self.source, self._copy = self.source, None, []
         try:
-            self._copy.extend(source)
+            self._copy.extend(iter(source))  # a list would believe what the source says of its size
         except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
             self.error = error
 
@@ -348,9 +347,8 @@ class StreamState(Alarm):
 def _names(given: list[Any]) -> Iterable[str]:
     """Return the names under which what was given is pending and comes out."""
     # At a million ids this must not hold the loop for long: no line of Python for each.
-    with suppress(TypeError):
-        if all(map(str.isalnum, given)):
-            return given
+    if set(map(type, given)) == {str} and all(map(str.isalnum, given)):
+        return given
     return (read_id(each)[0] for each in given)
 
 
