@@ -8,8 +8,10 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import attrs
+from cyclopts import Parameter
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
@@ -139,8 +141,12 @@ def _folder(save: str | None) -> Path:
     return saving.folder
 
 
-def demo(save: str | None = None) -> Exit:
-    """Play the demo, print its summary and where its images are."""
+def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exit:
+    """Poll a simulated batch in compressed time, save its images and show them; needs no key.
+
+    Args:
+        save: The directory for the images and their page; by default a new temporary one.
+    """
     folder = _folder(save)
     note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
     started = time.monotonic()

@@ -12,9 +12,10 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
+from cyclopts import Parameter
 from jinja2 import Environment, StrictUndefined, Template
 
 from kling_omni_async._outcome import TaskOutcome
@@ -55,10 +56,24 @@ _HIDDEN: Final[dict[int, str]] = {
 }
 
 
-def gallery(directory: Path, journals: Sequence[Path] | None, *, overwrite: bool) -> None:
-    """Write the gallery of a folder, and print where it is."""
+def gallery(
+    directory: Path,
+    /,
+    *,
+    jsonl: Annotated[tuple[Path, ...] | None, Parameter(metavar="FILE")] = None,
+    overwrite: Annotated[bool, Parameter(show_default=False)] = False,
+) -> None:
+    """Write DIRECTORY/index.html: a page of all tasks and their saved images.
+
+    Prints the path of the page.
+
+    Args:
+        directory: The folder with the images.
+        jsonl: A journal; may be repeated. Without it all *.jsonl in the folder are read.
+        overwrite: Replace an index.html that is not of this program.
+    """
     heed_signals()
-    totals = write_outcomes(directory, outcomes_of(directory, journals), overwrite=overwrite)
+    totals = write_outcomes(directory, outcomes_of(directory, jsonl), overwrite=overwrite)
     out(plain(str(directory / NAME)))
     note(_summary(totals))
 

@@ -7,10 +7,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, Final
+from typing import IO, Annotated, Any, Final, TypeAlias
 
 import attrs
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
@@ -221,6 +221,36 @@ class Saving:
         return all(
             stem in names and (folder is None or (folder / names[stem]).is_file()) for stem in stems
         )
+
+
+_IDS = Group("Task ids", sort_key=0)
+_OUT = Group("What is shown", sort_key=1)
+_IMAGES = Group("Images", sort_key=2)
+_PACE = Group("How often and how long", sort_key=3)
+_LIMITS = Group("Limits", sort_key=4)
+_API = Group("The API", sort_key=5)
+_HYPHEN_TOO: Final = Parameter(allow_leading_hyphen=True)  # "-" is stdin or stdout
+
+Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
+IdFile: TypeAlias = Annotated[
+    str | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HYPHEN_TOO
+]
+JournalFile: TypeAlias = Annotated[str | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO]
+Quiet: TypeAlias = Annotated[bool, _FLAG, Parameter(alias="-q", group=_OUT)]
+AsJson: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_OUT)]
+TalkOptions: TypeAlias = Annotated[Talk, Parameter(name="*", group=_OUT)]
+SavingOptions: TypeAlias = Annotated[Saving, Parameter(name="*", group=_IMAGES)]
+DownloadOptions: TypeAlias = Annotated[Downloads, Parameter(name="*", group=_IMAGES)]
+PaceOptions: TypeAlias = Annotated[Pace, Parameter(name="*", group=_PACE)]
+LimitOptions: TypeAlias = Annotated[Limits, Parameter(name="*", group=_LIMITS)]
+ApiOptions: TypeAlias = Annotated[Connection, Parameter(name="*", group=_API)]
+
+USUAL_TALK: Final = Talk()
+NOWHERE: Final = Saving()
+USUAL_DOWNLOADS: Final = Downloads()
+USUAL_PACE: Final = Pace()
+USUAL_LIMITS: Final = Limits()
+USUAL_API: Final = Connection()
 
 
 def read_ids(source: str) -> list[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
-from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession, snapshot_of
 from kling_omni_async.errors import ConfigurationError
 
+from . import options
 from .exit import Exit, UsageError
-from .options import Connection, Saving, Talk
 from .progress import Silent, choose_view
 from .report import Failures, Kind, Tally, kind_of
 from .results import Sink, open_sink
@@ -57,7 +56,7 @@ class PollJob:
         return "".join(self._in_order[self._first : self._first + 1])
 
     async def follow(
-        self, session: KlingOmniSession, sink: Sink, view: Silent, saving: Saving
+        self, session: KlingOmniSession, sink: Sink, view: Silent, saving: options.Saving
     ) -> None:
         """Poll what is left, and close the session."""
         outcomes = session.poll(
@@ -108,18 +107,42 @@ class PollJob:
 
 
 def poll(
-    task_ids: Iterable[str],
-    *,
-    jsonl: str | None,
-    connection: Connection,
-    policy: PollPolicy,
-    saving: Saving,
-    quiet: bool,
-    talk: Talk,
+    *ids: options.Ids,
+    source: options.IdFile = None,
+    jsonl: options.JournalFile = None,
+    quiet: options.Quiet = False,
+    talk: options.TalkOptions = options.USUAL_TALK,
+    saving: options.SavingOptions = options.NOWHERE,
+    downloads: options.DownloadOptions = options.USUAL_DOWNLOADS,
+    pace: options.PaceOptions = options.USUAL_PACE,
+    limits: options.LimitOptions = options.USUAL_LIMITS,
+    connection: options.ApiOptions = options.USUAL_API,
 ) -> Exit:
-    """Poll ids until each has ended; what ends the run early carries the rest as a note."""
-    job = PollJob(task_ids)
-    try:
+    """Poll tasks until each has succeeded, failed, or was given up.
+
+    Prints a line for each: its id, a word, and its images or the reason.
+
+    Args:
+        ids: The task ids.
+        source: A file with more ids, one a line; - for stdin.
+        jsonl: A journal to append to, as JSON lines; ids settled there are skipped. - for stdout.
+        quiet: Show neither progress nor a summary.
+        talk: How much is told.
+        saving: Where images are saved.
+        downloads: How they are fetched.
+        pace: How often and how long.
+        limits: What bounds queries.
+        connection: Which API.
+    """
+    if not ids and source is None:
+        raise UsageError("no ids: give some, or a file of them with --from")
+    if saving.save is None and (saving.watermarked or saving.overwrite):
+        raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+    policy = options.policy_of(pace, limits, downloads)
+    # Read last: stdin may take its time, and wrong options are told at once.
+    more = [] if source is None else options.read_ids(source)
+    job = PollJob([*ids, *more])
+    with _pending_noted(job):
         heed_signals()  # not before: from here on the ids are known, and can be told
         session = make_session(connection, policy)
         saving.prepare()
@@ -131,6 +154,16 @@ def poll(
             job.skip_settled(sink)
             view.show(job.tally)
             run(partial(job.follow, session, sink, view, saving))
+    if not quiet:
+        job.tell_end()
+    return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
+
+
+@contextmanager
+def _pending_noted(job: PollJob) -> Generator[None]:
+    """Note on what ends a run early which ids are still pending."""
+    try:
+        yield
     except (UsageError, ConfigurationError):
         # Nothing was begun: a million ids would only push the line that matters off the screen.
         raise
@@ -138,6 +171,3 @@ def poll(
         if job.pending:
             error.add_note(job.still_pending())
         raise
-    if not quiet:
-        job.tell_end()
-    return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL

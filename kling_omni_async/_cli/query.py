@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias
@@ -16,12 +16,11 @@ from rich.text import Text
 
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._outcome import task_to_dict
-from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.errors import KlingOmniError
 
-from .exit import Exit, code_of, described, in_words
-from .options import Connection, Talk
+from . import options
+from .exit import Exit, UsageError, code_of, described, in_words
 from .session import logged_as_notes, make_session
 from .signals import run
 from .terminal import json_line, note, out, plain, rendered
@@ -32,20 +31,31 @@ _STYLES: Final = {TaskStatus.SUCCEED: "green", TaskStatus.FAILED: "red"}
 
 
 def query(
-    task_ids: Iterable[str],
-    *,
-    connection: Connection,
-    policy: PollPolicy,
-    json: bool = False,
-    talk: Talk,
+    *ids: options.Ids,
+    json: options.AsJson = False,
+    talk: options.TalkOptions = options.USUAL_TALK,
+    limits: options.LimitOptions = options.USUAL_LIMITS,
+    connection: options.ApiOptions = options.USUAL_API,
 ) -> Exit:
-    """Print each task, in the order given: a table on a terminal, else JSON, one a line."""
-    session = make_session(connection, policy)
-    ids = list(dict.fromkeys(task_ids))
+    """Print tasks as the API sees them now.
+
+    A table on a terminal, JSON elsewhere, one task a line.
+
+    Args:
+        ids: The task ids.
+        json: Print JSON on a terminal too.
+        talk: How much is told.
+        limits: What bounds queries.
+        connection: Which API.
+    """
+    if not ids:
+        raise UsageError("no ids: give some")
+    session = make_session(connection, options.policy_of(limits))
+    task_ids = list(dict.fromkeys(ids))
     table = None if json or sys.stdout is None or not sys.stdout.isatty() else Answers()
     # A warning would say that the id is asked again; what came is told at the end.
     with logged_as_notes(talk.verbose, least=logging.ERROR):
-        code = run(partial(ask, session, ids, print_json if table is None else table.add))
+        code = run(partial(ask, session, task_ids, print_json if table is None else table.add))
     if table is not None:
         out(table.drawn())
     return code

@@ -41,8 +41,20 @@ class Setting:
     time_scale: float = 1.0
 
 
-def simulate(count: int, setting: Setting) -> None:
-    """Serve until a signal comes, then tell how often the ids were queried."""
+_USUAL = Setting()
+
+
+def simulate(
+    count: int = 200, /, *, setting: Annotated[Setting, Parameter(name="*")] = _USUAL
+) -> None:
+    """Run a simulated API with tasks to poll, until Ctrl-C.
+
+    Prints its base URL and key as lines for a shell.
+
+    Args:
+        count: How many tasks.
+        setting: All the rest.
+    """
     try:
         api = SimulatedCometAPI(
             seed=setting.seed, port=setting.port, time_scale=setting.time_scale, log_size=_LOG_SIZE

@@ -60,17 +60,17 @@ def test_the_demo_tells_when_something_is_amiss(
         return Script([], {}, {"succeeded": 170}, ""), {"succeeded": 169}
 
     monkeypatch.setattr(demo, "play", play)
-    assert demo.demo(str(tmp_path)) == Exit.NOT_ALL
+    assert demo.demo(save=str(tmp_path)) == Exit.NOT_ALL
     assert "not as scripted, in " in capfd.readouterr().out
 
 
 def test_the_demo_saves_to_a_directory_only(tmp_path: Path) -> None:
     """A URL is refused, and so is a directory that cannot be made; nothing is played."""
     with pytest.raises(UsageError, match="give its path"):
-        demo.demo("s3://bucket")
+        demo.demo(save="s3://bucket")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="Not a directory"):
-        demo.demo(str(tmp_path / "file" / "below"))
+        demo.demo(save=str(tmp_path / "file" / "below"))
 
 
 def test_the_table_has_aligned_columns() -> None:

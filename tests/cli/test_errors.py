@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from kling_omni_async._cli import app
+from kling_omni_async._cli import poll
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
 from kling_omni_async._cli.session import logged_as_notes
@@ -73,7 +73,7 @@ def test_a_defect_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capfd: Captured, *, debug: bool
 ) -> None:
     """Nobody has to read a traceback to learn what is still pending; with --debug it is there."""
-    monkeypatch.setattr(app, "poll_ids", break_down)
+    monkeypatch.setattr(poll, "PollJob", break_down)
     assert run(["poll", "1", *["--debug"] * debug]) == Exit.NOT_ALL
     *where, first, second, third, fourth = capfd.readouterr().err.splitlines()
     assert first == (
@@ -102,7 +102,7 @@ def test_an_interruption_has_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "poll_ids", interrupt)
+    monkeypatch.setattr(poll, "PollJob", interrupt)
     assert run(["poll", "1", "--debug"]) == Exit.INTERRUPTED
     assert capfd.readouterr().err == "kling-omni: interrupted\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import pytest
@@ -13,8 +13,8 @@ from cyclopts import Argument
 
 from kling_omni_async import PollPolicy
 from kling_omni_async._cli.app import app, run
-from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.options import Downloads, Limits, Pace, policy_of
+from kling_omni_async._cli.exit import Exit, UsageError
+from kling_omni_async._cli.options import Connection, Downloads, Limits, Pace, policy_of
 
 FIELDS = {field.name for field in attrs.fields(PollPolicy)}
 NOT_FOR_ONE_LOOK = {
@@ -91,12 +91,12 @@ def test_each_option_reaches_its_field(
     """What stands behind an option is what the library polls with, and nothing else changes."""
     seen: list[PollPolicy] = []
 
-    def poll(_: list[str], *, policy: PollPolicy, **__: Any) -> Exit:
+    def make_session(_: Connection, policy: PollPolicy) -> NoReturn:
         seen.append(policy)
-        return Exit.OK
+        raise UsageError("enough was seen")
 
-    monkeypatch.setattr("kling_omni_async._cli.app.poll_ids", poll)
-    assert run(["poll", "1", f"--{field.replace('_', '-')}", text]) == Exit.OK
+    monkeypatch.setattr("kling_omni_async._cli.poll.make_session", make_session)
+    assert run(["poll", "1", f"--{field.replace('_', '-')}", text]) == Exit.USAGE
     changed: Any = {field: value}
     assert seen == [PollPolicy(**changed)]
 
