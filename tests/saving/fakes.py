@@ -59,18 +59,21 @@ class FakeStore:
     Attributes:
         there: What is in it.
         parts: Temporary files that are not discarded.
+        looked: How often an image was looked for.
         fails: Whether it takes nothing.
     """
 
     def __init__(self) -> None:
         self.there: dict[str, Stored] = {}
         self.parts: set[FakePartialFile] = set()
+        self.looked = 0
         self.fails = False
 
     async def begin(self, stem: str, *, look: bool) -> Stored | FakePartialFile:
         return await in_thread(self._begin, stem, look, undo=self._undo)
 
     def _begin(self, stem: str, look: bool) -> Stored | FakePartialFile:  # noqa: FBT001 - threads take no keywords
+        self.looked += look
         if look and stem in self.there:
             return self.there[stem]
         return FakePartialFile(stem, self.parts)

@@ -28,8 +28,9 @@ async def put(
         part.write(file[:7])
         fetched = Fetched("https://host/1", kind.content_type, file[7:])
         return await store.keep(part, fetched, "1-0", overwrite=overwrite)
-    finally:
+    except BaseException:
         part.discard()
+        raise
 
 
 async def begin(store: Store) -> PartialFile:

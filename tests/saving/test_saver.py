@@ -363,6 +363,15 @@ async def test_an_image_that_is_there_is_found_after_a_fault(
 
 
 @pytest.mark.anyio
+async def test_an_image_that_is_missing_is_looked_for_once() -> None:
+    """Further tries only fetch: each look into a store in a cloud is five questions."""
+    async with bench() as it:
+        it.fetcher.says.extend([("resets", 0.0)] * 3)
+        assert await it.save()
+        assert it.store.looked == 1
+
+
+@pytest.mark.anyio
 async def test_leaving_costs_the_same_for_each() -> None:
     """Who leaves a long queue takes no walk along it: twice as many take twice as long at most."""
     it = Bench()
