@@ -34,6 +34,7 @@ _UNITS: Final = (
     "TIME is 20s, 30m, 1h30m or 500ms; a plain number is seconds. SIZE is 500kB, 1MiB "
     "or 100MB; a plain number is bytes."
 )
+_FOR_IDS: Final = (_UNITS, _KEY, _DEBUG)
 
 
 def _page(examples: str, *paragraphs: str) -> str:
@@ -76,9 +77,7 @@ _POLL: Final = _page(
   # In a log file: no bar, but each change of a task:
   kling-omni poll --from ids.txt --quiet --verbose
 """,
-    _UNITS,
-    _KEY,
-    _DEBUG,
+    *_FOR_IDS,
     _CODES,
 )
 
@@ -93,9 +92,7 @@ _QUERY: Final = _page(
   # JSON on a terminal too, and a short patience:
   kling-omni query 842250903629086785 --json --query-timeout 5s
 """,
-    _UNITS,
-    _KEY,
-    _DEBUG,
+    *_FOR_IDS,
     "Exit codes: 0 all were answered, 1 a task has failed or was not answered, 2 wrong "
     "usage, 3 the key is refused, 130 interrupted.",
 )

@@ -39,15 +39,7 @@ class Group(StrEnum):
     @property
     def words(self) -> str:
         """Its name on the page."""
-        return _GROUP_WORDS[self]
-
-
-_GROUP_WORDS: Final = {
-    Group.SUCCEEDED: "Succeeded",
-    Group.FAILED: "Failed",
-    Group.OTHER: "Other",
-    Group.UNLISTED: "In no journal",
-}
+        return "In no journal" if self is Group.UNLISTED else self.name.capitalize()
 
 
 @attrs.frozen(kw_only=True)

@@ -95,16 +95,6 @@ class PollJob:
             view.beat(snapshot_of(session, oldest), oldest)
             await asyncio.sleep(every_s)
 
-    def tell_end(self) -> None:
-        """Write to stderr how many ended how, and what failed why."""
-        if self.failures:
-            draw(self.failures.table())
-        note(self.tally.line())
-
-    def still_pending(self) -> str:
-        """Return the ids that are left, one a line below a heading."""
-        return "\n".join([f"{len(self._left)} ids are still pending:", *map(plain, self._left)])
-
 
 def poll(
     *ids: options.Ids,
@@ -155,7 +145,9 @@ def poll(
             view.show(job.tally)
             run(partial(job.follow, session, sink, view, saving))
     if not quiet:
-        job.tell_end()
+        if job.failures:
+            draw(job.failures.table())
+        note(job.tally.line())
     return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
 
 
@@ -168,6 +160,7 @@ def _pending_noted(job: PollJob) -> Generator[None]:
         # Nothing was begun: a million ids would only push the line that matters off the screen.
         raise
     except BaseException as error:
-        if job.pending:
-            error.add_note(job.still_pending())
+        if pending := job.pending:
+            lines = [f"{len(pending)} ids are still pending:", *map(plain, pending)]
+            error.add_note("\n".join(lines))
         raise

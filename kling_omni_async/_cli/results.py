@@ -158,20 +158,17 @@ class Journal:
             os.fsync(self._fd)
         self._synced_at = self._clock()
 
-    def close(self) -> None:
-        """Bring everything to the disk, and give the file free."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Some systems tell only now that something which was written before is lost.
         try:
             self._sync()
         except OSError as error:
             raise OutputError(self._path, error) from None
         finally:
             os.close(self._fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _open(path: str) -> tuple[int, bool]:
@@ -185,6 +182,7 @@ def _open(path: str) -> tuple[int, bool]:
 
 def read_outcomes(path: Path) -> Generator[TaskOutcome]:
     """Read a journal that another process may be appending to; a torn last line is passed over."""
+    # Not locked: whoever appends to it meanwhile must not find it in use.
     with path.open("rb") as file:
         yield from (outcome for outcome, _ in _outcomes_in(file, path) if outcome is not None)
 

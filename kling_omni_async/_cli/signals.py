@@ -82,6 +82,7 @@ def interruptible(handler: Handler, *, for_good: bool = False) -> Generator[None
     try:
         yield
     finally:
+        # What is for good stays until the process ends: no moment is left to Python's own handlers.
         if not for_good:
             for number, old in zip(SIGNALS, before, strict=True):
                 signal.signal(number, old)
