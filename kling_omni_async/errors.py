@@ -288,9 +288,9 @@ class DownloadError(KlingOmniError):
         self.url = url
         self.http_status = http_status
         self.reason = reason
-        self.transient: bool = reason in _PASSING or (
-            reason == "http" and http_status is not None and _may_pass(http_status)
-        )
+        status = http_status or 0
+        may_pass = status in {408, 425, 429} or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self.transient: bool = reason in _PASSING or (reason == "http" and may_pass)
 
 
 _PASSING: Final = frozenset(
@@ -299,10 +299,6 @@ _PASSING: Final = frozenset(
         *("protocol", "proxy", "reset", "stalled", "timeout"),
     }
 )
-
-
-def _may_pass(http_status: int) -> bool:
-    return http_status in {408, 425, 429} or http_status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class AssetExpiredError(DownloadError):

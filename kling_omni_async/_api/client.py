@@ -125,7 +125,8 @@ class Client:
             return await self._exchange(pool, method, url, data, task_id)
         except asyncio.CancelledError as error:
             if self._limit.stop(task):
-                return self._too_late(task_id)
+                text = f"no full answer within {self._settings.policy.query_timeout:g} s"
+                return TransportError(text, task_id=task_id, reason="timeout")
             if task.cancelling():
                 raise
             # By nobody: aiohttp cancels what waits for a connector's place when it is closed.
@@ -200,10 +201,6 @@ class Client:
             http_status=status,
             snippet=snippet_of(body, self._secret),
         )
-
-    def _too_late(self, task_id: str | None) -> TransportError:
-        text = f"no full answer within {self._settings.policy.query_timeout:g} s"
-        return TransportError(text, task_id=task_id, reason="timeout")
 
     def _translate(
         self, http: aiohttp.ClientSession, error: BaseException, task_id: str | None

@@ -156,11 +156,15 @@ def _class_of(complaint: _Complaint, status: int, body: object) -> ErrorClass | 
     if kind := _by_business_code(complaint, status):
         return kind
     if status == 200 and complaint.is_family:  # noqa: PLR2004 - a status
-        return _by_status_in_code(complaint.number)
-    if kind := _by_status(complaint, status):
+        # Some gateways put the status into the code.
+        return _by_status(complaint.number or 0) or ApiError
+    if status in {402, 403} and not complaint.is_family:
+        return None
+    if kind := _by_status(status):
         return kind
-    if 400 <= status < 500 and status not in {402, 403, 407}:  # noqa: PLR2004 - a status
-        return ApiError if complaint.is_family or _is_bare_json(body) else None
+    if 400 <= status < 500 and status != 407:  # noqa: PLR2004 - a status
+        is_bare_json = body is None or isinstance(body, list | str | int | float)
+        return ApiError if complaint.is_family or is_bare_json else None
     return None
 
 
@@ -184,22 +188,8 @@ def _by_number(number: int | None, message: str) -> ErrorClass | None:
     return {1: ApiError, 5: ServerError}.get(number // 1000)
 
 
-def _by_status_in_code(number: int | None) -> ErrorClass:
-    """Read an error under HTTP 200, where some gateways put the status into the code."""
-    if number is None:
-        return ApiError
-    return _BY_STATUS.get(number) or (ServerError if 500 <= number < 600 else ApiError)  # noqa: PLR2004 - a status
-
-
-def _by_status(complaint: _Complaint, status: int) -> ErrorClass | None:
-    if status in {402, 403} and not complaint.is_family:
-        return None
+def _by_status(status: int) -> ErrorClass | None:
     return _BY_STATUS.get(status) or (ServerError if 500 <= status < 600 else None)  # noqa: PLR2004 - a status
-
-
-def _is_bare_json(body: object) -> bool:
-    """Whether the body is a JSON array or scalar."""
-    return body is None or isinstance(body, list | str | int | float)
 
 
 def retry_after_s(value: str | None, wall_s: float) -> float | None:

@@ -45,7 +45,7 @@ class TimerHeap(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.first = NEVER  # the earliest time in s; the row at the top always counts
+        self.first: float = NEVER  # the earliest time in s; the row at the top always counts
         self._rows: list[tuple[float, int, T]] = []
         self._serial: Iterator[int] = count()
         self._live = 0
@@ -121,7 +121,7 @@ class Flight:
     __slots__ = ("started",)
 
     def __init__(self, started: float) -> None:
-        self.started = started
+        self.started: float = started
 
 
 S = TypeVar("S", bound=Scheduled)

@@ -142,7 +142,7 @@ class Intake:
         self.is_bounded: bool = isinstance(source, Sized) and not self.is_feed
         self.is_known: bool = not self.is_bounded
         self.task: asyncio.Task[object] | None = None  # reads it
-        self.closed = asyncio.Event()
+        self.closed: asyncio.Event = asyncio.Event()
         self.error: Exception | None = None  # of a container, when it was copied
         self._copy: list[Any] | None = None
         # Ids that were handed out, as long as they have to be known as neither new nor pending.

@@ -11,7 +11,7 @@ from kling_omni_async._results import End, Ending, Result, resolve
 from kling_omni_async.errors import KlingOmniError, TaskFailedError, for_task
 
 from .limits import NEVER
-from .schedule import Scheduled, Timed, TimerHeap
+from .schedule import Flight, Scheduled, Timed, TimerHeap
 from .verdicts import Reply, Unconfirmed, Verdict, VerdictKind
 
 
@@ -161,7 +161,7 @@ class Entry(Scheduled):
 
     def __init__(self, task_id: str) -> None:
         self.when = NEVER
-        self.flight = None
+        self.flight: Flight | None = None
         self.task_id: str = task_id
         # Of the last answer that was a task: a quarter of what the record would hold.
         self.body: bytes | None = None
