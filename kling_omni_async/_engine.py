@@ -83,16 +83,6 @@ class Engine:
 
     # What the session calls; none of it waits.
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that it is bound to."""
-        assert self._loop is not None  # noqa: S101 - a verb has started it
-        return self._loop
-
-    def now(self) -> float:
-        """Return the time of the loop in s."""
-        return self.loop.time()
-
     def is_running_here(self) -> bool:
         """Whether a verb may be used now, else raise; False where it has yet to be started."""
         here = asyncio.get_running_loop()
@@ -173,7 +163,7 @@ class Engine:
         """Begin to end everything."""
         was_closed, self.closed = self.closed, True
         owner = self._owner
-        if was_closed or owner is None or self.loop.is_closed():
+        if was_closed or owner is None or owner.get_loop().is_closed():
             return
         # An owner that ends by itself is not cancelled: that would cut its winding up short.
         if owner is not asyncio.current_task():

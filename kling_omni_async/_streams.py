@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Self
@@ -46,29 +45,7 @@ class PendingIds(AbstractSet[str]):
         return frozenset(it)  # type: ignore[call-overload,no-any-return]
 
 
-class _Leavable(ABC):
-    """An async iterator that begins with its first step or its block, and ends by `aclose`."""
-
-    @abstractmethod
-    def _start(self) -> object:
-        """Begin, unless it has begun."""
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Leave."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        self._start()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
-class OutcomeStream(_Leavable):
+class OutcomeStream:
     """The outcomes of `KlingOmniSession.poll`, in the order in which they become known.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
@@ -85,6 +62,16 @@ class OutcomeStream(_Leavable):
     def __repr__(self) -> str:
         state = "closed" if self._state.is_left else "open" if self._poller else "not started"
         return f"<OutcomeStream {state} {self.progress}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
 
     @property
     def pending(self) -> AbstractSet[str]:
@@ -150,7 +137,7 @@ class OutcomeStream(_Leavable):
             self._poller.drop_stream(self._state)
 
 
-class TaskUpdates(_Leavable):
+class TaskUpdates:
     """The answers of `KlingOmniSession.watch`: the first, each change of status, the final one.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
@@ -177,6 +164,16 @@ class TaskUpdates(_Leavable):
     def __repr__(self) -> str:
         state = "closed" if self._end else "open" if self._poller else "not started"
         return f"<TaskUpdates {state} of {self._task_id!r}>"
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
 
     async def __anext__(self) -> ImageTask:
         """Wait for the next change.

@@ -89,17 +89,13 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
 
 
 class _Slices:
-    """Reading cut into pieces of `SLICE_S`, measured in real time also on a virtual clock.
-
-    Attributes:
-        began: When the running piece began, in s of the loop.
-    """
+    """Reading cut into pieces of `SLICE_S`, measured in real time also on a virtual clock."""
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        self.began = asyncio.get_running_loop().time()
+        self.began = asyncio.get_running_loop().time()  # of the running piece, in s of the loop
         self._until = perf_counter() + _engine.SLICE_S
 
     async def give_way(self, stream: StreamState) -> None:

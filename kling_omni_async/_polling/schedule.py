@@ -155,10 +155,6 @@ class Schedule(Generic[S]):
         queued = f"newcomers={len(self._newcomers)} asked={len(self._asked)}"
         return f"<Schedule in_flight={self.in_flight} due={len(self._dues)} {queued}>"
 
-    def put(self, item: S, when: float) -> None:
-        """Schedule an item for a time in s."""
-        self._dues.set(item, when)
-
     def put_after_pause(self, item: S, now: float) -> None:
         """Schedule the next query of an item for the end of its pause, drawn anew each time."""
         self._dues.set(item, now + self._random.uniform(*self._interval))

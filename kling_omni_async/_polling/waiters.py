@@ -43,14 +43,9 @@ class Waiter(Alarm):
     entry: Entry | None  # while it waits
     queries_before: int  # of the entry, when the wait began
 
-    once = False
-    """Whether any answer will do, also one that says nothing of the task."""
-
-    follows = False
-    """Whether answers that are not final are wanted too."""
-
-    must_query = False
-    """Whether at least one query has to be completed before a time-out."""
+    once = False  # any answer will do, also one that says nothing of the task
+    follows = False  # answers that are not final are wanted too
+    must_query = False  # at least one query has to be completed before a time-out
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         self.when = NEVER

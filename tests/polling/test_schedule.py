@@ -65,7 +65,7 @@ def put(schedule: Schedule[Scheduled], *times: float) -> list[Scheduled]:
     """Schedule new items."""
     items = some(len(times))
     for item, when in zip(items, times, strict=True):
-        schedule.put(item, when)
+        schedule._dues.set(item, when)
     return items
 
 
@@ -829,7 +829,7 @@ class Driver:
         return self.items[-1]
 
     def put(self, item: Watched, when: float) -> None:
-        self.schedule.put(item, when)
+        self.schedule._dues.set(item, when)
         self.dues[item] = when
 
     def add_newcomer(self, item: Watched) -> None:
