@@ -80,10 +80,11 @@ TIMEOUTS = st.sampled_from([None, 0.0, 7.0, 60.0, 600.0])
 TASK_IDS = st.sampled_from(IDS)
 ANY_IDS = st.lists(st.sampled_from([*IDS, *IDS, *GIVEN]), max_size=7)
 PICK = st.integers(0, 20)
+RARE: Final = ("not found", "no images", "about a", "about b")
 DELAYS = st.sampled_from([0.3, 0.0, 0.015, 3.0, 9.0, math.inf])
 CLEAN_UPS = st.sampled_from([0.0, 0.0, 2.0])
 SCRIPTS = st.lists(
-    st.tuples(st.sampled_from(list(WORDS)), DELAYS, st.integers(1, 3)), min_size=1, max_size=4
+    st.tuples(st.sampled_from([*WORDS, *RARE]), DELAYS, st.integers(1, 3)), min_size=1, max_size=4
 )
 POLICIES = st.builds(
     PollPolicy,
@@ -114,6 +115,7 @@ class PollerMachine(RuleBasedStateMachine):
         self.fresh: dict[str, tuple[Entry, float]] = {}
         self.last_end: dict[str, float] = {}
         self.last_word: dict[str, Word] = {}
+        self.last_task: dict[str, Word] = {}
         self.entries: dict[str, Entry | None] = {}
         self.finals: dict[str, set[type[object]]] = {task_id: set() for task_id in IDS}
         self.endings: list[tuple[float, type[KlingOmniError]]] = []
@@ -259,6 +261,12 @@ class PollerMachine(RuleBasedStateMachine):
         call.task = self.loop.create_task(self._wait(call))
         self.calls.append(call)
         self._run(passes)
+
+    @precondition(lambda self: self.last_word)
+    @rule(pick=PICK, passes=PASSES)
+    def ask_again_by_hand(self, pick: int, passes: int) -> None:
+        known = list(self.last_word)
+        self.call("query", known[pick % len(known)], None, passes)
 
     @precondition(lambda self: self.calls)
     @rule(pick=PICK, passes=PASSES)
@@ -410,6 +418,8 @@ class PollerMachine(RuleBasedStateMachine):
         call.begun = call.called = self.loop.time()
         if call.verb != "query":
             call.told = "maybe" if self._may_be_known(call.task_id) else ""
+            if self._is_known(call.task_id) and not self.session.closed:
+                self.due.append((call, call.task_id))
             self._comes(call.task_id, is_new=True)
         try:
             call.result = await self._result(call)
@@ -450,7 +460,13 @@ class PollerMachine(RuleBasedStateMachine):
 
     def _may_be_known(self, task_id: str) -> bool:
         """Whether one who comes for an id may have its final word from memory."""
-        return task_id in self.last_word and self.last_word[task_id].final is not None
+        return task_id in self.last_task and self.last_task[task_id].final is not None
+
+    def _is_known(self, task_id: str) -> bool:
+        """Whether one who comes for an id must have its final word from memory."""
+        if self.loop.time() >= self.last_end.get(task_id, -NEVER) + self.policy.interval[0]:
+            return False
+        return self.last_task.get(task_id) in {WORDS["succeed"], WORDS["failed"]}
 
     def _comes(self, task_id: str, *, is_new: bool) -> None:
         """Note that somebody comes for an id."""
@@ -608,6 +624,8 @@ class PollerMachine(RuleBasedStateMachine):
         del self.answers_at[start]
         query.ended = self.last_end[task_id] = now
         self.last_word[task_id] = word
+        if not word.is_fault:
+            self.last_task[task_id] = word
         self.gate.hear(word, query, now)
         for call in self.calls:
             if call.verb == "query" and call.task_id == task_id and call.is_under_way:
@@ -716,6 +734,7 @@ class PollerMachine(RuleBasedStateMachine):
         elif call.verb == "wait" and call.result is not None:
             assert isinstance(call.result, ImageTask)
             assert call.result.images
+            assert ImageTask in self.finals[call.task_id], "nobody said that it succeeded"
 
     def _check_error(self, error: Exception, task_id: str, at: float, deadline: float) -> None:
         """Check that an error has its reason in what came over the wire."""
@@ -833,6 +852,7 @@ class PollerMachine(RuleBasedStateMachine):
             assert isinstance(outcome.error, InvalidTaskIdError)
         elif outcome.error is None:
             assert outcome.images
+            assert ImageTask in self.finals[outcome.task_id], "nobody said that it succeeded"
         else:
             self._check_error(outcome.error, outcome.task_id, at, reader.timeout or 0.0)
         if isinstance(outcome.error, PollTimeoutError):
