@@ -627,8 +627,6 @@ class PollerMachine(RuleBasedStateMachine):
         del self.answers_at[start]
         query.ended = self.last_end[task_id] = now
         self.last_word[task_id] = word
-        if not word.is_fault:
-            self.last_task[task_id] = word
         self.gate.hear(word, query, now)
         for call in self.calls:
             if call.verb == "query" and call.task_id == task_id and call.is_under_way:
@@ -652,7 +650,10 @@ class PollerMachine(RuleBasedStateMachine):
         entry = self.inside._entries.get(task_id)
         if entry is not self.entries.get(task_id):
             self.doubts.forget(task_id)  # the id had been forgotten
+            self.last_task.pop(task_id, None)
         self.entries[task_id] = entry
+        if not word.is_fault:
+            self.last_task[task_id] = word
         return self.doubts.final(task_id, word, at)
 
     def _are_told(self, task_id: str) -> None:
