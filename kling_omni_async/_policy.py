@@ -88,6 +88,7 @@ class PollPolicy:
             byte, in s. One that brings less than 1 KiB/s over 30 s ends sooner.
     """
 
+    # Eleven fields: each is a knob of its own, and a public name.
     interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
     timeout: float | None = attrs.field(
         default=3600.0,

@@ -172,7 +172,7 @@ class Schedule(Generic[S]):
         if turn is None:
             self.add_newcomer(item, now)
             return now + self._rate.gap_s
-        # A list that is read more slowly than the pace has not lost its turns, but saves none up.
+        # A list that is read more slowly than the pace has not lost its turns, nor gathers any.
         turn = max(turn, now)
         self._dues.set(item, min(item.when, turn))
         return turn + self._rate.gap_s
