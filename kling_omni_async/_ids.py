@@ -87,7 +87,8 @@ def read_id(given: object) -> tuple[str, InvalidTaskIdError | None]:
         if not issubclass(type(given), str):  # `isinstance` believes what an object says of itself
             name = describe(given)
             return name, not_text(given, name)
-        given = str.__str__(given)  # a subclass may hash, compare and format as it likes
+        # A subclass may hash, compare and format as it likes.
+        given = str.__str__(given)  # pyright: ignore[reportArgumentType]
     if given.isalnum() and given.isascii() and len(given) <= MAX_ID_LENGTH:
         return given, None  # nearly all of them, at a quarter of the price
     task_id = trimmed(given)

@@ -43,6 +43,11 @@ def _number(rule: str, accept: Callable[[Any], bool], *, optional: bool = False)
     return check
 
 
+_above_0 = _number("a number of s above 0", lambda s: s > 0)
+_time_limit = _number("a number of s, 0 or more, or None", lambda s: s >= 0, optional=True)
+_rate = _number("a number above 0, or None", lambda rate: rate * LONGEST_S >= 1, optional=True)
+
+
 def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _refuse(attribute.name, value, "a whole number of 1 or more")
@@ -90,28 +95,16 @@ class PollPolicy:
 
     # Eleven fields: each is a knob of its own, and a public name.
     interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
-    timeout: float | None = attrs.field(
-        default=3600.0,
-        validator=_number("a number of s, 0 or more, or None", lambda s: s >= 0, optional=True),
-    )
+    timeout: float | None = attrs.field(default=3600.0, validator=_time_limit)
     max_concurrency: int = attrs.field(default=100, validator=_at_least_one)
-    max_rate: float | None = attrs.field(
-        default=100.0,
-        validator=_number(
-            "a number above 0, or None", lambda rate: rate * LONGEST_S >= 1, optional=True
-        ),
-    )
-    query_timeout: float = attrs.field(
-        default=15.0, validator=_number("a number of s above 0", lambda s: s > 0)
-    )
+    max_rate: float | None = attrs.field(default=100.0, validator=_rate)
+    query_timeout: float = attrs.field(default=15.0, validator=_above_0)
     confirmations: int = attrs.field(default=2, validator=_at_least_one)
     max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
     max_pending: int = attrs.field(default=1_000_000, validator=_at_least_one)
     max_downloads: int = attrs.field(default=8, validator=_at_least_one)
     max_image_bytes: int = attrs.field(default=100 * 1_048_576, validator=_at_least_one)
-    download_timeout: float = attrs.field(
-        default=300.0, validator=_number("a number of s above 0", lambda s: s > 0)
-    )
+    download_timeout: float = attrs.field(default=300.0, validator=_above_0)
 
     @property
     def mean_interval(self) -> float:

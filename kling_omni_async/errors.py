@@ -293,12 +293,10 @@ class DownloadError(KlingOmniError):
         self.transient: bool = reason in _PASSING or (reason == "http" and may_pass)
 
 
-_PASSING: Final = frozenset(
-    {
-        *("connect", "cut-off", "descriptors", "dns", "network"),
-        *("protocol", "proxy", "reset", "stalled", "timeout"),
-    }
-)
+_PASSING: Final = {
+    *("connect", "cut-off", "descriptors", "dns", "network"),
+    *("protocol", "proxy", "reset", "stalled", "timeout"),
+}
 
 
 class AssetExpiredError(DownloadError):

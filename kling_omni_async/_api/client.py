@@ -74,7 +74,10 @@ class Client:
         self._options["proxy"] = self._settings.proxy()
         if self._given is not None:
             require_usable(self._given)
-            _require_this_loop(self._given)
+            # The public property of the same name warns that it is deprecated.
+            if getattr(self._given, "_loop", None) is not asyncio.get_running_loop():
+                text = "the given aiohttp session is bound to another event loop"
+                raise ConfigurationError(f"{text}; make it in this one")
             # Those of a request replace those of the session, which nothing public tells.
             own = getattr(self._given, "_middlewares", ())
             self._options["middlewares"] = (*own, _drop_cookies)
@@ -180,12 +183,9 @@ class Client:
 
     def _new_pool(self) -> _Pool:
         limit = self._settings.policy.max_concurrency
-        return _Pool(
-            aiohttp.ClientSession(
-                connector=_Connector(limit=limit, keepalive_timeout=KEEP_ALIVE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        )
+        connector = _Connector(limit=limit, keepalive_timeout=KEEP_ALIVE_S)
+        jar = aiohttp.DummyCookieJar()
+        return _Pool(aiohttp.ClientSession(connector=connector, cookie_jar=jar))
 
     def _close(self, pool: _Pool) -> None:
         """Close a retired session beside what goes on."""
@@ -195,12 +195,9 @@ class Client:
 
     def _too_long(self, status: int, body: bytes, task_id: str | None) -> ResponseError:
         most = self._settings.policy.max_response_bytes
-        return ResponseError(
-            f"HTTP {status}: an answer of more than {most} bytes was not read on",
-            task_id=task_id,
-            http_status=status,
-            snippet=snippet_of(body, self._secret),
-        )
+        text = f"HTTP {status}: an answer of more than {most} bytes was not read on"
+        snippet = snippet_of(body, self._secret)
+        return ResponseError(text, task_id=task_id, http_status=status, snippet=snippet)
 
     def _translate(
         self, http: aiohttp.ClientSession, error: BaseException, task_id: str | None
@@ -269,14 +266,6 @@ def require_usable(http: object) -> None:
         raise ConfigurationError(
             "the given aiohttp session has trust_env=True, so netrc may clash with the API key; "
             "give one without it, proxies of the environment are used all the same"
-        )
-
-
-def _require_this_loop(http: aiohttp.ClientSession) -> None:
-    # The public property of the same name warns that it is deprecated.
-    if getattr(http, "_loop", None) is not asyncio.get_running_loop():
-        raise ConfigurationError(
-            "the given aiohttp session is bound to another event loop; make it in this one"
         )
 
 

@@ -48,10 +48,8 @@ _PERMANENT_WORDS: Final = {(500, "invalid_request"), (503, "model_not_found")}
 
 _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
     401: AuthenticationError,
-    402: PermissionDeniedError,
-    403: PermissionDeniedError,
-    408: ServerError,
-    425: ServerError,
+    **dict.fromkeys((402, 403), PermissionDeniedError),
+    **dict.fromkeys((408, 425), ServerError),
     429: RateLimitError,
 }
 

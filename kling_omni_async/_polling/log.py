@@ -53,10 +53,8 @@ class PollingLog:
         """Log stretched gaps: when they begin, and each time the factor has doubled."""
         if factor > 1.0 and (self._stretch == 1.0 or factor >= 2 * self._stretch):
             self._stretch = factor
-            logger.warning(
-                "more ids than max_rate can serve: they are asked at %.2f times their intervals",
-                factor,
-            )
+            text = "more ids than max_rate can serve: they are asked at %.2f times their intervals"
+            logger.warning(text, factor)
 
     def _log_answer(self, entry: Entry, reply: Reply, before: TaskStatus | None) -> None:
         name = quoted(entry.task_id)

@@ -125,12 +125,10 @@ class Poller:
     # What the engine calls.
 
     def bind(self) -> None:
-        """Check what the client can check in the running loop only."""
         self._client.bind()
         self._loop = asyncio.get_running_loop()
 
     async def open(self) -> None:
-        """Open the client, and let queries start."""
         limit = await self._client.open()
         self._watchlist.schedule.limit = min(limit or self._most, self._most)
         self._look_soon(self._loop.time())
@@ -155,7 +153,6 @@ class Poller:
         yield from self._end_waiters(reason, queries=True)
 
     async def aclose(self) -> None:
-        """Close the client."""
         await self._client.aclose()
 
     # One timer for the whole session.

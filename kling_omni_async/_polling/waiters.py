@@ -86,11 +86,9 @@ class ResultWaiter(Waiter):
         self.result: Result[Verdict] = asyncio.get_running_loop().create_future()
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
-        """Hand the final word to the caller."""
         resolve(self.result, verdict)
 
     def end(self, reason: Ending, task_id: str) -> None:
-        """Hand the reason to the caller."""
         resolve(self.result, for_task(reason, task_id))
 
 
@@ -112,7 +110,6 @@ class QueryWaiter(Waiter):
         resolve(self.result, reply)
 
     def end(self, reason: Ending, task_id: str) -> None:
-        """Hand the reason to the caller."""
         resolve(self.result, for_task(reason, task_id))
 
 
@@ -144,7 +141,6 @@ class UpdatesWaiter(Waiter):
             self.updates.put_nowait(task)
 
     def end(self, reason: Ending, task_id: str) -> None:
-        """Pass on the reason."""
         self.updates.put_nowait(End(for_task(reason, task_id)))
 
 

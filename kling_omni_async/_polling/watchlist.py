@@ -361,12 +361,9 @@ class Watchlist:
         state = f"its status was {task.status}" if task else "its status was never seen"
         fault = f"; last fault: {entry.fault}" if entry.fault else ""
         wait = f"; held back: {held}" if held else ""
-        error = PollTimeoutError(
-            f"no final answer in {now - waiter.added:.1f} s; {state}{fault}{wait}",
-            task_id=entry.task_id,
-            task=task,
-            last_error=entry.fault or held,
-        )
+        text = f"no final answer in {now - waiter.added:.1f} s; {state}{fault}{wait}"
+        last_error = entry.fault or held
+        error = PollTimeoutError(text, task_id=entry.task_id, task=task, last_error=last_error)
         return waiter, entry, Verdict(VerdictKind.FINAL, task, error)
 
     def _held_back(self, entry: Entry, now: float) -> KlingOmniError | None:
@@ -376,11 +373,8 @@ class Watchlist:
         throttle = self.schedule.throttle
         if throttle.error is not None and throttle.next_start > now:
             return for_task(throttle.error, entry.task_id)
-        return KlingOmniError(
-            f"more ids were due than max_rate={self._policy.max_rate} and "
-            f"max_concurrency={self.schedule.limit} carry",
-            task_id=entry.task_id,
-        )
+        limits = f"max_rate={self._policy.max_rate} and max_concurrency={self.schedule.limit}"
+        return KlingOmniError(f"more ids were due than {limits} carry", task_id=entry.task_id)
 
 
 def _foreign_id(entry: Entry, reply: Reply) -> str | None:
@@ -393,8 +387,5 @@ def _foreign_id(entry: Entry, reply: Reply) -> str | None:
 def _stray(entry: Entry, other: str | None) -> ResponseError:
     """Return the error for an answer that is about another id of this session."""
     # Such a one lay on an idle connection before we asked: no stranger's id would be ours.
-    return ResponseError(
-        f"the answer is about task {quoted(other)}, which is polled here too",
-        task_id=entry.task_id,
-        http_status=200,
-    )
+    text = f"the answer is about task {quoted(other)}, which is polled here too"
+    return ResponseError(text, task_id=entry.task_id, http_status=200)
