@@ -135,6 +135,78 @@ async def test_an_input_may_close_its_own_stream(comet_api: SimulatedCometAPI) -
         assert stream.pending == {task_id}
 
 
+@pytest.mark.parametrize("closes", ["the stream", "the session"])
+async def test_an_input_that_left_its_own_stream_is_ended_by_others(
+    comet_api: SimulatedCometAPI, closes: str
+) -> None:
+    """It goes on in peace until somebody else closes it, who waits for its clean-up."""
+    task_id = comet_api.create_task(duration=1e6)
+    log: list[str] = []
+    session = new_session(comet_api, **QUICK)
+
+    async def feed() -> AsyncIterator[str]:
+        try:
+            yield task_id
+            await stream.aclose()
+            log.append("left")
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.1)
+            log.append("closed")
+
+    stream = session.poll(feed())
+    assert [outcome async for outcome in stream] == []
+    await asyncio.sleep(1.0)
+    assert log == ["left"]
+    if closes == "the stream":
+        await stream.aclose()
+    else:
+        await session.aclose()
+    assert log == ["left", "closed"]
+    await session.aclose()
+
+
+async def test_nothing_disturbs_an_input_that_cleans_up(comet_api: SimulatedCometAPI) -> None:
+    """Who closes a stream that its input has left already waits for it, and cancels nothing."""
+    task_id = comet_api.create_task(duration=1e6)
+    log: list[str] = []
+
+    async def feed() -> AsyncIterator[str]:
+        try:
+            yield task_id
+            await stream.aclose()
+            yield "2"
+        finally:
+            await asyncio.sleep(1.0)
+            log.append("closed")
+
+    async with open_session(comet_api, **QUICK) as session:
+        stream = session.poll(feed())
+        async with stream:
+            assert [outcome async for outcome in stream] == []
+        assert log == ["closed"]
+
+
+async def test_what_an_input_raises_in_its_clean_up_is_logged(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody reads the stream any more, so that the log alone can tell."""
+
+    async def feed() -> AsyncIterator[str]:
+        try:
+            yield comet_api.create_task()
+            await asyncio.sleep(1e6)
+        finally:
+            raise LookupError("the cursor broke")
+
+    async with open_session(comet_api, **QUICK) as session, session.poll(feed()):
+        await comet_api.wait_for_queries(1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.exc_info
+    assert str(record.exc_info[1]) == "the cursor broke"
+
+
 async def test_all_that_was_given_is_pending_from_the_start(comet_api: SimulatedCometAPI) -> None:
     """Of a long list nothing is missing in `pending`, also in a view taken before entry."""
     given = [f"{number}" for number in range(50_000)]

@@ -10,6 +10,7 @@ from time import perf_counter
 import anyio
 
 from kling_omni_async import _engine
+from kling_omni_async._results import logger
 
 from .stream import Phase, StreamState
 
@@ -31,6 +32,8 @@ async def read_input(stream: StreamState, take: Take) -> None:
     except BaseException:
         intake.close(whole=False)
         raise
+    if error is not None and stream.is_left:
+        logger.warning("an input of task ids raised as it was closed", exc_info=error)
     stream.input_ended(error)
 
 
@@ -84,6 +87,7 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
             take(stream, given, loop.time())
             await slices.give_way(stream)
     finally:
+        stream.intake.source = None
         if isasyncgen(ids):  # as above
             await ids.aclose()
 

@@ -104,7 +104,10 @@ class Poller:
         try:
             stream.cut(End())
             if stream in self._streams:
-                del self._streams[stream]
+                if (reader := stream.intake.task) is None:
+                    del self._streams[stream]
+                else:  # an input that left its own stream is cancelled by the end of the session
+                    reader.add_done_callback(lambda _: self._streams.pop(stream, None))
                 self._engine.do(self._watchlist.leaving(stream), name=_SWEEP)
         except Exception as defect:  # noqa: BLE001 - as in `leave`
             self._engine.fail(defect)

@@ -134,7 +134,7 @@ class Intake:
     """The input of one stream, and what is known of its ids before the poller has them."""
 
     def __init__(self, source: TaskIds) -> None:
-        # None once it was read, so that nothing keeps it open.
+        # None once it was read, so that nothing keeps it open, and nothing disturbs its clean-up.
         self.source: TaskIds | None = source
         # An id of a feed may come again once it was handed out; otherwise repeats are dropped.
         self.is_feed: bool = isinstance(source, AsyncIterable)
@@ -186,11 +186,17 @@ class Intake:
 
     def stop(self) -> None:
         """Read no more."""
+        if self.closed.is_set():
+            return
         if self.task is None:  # nobody has begun to
             self.copy()
             self.close(whole=False)
-        elif self.task is not asyncio.current_task():
+        elif (
             # Once, as anybody cancels a task: an input may await in its clean-up.
+            self.source is not None
+            and not self.task.cancelling()
+            and self.task is not asyncio.current_task()
+        ):
             self.task.cancel()
 
     def _forget(self) -> None:
@@ -339,9 +345,8 @@ class StreamState(Alarm):
 
     def stop(self) -> None:
         """Read and ask no more."""
-        was, self.phase = self.phase, Phase.ENDED
-        if was in {Phase.NEW, Phase.READING}:
-            self.intake.stop()
+        self.phase = Phase.ENDED
+        self.intake.stop()
 
 
 def _names(given: list[Any]) -> Iterable[str]:
