@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from kling_omni_async._ids import trimmed
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async.errors import KlingOmniError, ResponseError, TransportError
 
@@ -108,8 +109,11 @@ def status_word(task: ImageTask) -> str:
 
 def foreign_id(task: ImageTask) -> str | None:
     """Return the id in the answer if it is another than the one asked for."""
-    inner = task.raw.get("task_id")
-    return None if inner == task.task_id else values.text(inner)
+    name = values.name(task.raw.get("task_id"))
+    if name is None:  # a wrapper names none where only its provider does
+        name = values.name(_layers(task.raw)[1].get("task_id"))
+    name = name and trimmed(name)
+    return None if name == task.task_id else name
 
 
 def unusable_images(task: ImageTask) -> int:

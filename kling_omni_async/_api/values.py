@@ -162,7 +162,11 @@ def units(value: object) -> Decimal | None:
 
 def request_id(envelope: Mapping[str, Any]) -> str | None:
     """Return the body's name for the request: a UUID, 18 digits or a short token."""
-    value = envelope.get("request_id")
+    return name(envelope.get("request_id"))
+
+
+def name(value: object) -> str | None:
+    """Return what names something, which some gateways write as a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value) if value.bit_length() <= _LONGEST_INT_BITS else None
     return text(value)

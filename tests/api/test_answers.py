@@ -232,7 +232,24 @@ class TestSuccessAnswers:
         assert task.raw["task_id"] == "provider-5"
         assert foreign_id(task) == "provider-5"
 
-    @pytest.mark.parametrize("own", [{"task_id": ASKED}, {"task_id": ""}, {"task_id": 5}, {}])
+    @pytest.mark.parametrize(
+        ("named", "other"),
+        [
+            ({"task_id": 5}, "5"),
+            ({"task_id": " other\n"}, "other"),
+            ({"status": "SUCCESS", "data": {"data": {"task_id": "other"}}}, "other"),
+            ({"status": "SUCCESS", "task_id": ASKED, "data": {"data": {"task_id": "o"}}}, None),
+        ],
+    )
+    def test_another_id_in_any_form(self, named: dict[str, object], other: str | None) -> None:
+        """A number, white space or a wrapper hide no other id; a wrapper's own word counts."""
+        data = named if "status" in named else {"task_status": "processing", **named}
+        assert foreign_id(task_of({"code": 0, "data": data})) == other
+
+    @pytest.mark.parametrize(
+        "own",
+        [{"task_id": ASKED}, {"task_id": ""}, {"task_id": True}, {"task_id": f" {ASKED}"}, {}],
+    )
     def test_no_foreign_id(self, own: dict[str, object]) -> None:
         """The id asked for, and none at all, are nothing to warn about."""
         assert foreign_id(task_of(done(**own))) is None
