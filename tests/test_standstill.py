@@ -68,6 +68,39 @@ async def test_an_answer_that_came_meanwhile_counts() -> None:
         assert (await call).images
 
 
+@pytest.mark.parametrize("verb", ["wait", "poll"])
+@pytest.mark.parametrize("takes", [1.5, 8.1])
+async def test_an_answer_from_before_is_no_look(verb: str, takes: float) -> None:
+    """A query that was under way brings what the task was then: one more follows, its last."""
+    transport = ScriptedTransport({"a": [Line(scripted.PENDING), Line(scripted.PENDING, takes)]})
+    async with scripted_session(transport, QUICK) as session:
+        stream = session.poll(["a"], timeout=2.0)
+        calls = {"wait": session.wait("a", timeout=2.0), "poll": anext(stream)}
+        call = asyncio.ensure_future(cast("Any", calls.pop(verb)))
+        for other in calls.values():
+            cast("Any", other).close()
+        await asyncio.sleep(0.7)
+        assert transport.in_flight == 1
+        transport.scripts["a"] = scripted.lines(scripted.SUCCEED)
+        stand_still(8.0)
+        result = await call
+        assert result.images if verb == "wait" else result.ok
+        assert len(transport.starts) == 3
+
+
+async def test_there_is_one_look_after_an_answer_from_before() -> None:
+    """Not one more and one more."""
+    transport = ScriptedTransport({"a": [Line(scripted.PENDING, 1.0)]})
+    async with scripted_session(transport, QUICK) as session:
+        call = asyncio.ensure_future(session.wait("a", timeout=2.0))
+        await asyncio.sleep(1.7)
+        assert transport.in_flight == 1
+        stand_still(8.0)
+        with pytest.raises(PollTimeoutError):
+            await call
+    assert len(transport.starts) == 3
+
+
 async def test_an_id_whose_pause_is_not_over_gets_no_look() -> None:
     """Time in which the id would not have been asked is no time in which nobody could ask."""
     transport = ScriptedTransport({"a": [Line(scripted.PENDING)]})

@@ -271,7 +271,7 @@ class Watchlist:
         wrong = False
         if verdict.task is None or not self._setup.is_fine:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
-        told = self._told(entry, verdict, now, wrong=wrong)
+        told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch)
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
@@ -302,8 +302,11 @@ class Watchlist:
         else:
             entry.fault = verdict.error
 
-    def _told(self, entry: Entry, verdict: Verdict, now: float, *, wrong: bool) -> list[Told]:
+    def _told(
+        self, entry: Entry, verdict: Verdict, *, started: float, now: float, wrong: bool
+    ) -> list[Told]:
         told: list[Told] = []
+        late = now - self._alarms.first > FROZEN_S
         final = verdict.kind is VerdictKind.FINAL
         for waiter in entry.waiters():
             if waiter.once or (final and not wrong):
@@ -312,10 +315,28 @@ class Watchlist:
             elif not wrong:  # else the end of all waiting reaches the others
                 if waiter.follows and verdict.kind is VerdictKind.PENDING:
                     told.append((waiter, entry, verdict))
-                if waiter.deadline is not None and waiter.deadline <= now:
+                if waiter.deadline is None or waiter.deadline > now:
+                    continue
+                if self._was_frozen(waiter, waiter.deadline, started=started, now=now, late=late):
+                    self._alarms.set(waiter, entry.when + GRACE_S)
+                else:
                     self._release(entry, waiter)
                     told.append(self._timed_out(entry, waiter, now, held=None))
         return told
+
+    def _was_frozen(
+        self, waiter: Waiter, deadline: float, *, started: float, now: float, late: bool
+    ) -> bool:
+        """Tell whether an answer is from before a standstill in which more would have been asked.
+
+        It is no look then: that is still to come, if it need not be waited for longer than a grace.
+        `late` tells that no alarm was looked at yet.
+        """
+        assert waiter.entry is not None  # noqa: S101 - it waits
+        if waiter.entry.when > now + GRACE_S:
+            return False
+        granted = max(deadline, started) + GRACE_S < waiter.when < NEVER  # by `_look_or_time_out`
+        return (late or granted) and now - started > self._policy.interval[0]
 
     # Deadlines.
 
@@ -336,6 +357,8 @@ class Watchlist:
         self, entry: Entry, waiter: Waiter, now: float, *, late_s: float
     ) -> list[Told]:
         """End a wait at its deadline, unless a query has its grace, or nobody could ask."""
+        if now < waiter.when < NEVER:
+            return []  # it has been given a look
         flight = entry.flight
         if flight is not None and waiter.must_query and entry.queries == waiter.queries_before:
             return []  # the end of its first query brings us back
