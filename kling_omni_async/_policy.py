@@ -55,16 +55,12 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _interval(value: object) -> tuple[float, float]:
     match value:
-        case (int() | float() as low, int() | float() as high) if _is_interval(low, high):
-            return float(low), float(high)
+        case (low, high) if _is_number(low) and _is_number(high):
+            if 0 <= low <= high and 0 < high <= LONGEST_S:
+                return float(low), float(high)
         case _:
-            rule = "two numbers of s, the lower first, such as (20, 30)"
-            raise _refuse("interval", value, rule)
-
-
-def _is_interval(low: float, high: float) -> bool:
-    in_order = _is_number(low) and _is_number(high) and 0 <= low <= high
-    return in_order and 0 < high <= LONGEST_S
+            pass
+    raise _refuse("interval", value, "two numbers of s, the lower first, such as (20, 30)")
 
 
 @attrs.frozen(kw_only=True)
@@ -118,6 +114,5 @@ def require_timeout(timeout: object) -> float | None:
         return None
     if _is_number(timeout) and timeout >= 0:
         return float(timeout)
-    raise ConfigurationError(
-        f"timeout must be a number of s, 0 or more, or None, not {_quoted(timeout)}"
-    )
+    rule = "a number of s, 0 or more, or None"
+    raise ConfigurationError(f"timeout must be {rule}, not {_quoted(timeout)}")

@@ -183,8 +183,9 @@ def _unwrap(
     inner_status = _status(word, _VENDOR_WORDS)
     if inner_status is None and values.text(word) is not None:
         return None
+    said = {key: value for key, value in payload.items() if value not in (None, "")}
     return _record(
-        _outer_defaults(outer, failed=outer_status is TaskStatus.FAILED) | _said(payload),
+        _outer_defaults(outer, failed=outer_status is TaskStatus.FAILED) | said,
         task_id,
         status=_stronger(outer_status, inner_status),
         request_id=request_id or values.request_id(envelope),
@@ -207,10 +208,6 @@ def _stronger(outer: TaskStatus, inner: TaskStatus | None) -> TaskStatus:
     if inner is None or (outer is TaskStatus.FAILED and not inner.is_terminal):
         return outer
     return inner
-
-
-def _said(payload: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in payload.items() if value not in (None, "")}
 
 
 def _outer_defaults(outer: dict[str, Any], *, failed: bool) -> dict[str, Any]:

@@ -312,9 +312,7 @@ class Secret:
 _SHORTEST_ECHO: Final = 8
 """Characters of a key that a name does not hold by chance."""
 
-_NAMES: Final = frozenset(
-    {"code", "external_task_id", "request_id", "status", "task_id", "task_status"}
-)
+_NAMES: Final = {"code", "external_task_id", "request_id", "status", "task_id", "task_status"}
 _REDACTED: Final = "[redacted]"
 _JSON_ESCAPE = re.compile(rb"\\(?:u00([0-7][0-9A-Fa-f])|([/\\]))")
 
