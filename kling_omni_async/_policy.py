@@ -55,12 +55,15 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _interval(value: object) -> tuple[float, float]:
     match value:
-        case (low, high) if _is_number(low) and _is_number(high):
-            if 0 <= low <= high and 0 < high <= LONGEST_S:
-                return float(low), float(high)
+        case (int() | float() as low, int() | float() as high) if _is_interval(low, high):
+            return float(low), float(high)
         case _:
-            pass
-    raise _refuse("interval", value, "two numbers of s, the lower first, such as (20, 30)")
+            raise _refuse("interval", value, "two numbers of s, the lower first, such as (20, 30)")
+
+
+def _is_interval(low: float, high: float) -> bool:
+    in_order = _is_number(low) and _is_number(high) and 0 <= low <= high
+    return in_order and 0 < high <= LONGEST_S
 
 
 @attrs.frozen(kw_only=True)
