@@ -3,6 +3,9 @@
 Run as ``python -m tests.program_many_ids COUNT``; prints one JSON object.
 """
 
+# How many ids are watched is only known inside.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -13,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kling_omni_async import KlingOmniError, OutcomeStream, PollPolicy
+from kling_omni_async import KlingOmniError, PollPolicy
 from kling_omni_async._api.answers import Answer
+from kling_omni_async._polling.watchlist import Watchlist
 
-from .polling.scripted import scripted_session
+from .polling.scripted import poller_of, scripted_session
 from .virtual_clock import VirtualClockLoop
 
 PENDING = json.dumps({"code": 0, "data": {"task_status": "processing", "created_at": 1}}).encode()
@@ -68,8 +72,9 @@ class Heartbeat:
         else:
             self._collected_s += time.thread_time() - self._began
 
-    async def beat_until(self, stream: OutcomeStream, count: int) -> None:
-        while stream.progress.total < count:
+    async def beat_until(self, watchlist: Watchlist, count: int) -> None:
+        # Not by `progress`, which knows of all before they are read.
+        while watchlist._watched < count:
             self._collected_s, began = 0.0, time.thread_time()
             await asyncio.sleep(0)
             held = time.thread_time() - began
@@ -101,7 +106,7 @@ async def main(count: int) -> dict[str, Any]:
     before_mb = peak_rss_mb()
     async with session, session.poll(task_ids) as outcomes:
         began = time.thread_time()
-        await heartbeat.beat_until(outcomes, count)
+        await heartbeat.beat_until(poller_of(session)._watchlist, count)
         adding_s = time.thread_time() - began
         most_tasks, most_timers, seen = 0, 0, 0
         async for outcome in outcomes:

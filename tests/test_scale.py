@@ -36,5 +36,5 @@ def test_100_000_ids_fit_in_one_process(capsys: pytest.CaptureFixture[str]) -> N
     assert figures["least_queries"] >= 2
     assert figures["most_tasks"] <= 5
     assert figures["most_timers"] <= 1
-    assert figures["held_ms"] <= 50
+    assert 0 < figures["held_ms"] <= 50
     assert figures["rss_mb"] <= 200
