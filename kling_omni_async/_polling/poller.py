@@ -103,12 +103,11 @@ class Poller:
         """Drop a stream that nobody reads any more, or that has been read to its end."""
         try:
             stream.cut(End())
-            if stream in self._streams:
-                if (reader := stream.intake.task) is None:
-                    del self._streams[stream]
-                else:  # an input that left its own stream is cancelled by the end of the session
-                    reader.add_done_callback(lambda _: self._streams.pop(stream, None))
-                self._engine.do(self._watchlist.leaving(stream), name=_SWEEP)
+            if (reader := stream.intake.task) is None:
+                self._streams.pop(stream, None)
+            else:  # an input that left its own stream is cancelled by the end of the session
+                reader.add_done_callback(lambda _: self._streams.pop(stream, None))
+            self._engine.do(self._watchlist.leaving(stream), name=_SWEEP)
         except Exception as defect:  # noqa: BLE001 - as in `leave`
             self._engine.fail(defect)
 
@@ -118,8 +117,7 @@ class Poller:
 
     def drop_stream(self, stream: StreamState) -> None:
         """Leave a stream that was dropped, by whichever thread collects the garbage."""
-        if stream in self._streams:
-            self._engine.call_from_anywhere(self.leave_stream, stream)
+        self._engine.call_from_anywhere(self.leave_stream, stream)
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""

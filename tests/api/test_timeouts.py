@@ -176,3 +176,19 @@ async def test_a_little_late_is_no_freeze(late_s: float, took: float) -> None:
     await asyncio.sleep(14.0)
     freeze(1.0 + late_s)
     assert await first == pytest.approx(took)
+
+
+async def test_what_begins_after_a_standstill_gets_no_more_time() -> None:
+    """The time in which nobody could read is given to what was under way, and to nothing else."""
+    limit = SharedTimeout(10.0)
+    before, after = (asyncio.ensure_future(asyncio.sleep(1e6)) for _ in range(2))
+    limit.start(before)
+    freeze(30.0)
+    limit.start(after)
+    await asyncio.sleep(9.9)
+    assert before.cancelled()
+    assert not after.done()
+    await asyncio.sleep(0.2)
+    assert after.cancelled()
+    for task in (before, after):
+        limit.stop(task)

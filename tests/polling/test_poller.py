@@ -267,3 +267,17 @@ async def test_a_wait_does_not_time_out_while_an_input_cleans_up(ends: str) -> N
 async def all_of(stream: OutcomeStream) -> list[TaskOutcome]:
     """Read a stream to its end."""
     return [outcome async for outcome in stream]
+
+
+async def test_a_parked_task_that_was_cancelled_gets_no_query() -> None:
+    """In the pass in which an outsider cancels it, the id goes to another; then all ends."""
+    session, _, _ = new_session(("succeed", 0.0, 1))
+    assert (await session.wait("a")).images
+    (parked,) = (
+        task for task in asyncio.all_tasks() if task.get_name() == "kling_omni_async.query"
+    )
+    waiting = asyncio.ensure_future(session.wait("b"))
+    parked.cancel()
+    with pytest.raises(SessionClosedError):
+        await waiting
+    await session.aclose()
