@@ -422,20 +422,28 @@ async def test_nothing_keeps_an_input_that_was_read(comet_api: SimulatedCometAPI
     assert len(outcomes) == 1
 
 
+@pytest.mark.parametrize("leaves", [False, True])
 async def test_what_an_input_raises_as_it_is_closed_is_logged(
-    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+    comet_api: SimulatedCometAPI,
+    caplog: pytest.LogCaptureFixture,
+    leaves: bool,  # noqa: FBT001 - whether it leaves its stream itself
 ) -> None:
     """Nobody reads the stream any more: its clean-up's own fault goes to the log."""
 
     async def feed() -> AsyncIterator[str]:
         try:
             yield comet_api.create_task(duration=1e6)
-            await asyncio.sleep(1e6)
+            if leaves:
+                await stream.aclose()
+            else:
+                await asyncio.sleep(1e6)
         finally:
             raise LookupError("the rollback failed")
 
-    async with open_session(comet_api, **QUICK) as session, session.poll(feed()):
-        await comet_api.wait_for_queries(1)
+    async with open_session(comet_api, **QUICK) as session:
+        stream = session.poll(feed())
+        async with stream:
+            await now_waiting(20)
     (record,) = [line for line in caplog.records if "raised as it was closed" in line.message]
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], LookupError)

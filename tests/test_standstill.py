@@ -46,6 +46,25 @@ async def test_one_look_after_a_standstill(verb: str) -> None:
         assert len(transport.starts) == before + 1
 
 
+@pytest.mark.parametrize("verb", ["wait", "poll"])
+async def test_an_answer_from_before_a_standstill_is_no_look(verb: str) -> None:
+    """It lay in the socket and says how the task was; the look is still to come."""
+    arrived = asyncio.Event()
+    script = [Line(scripted.PENDING), Line(scripted.PENDING, hold=arrived), Line(scripted.SUCCEED)]
+    transport = ScriptedTransport({"a": script})
+    async with scripted_session(transport, QUICK) as session:
+        stream = session.poll(["a"], timeout=2.0)
+        coroutine = session.wait("a", timeout=2.0) if verb == "wait" else anext(stream)
+        call = asyncio.ensure_future(cast("Any", coroutine))
+        await asyncio.sleep(0.7)
+        assert len(transport.starts) == 2
+        stand_still(8.0)
+        arrived.set()
+        result = await call
+        assert result.images
+    assert len(transport.starts) == 3
+
+
 async def test_a_look_that_finds_nothing_ends_the_wait() -> None:
     """After a standstill there is one look, not one more timeout."""
     transport = ScriptedTransport({"a": [Line(scripted.PENDING)]})
