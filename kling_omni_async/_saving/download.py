@@ -234,7 +234,8 @@ async def _piece(content: aiohttp.StreamReader) -> bytes:
     """Collect `PIECE_BYTES` or more of a body, less only at its end."""
     chunks: list[bytes] = []
     size = 0
-    while size < PIECE_BYTES and (chunk := await content.readany()):
+    # Not `readany`: with it aiohttp 3.14.0 unpacks a compressed body whole.
+    while size < PIECE_BYTES and (chunk := await content.read(PIECE_BYTES)):
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
