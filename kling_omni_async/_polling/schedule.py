@@ -136,7 +136,7 @@ class Schedule(Generic[S]):
     wait it has at most every second start, so that neither ever starves the other.
     """
 
-    # Ten attributes: order (3), what holds it back (4), two counts and where chance comes from.
+    # Eleven attributes: order (4), what holds it back (4), two counts and where chance comes from.
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
         self.limit = limit  # the most queries in flight
         self.in_flight = 0

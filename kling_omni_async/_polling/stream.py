@@ -209,7 +209,7 @@ class Intake:
 class StreamState(Alarm):
     """The inside of a stream. ``when`` is the alarm of its first deadline."""
 
-    # Twelve attributes, as this is the one place for what is known of a stream.
+    # Thirteen attributes, as this is the one place for what is known of a stream.
     def __init__(
         self, source: TaskIds, *, timeout: float | None, outlet: Outlet, most_pending: int
     ) -> None:
