@@ -141,8 +141,9 @@ class Nginx(Server):
 
     @property
     def refused_handshakes(self) -> int:
-        """How many clients have refused the certificate."""
-        return self._log("error.log").count("while SSL handshaking")
+        """How many clients have refused the certificate; who never spoke only looked if it listens."""
+        log = self._log("error.log")
+        return log.count("while SSL handshaking") - log.count("client closed connection while SSL")
 
     async def asked(self) -> list[Asked]:
         """Stop it, as it notes a query after its answer, and give all that it has answered."""
