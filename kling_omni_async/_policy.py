@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeGuard
@@ -12,6 +14,8 @@ from .errors import ConfigurationError
 
 LONGEST_S: Final = 1e9
 """The longest pause in s, some 30 years: beyond it sums of times lose their seconds."""
+
+_HOST = re.compile(r"(?:\*\.)?[^\s*/@?#:\[\]]+")
 
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
@@ -53,6 +57,23 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise _refuse(attribute.name, value, "a whole number of 1 or more")
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts: tuple[object, ...] = tuple(value) if isinstance(value, tuple | list) else (None,)
+    if not all(isinstance(host, str) and _is_host(host) for host in hosts):
+        rule = 'a tuple of host names or addresses, such as ("images.example", "*.example")'
+        raise _refuse("allow_hosts", value, rule)
+    return tuple(map(str, hosts))
+
+
+def _is_host(text: str) -> bool:
+    if _HOST.fullmatch(text):
+        return True
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
+
+
 def _interval(value: object) -> tuple[float, float]:
     match value:
         case (int() | float() as low, int() | float() as high) if _is_interval(low, high):
@@ -90,9 +111,14 @@ class PollPolicy:
         max_image_bytes: The largest image that is stored, in bytes.
         download_timeout: The time for one try to fetch an image, from connecting to the last
             byte, in s. One that brings less than 1 KiB/s over 30 s ends sooner.
+        download_tries: Tries for one image before it is given up, with growing pauses. An image
+            whose host does not have it yet is asked for longer: for three minutes.
+        allow_hosts: Hosts of images that may be on private addresses, each as it stands in a
+            URL; ``*.example.com`` is every host below that name. Their URLs are https all the
+            same.
     """
 
-    # Eleven fields: each is a knob of its own, and a public name.
+    # Thirteen fields: each is a knob of its own, and a public name.
     interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
     timeout: float | None = attrs.field(default=3600.0, validator=_time_limit)
     max_concurrency: int = attrs.field(default=100, validator=_at_least_one)
@@ -104,6 +130,8 @@ class PollPolicy:
     max_downloads: int = attrs.field(default=8, validator=_at_least_one)
     max_image_bytes: int = attrs.field(default=100 * 1_048_576, validator=_at_least_one)
     download_timeout: float = attrs.field(default=300.0, validator=_above_0)
+    download_tries: int = attrs.field(default=5, validator=_at_least_one)
+    allow_hosts: tuple[str, ...] = attrs.field(default=(), converter=_hosts)
 
     @property
     def mean_interval(self) -> float:

@@ -35,6 +35,8 @@ def test_defaults() -> None:
         "max_downloads": 8,
         "max_image_bytes": 104_857_600,
         "download_timeout": 300.0,
+        "download_tries": 5,
+        "allow_hosts": (),
     }
 
 
@@ -58,6 +60,12 @@ def test_defaults() -> None:
         ("max_downloads", 1),
         ("max_image_bytes", 1),
         ("download_timeout", 0.1),
+        ("download_tries", 1),
+        ("allow_hosts", ()),
+        (
+            "allow_hosts",
+            ("minio", "a.example", "*.b.example", "10.0.0.1", "fd00::1", "b\u00fccher.de"),
+        ),
     ],
 )
 def test_good_values(field: str, value: Any) -> None:
@@ -90,6 +98,31 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
         *(("max_downloads", value, "a whole number of 1 or more") for value in WHOLE),
         *(("max_image_bytes", value, "a whole number of 1 or more") for value in WHOLE),
         *(("download_timeout", value, "a number of s above 0") for value in [*NUMBERS, 0, None]),
+        *(("download_tries", value, "a whole number of 1 or more") for value in WHOLE),
+        *(
+            (
+                "allow_hosts",
+                value,
+                'a tuple of host names or addresses, such as ("images.example", "*.example")',
+            )
+            for value in [
+                None,
+                "a.example",
+                b"a.example",
+                {"a.example"},
+                ("",),
+                ("a b",),
+                (5,),
+                ("*",),
+                ("*.",),
+                ("a.*.example",),
+                ("https://a.example",),
+                ("a.example/b",),
+                ("a.example:443",),
+                ("me@a.example",),
+                ("[fd00::1]",),
+            ]
+        ),
         *(
             ("interval", value, "two numbers of s, the lower first, such as (20, 30)")
             for value in [

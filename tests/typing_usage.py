@@ -59,6 +59,8 @@ def policy_fields(policy: PollPolicy) -> None:
     assert_type(policy.max_downloads, int)
     assert_type(policy.max_image_bytes, int)
     assert_type(policy.download_timeout, float)
+    assert_type(policy.download_tries, int)
+    assert_type(policy.allow_hosts, tuple[str, ...])
     assert_type(policy.mean_interval, float)
 
 

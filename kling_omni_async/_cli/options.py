@@ -88,6 +88,12 @@ _RATE: Final = _policy_option(
 _PAUSES: Final = _policy_option(
     units.parse_interval, "two times, the lower first, such as 20s-30s", "LOW-HIGH", _show_interval
 )
+_HOSTS: Final = _policy_option(
+    units.parse_names,
+    "names of hosts with commas between, such as a.example,*.b.example",
+    "NAMES",
+    lambda hosts: ",".join(hosts) or "none",
+)
 _PATIENCE: Final = _policy_option(
     units.or_none(units.parse_time),
     "a time such as 30m or 1h30m, or never",
@@ -138,11 +144,15 @@ class Downloads:
         max_downloads: The most images that are fetched at a time.
         max_image_bytes: The largest image that is stored.
         download_timeout: The longest time for one try to fetch an image.
+        download_tries: How often an image is tried before it is given up.
+        allow_hosts: Hosts of images that may be on private addresses.
     """
 
     max_downloads: Annotated[int, _COUNT] = _USUAL.max_downloads
     max_image_bytes: Annotated[int, _SIZE] = _USUAL.max_image_bytes
     download_timeout: Annotated[float, _TIME] = _USUAL.download_timeout
+    download_tries: Annotated[int, _COUNT] = _USUAL.download_tries
+    allow_hosts: Annotated[tuple[str, ...], _HOSTS] = _USUAL.allow_hosts
 
 
 def policy_of(*options: Limits | Pace | Downloads) -> PollPolicy:

@@ -82,6 +82,11 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 def or_none(parse: Callable[[str], T]) -> Callable[[str], T | None]:
     """Return a reader that reads ``none`` and ``never`` as None."""
     return lambda text: None if text in _NOTHING else parse(text)
