@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import sys
 
-from ._cli.signals import Once, ignore_signals, interruptible
+from ._cli.signals import Signals, hold_signals, ignore_signals, interruptible
 
 _EXTRA = frozenset({"cyclopts", "jinja2", "rich"})
 _HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
@@ -19,13 +19,16 @@ def main() -> None:
     ends_python = getattr(sys.modules["__main__"], "main", None) is main  # no test has called it
     if ends_python:
         atexit.register(ignore_signals)
-    stop = Once()
-    with interruptible(stop, for_good=ends_python):
-        code = _guarded(stop)
+    with interruptible(Signals(), for_good=ends_python):
+        code = _guarded()
+    if ends_python:
+        from ._cli.threads import leave_running  # noqa: PLC0415 - behind the handlers
+
+        leave_running(code)
     sys.exit(code)
 
 
-def _guarded(stop: Once) -> int:
+def _guarded() -> int:
     from ._cli.exit import Exit  # noqa: PLC0415 - behind the handlers
     from ._cli.terminal import note  # noqa: PLC0415 - as above
 
@@ -33,7 +36,7 @@ def _guarded(stop: Once) -> int:
         from ._cli.app import run  # noqa: PLC0415 - the extra may be missing
 
         code = run(sys.argv[1:])
-        stop.heeded = False
+        hold_signals()
     except KeyboardInterrupt:
         note("interrupted")
         code = Exit.INTERRUPTED

@@ -120,12 +120,16 @@ def table(expected: dict[str, int], counted: dict[str, int]) -> str:
 async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
     """Poll the batch, save its images and show them on a page."""
     outcomes: list[TaskOutcome] = []
+
+    async def keep(outcome: TaskOutcome) -> None:
+        outcomes.append(outcome)
+
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
         # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
         session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
-        await PollJob(script.task_ids).follow(session, Sink(outcomes.append), view, saving)
+        await PollJob(script.task_ids).follow(session, Sink(keep), view, saving)
         write_outcomes(folder, outcomes)
         return script, seen(api, script, outcomes)
 

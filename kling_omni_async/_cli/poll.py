@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from kling_omni_async._session import KlingOmniSession, snapshot_of
 from kling_omni_async.errors import ConfigurationError
 
 from . import options
-from .exit import Exit, UsageError
+from .exit import CliError, Exit, UsageError, code_of
 from .progress import Silent, choose_view
 from .report import Failures, Kind, Tally, kind_of
 from .results import Sink, open_sink
 from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
 from .terminal import draw, note, plain
+from .units import plural
 
 
 class PollJob:
@@ -68,7 +70,7 @@ class PollJob:
         async with session, outcomes, self._beating(session, view):
             async for outcome in outcomes:
                 # Written before it counts: whatever comes between, the id is named as pending.
-                sink.write(outcome)
+                await sink.write(outcome)
                 del self._left[outcome.task_id]
                 self.tally.add(outcome)
                 if outcome.error is not None:
@@ -132,7 +134,8 @@ def poll(
     # Read last: stdin may take its time, and wrong options are told at once.
     more = [] if source is None else options.read_ids(source)
     job = PollJob([*ids, *more])
-    with _pending_noted(job):
+    # The ids of stdin are gone, whatever the journal has.
+    with _pending_noted(job, journal=None if source == "-" else jsonl):
         heed_signals()  # not before: from here on the ids are known, and can be told
         session = make_session(connection, policy)
         saving.prepare()
@@ -152,15 +155,25 @@ def poll(
 
 
 @contextmanager
-def _pending_noted(job: PollJob) -> Generator[None]:
-    """Note on what ends a run early which ids are still pending."""
+def _pending_noted(job: PollJob, *, journal: str | None) -> Generator[None]:
+    """Note on what ends a run early which ids are still pending, or how to go on with them."""
     try:
         yield
-    except (UsageError, ConfigurationError):
+    except (CliError, ConfigurationError) as error:
         # Nothing was begun: a million ids would only push the line that matters off the screen.
+        if code_of(error) is not Exit.USAGE:
+            _note_pending(error, job, journal)
         raise
     except BaseException as error:
-        if pending := job.pending:
-            lines = [f"{len(pending)} ids are still pending:", *map(plain, pending)]
-            error.add_note("\n".join(lines))
+        _note_pending(error, job, journal)
         raise
+
+
+def _note_pending(error: BaseException, job: PollJob, journal: str | None) -> None:
+    if not (pending := job.pending):
+        return
+    if journal is not None and Path(journal).is_file():  # no pipe, and not -
+        error.add_note(f"{len(pending):,} left; run the same command to go on")
+        return
+    heading = f"{plural(len(pending), 'id is', 'ids are')} still pending:"
+    error.add_note("\n".join([heading, *map(plain, pending)]))

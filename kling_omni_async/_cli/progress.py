@@ -20,7 +20,16 @@ from kling_omni_async._polling.watchlist import Snapshot
 
 from .exit import OutputError
 from .report import Tally
-from .terminal import has_room, is_screen, make_console, note, out, plain, wants_colour
+from .terminal import (
+    has_room,
+    is_screen,
+    make_console,
+    note,
+    out_as_read,
+    plain,
+    room_in,
+    wants_colour,
+)
 from .units import human_time
 
 # What the rate is the mean of: about one interval, so that it does not swing with the pauses.
@@ -45,9 +54,9 @@ class Silent:
     def beat(self, snapshot: Snapshot, oldest: str) -> None:
         """Show how the polling goes."""
 
-    def out(self, line: str) -> None:
+    async def out(self, line: str) -> None:
         """Write a result to stdout."""
-        out(line)
+        await out_as_read(line)
 
 
 class Lines(Silent):
@@ -121,11 +130,12 @@ class Bar(Silent):
             with suppress(OSError):  # as at the end
                 self._live.refresh()
 
-    def out(self, line: str) -> None:
+    async def out(self, line: str) -> None:
         """Write a result to stdout, above the bar if that is on the same terminal."""
         if not self._shares_terminal:
-            out(line)
+            await out_as_read(line)
             return
+        await room_in(self._terminal)
         # Through rich, which moves the bar out of the way: beside it lines would be torn.
         try:
             self._console.out(line, highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias
@@ -17,16 +17,20 @@ from rich.text import Text
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._outcome import task_to_dict
 from kling_omni_async._session import KlingOmniSession
-from kling_omni_async.errors import KlingOmniError
+from kling_omni_async.errors import InvalidTaskIdError, KlingOmniError, TaskNotFoundError
 
 from . import options
 from .exit import Exit, UsageError, code_of, described, in_words
 from .session import logged_as_notes, make_session
 from .signals import run
-from .terminal import json_line, note, out, plain, rendered
+from .terminal import json_line, note, out, out_as_read, plain, rendered
 
 Reply: TypeAlias = ImageTask | KlingOmniError
 
+_REFUSED: Final[dict[type[KlingOmniError], str]] = {
+    TaskNotFoundError: "not found",
+    InvalidTaskIdError: "not a task id",
+}
 _STYLES: Final = {TaskStatus.SUCCEED: "green", TaskStatus.FAILED: "red"}
 
 
@@ -62,7 +66,7 @@ def query(
 
 
 async def ask(
-    session: KlingOmniSession, task_ids: list[str], show: Callable[[str, Reply], None]
+    session: KlingOmniSession, task_ids: list[str], show: Callable[[str, Reply], Awaitable[None]]
 ) -> Exit:
     """Query ids side by side, show each answer in order, and return the worst code."""
     async with session:
@@ -71,7 +75,7 @@ async def ask(
         try:
             for task_id, answer in zip(task_ids, asked, strict=True):
                 reply = await answer
-                show(task_id, reply)
+                await show(task_id, reply)
                 codes.append(_code(reply))
         finally:
             # Where stdout takes no more nobody waits for the rest.
@@ -93,12 +97,12 @@ def _code(reply: Reply) -> Exit:
     return Exit.NOT_ALL if reply.status is TaskStatus.FAILED else Exit.OK
 
 
-def print_json(task_id: str, reply: Reply) -> None:
+async def print_json(task_id: str, reply: Reply) -> None:
     """Print a task as JSON, or tell on stderr why there is none."""
     if isinstance(reply, KlingOmniError):
         note(f"{task_id}: {described(reply)}")
     else:
-        out(json_line(task_to_dict(reply) or {}))
+        await out_as_read(json_line(task_to_dict(reply) or {}))
 
 
 class Answers:
@@ -113,10 +117,10 @@ class Answers:
         self._table.add_column("message", overflow="fold")
         self._urls: list[str] = []
 
-    def add(self, task_id: str, reply: Reply) -> None:
+    async def add(self, task_id: str, reply: Reply) -> None:
         """Add the row of a task, or that of why there is none."""
         if isinstance(reply, KlingOmniError):
-            status = Text("no answer", "yellow")
+            status = Text(_REFUSED.get(type(reply), "no answer"), "yellow")
             self._table.add_row(_text(task_id), status, "", "", _text(in_words(reply)))
             return
         self._table.add_row(

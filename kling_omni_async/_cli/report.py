@@ -17,7 +17,8 @@ from kling_omni_async import errors
 from kling_omni_async._outcome import TaskOutcome
 
 from .exit import CliError, Exit, code_of, described
-from .terminal import plain, tell_at_end
+from .signals import hold_signals
+from .terminal import plain, tell
 from .units import human_size, plural
 
 
@@ -204,11 +205,12 @@ def _late(error: errors.PollTimeoutError) -> str:
 
 def ending(error: Exception | KeyboardInterrupt, *, debug: bool) -> Exit:
     """Write to stderr what ended a command, with its notes, and return the exit code."""
+    hold_signals()  # else the first one that comes now would cut the report off
     text, code = _told(error)
     where = _traceback(error) if debug and not isinstance(error, KeyboardInterrupt) else []
     notes: list[str] = getattr(error, "__notes__", [])
     told = [line for note in notes for line in note.split("\n")]
-    tell_at_end([*where, f"kling-omni: {text}", *told])
+    tell([*where, f"kling-omni: {text}", *told])
     return code
 
 

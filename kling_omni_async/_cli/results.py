@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Self, TypeAlias
@@ -40,7 +40,7 @@ else:
 
     IS_LOCKED = BlockingIOError
 
-Out: TypeAlias = Callable[[str], None]
+Out: TypeAlias = Callable[[str], Awaitable[None]]
 IsDone: TypeAlias = Callable[[TaskOutcome], bool]
 
 _SYNC_EVERY_S: Final = 1.0
@@ -52,7 +52,7 @@ _FLAGS: Final = os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 class Sink:
     """Takes outcomes, and knows the ids that need no polling."""
 
-    write: Callable[[TaskOutcome], None]
+    write: Callable[[TaskOutcome], Awaitable[None]]
     settled: Mapping[str, Kind] = attrs.field(factory=dict[str, Kind])
 
 
@@ -68,7 +68,7 @@ def open_sink(jsonl: str | None, out: Out, is_done: IsDone = lambda _: True) -> 
         with Journal(jsonl, is_done=is_done) as journal:
             if journal.torn:
                 note(f"dropped a torn last line of {jsonl} ({journal.torn} bytes)")
-            yield Sink(journal.write, journal.settled)
+            yield Sink(journal.append, journal.settled)
 
 
 def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
@@ -141,6 +141,10 @@ class Journal:
         self.settled.pop(outcome.task_id, None)
         if kind.settled and self._is_done(outcome):
             self.settled[outcome.task_id] = kind
+
+    async def append(self, outcome: TaskOutcome) -> None:
+        """Append an outcome; what waits for a disk waits for no reader."""
+        self.write(outcome)
 
     def write(self, outcome: TaskOutcome) -> None:
         """Append an outcome by one write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
@@ -9,20 +10,16 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
 from .exit import OutputError
-from .signals import waiting
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_BYTES_AT_ONCE = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
-_CHARS_AT_ONCE = _BYTES_AT_ONCE // 4  # in UTF-8
-# A signal that comes just before the system call does not end it: Python looks in between.
-_GLANCE_S: Final = 0.5
+_BYTES_AT_ONCE: Final = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 # Columns of what is no terminal: nothing is folded there.
 _ENDLESS: Final = 100_000
 
@@ -53,18 +50,6 @@ def tell(lines: list[str]) -> None:
     _to_stderr("".join(f"{plain(line)}\n" for line in lines))
 
 
-def tell_at_end(lines: list[str]) -> None:
-    """Write lines to stderr at the end of a run; if nobody reads them, a signal is enough."""
-    text = "".join(f"{plain(line)}\n" for line in lines)
-    with suppress(KeyboardInterrupt):
-        for at in range(0, len(text), _CHARS_AT_ONCE):
-            if sys.stderr is not None and not has_room(sys.stderr):
-                # Anew: the signal that ended the run came before, and the ids are still owed.
-                with waiting(anew=True):
-                    has_room(sys.stderr, timeout=None)
-            _to_stderr(text[at : at + _CHARS_AT_ONCE])
-
-
 def _to_stderr(text: str) -> None:
     """Write to stderr; if that does not work, nobody can be told so."""
     if sys.stderr is not None:
@@ -75,33 +60,54 @@ def _to_stderr(text: str) -> None:
 
 def out(line: str) -> None:
     """Write a line to stdout at once."""
+    for _ in _pieces_out(line):
+        pass
+
+
+async def out_as_read(line: str) -> None:
+    """Write a line to stdout as fast as it is read there; the loop goes on meanwhile."""
+    for _ in _pieces_out(line):
+        await room_in(sys.stdout)
+
+
+def _pieces_out(line: str) -> Generator[None]:
+    """Write a line to stdout, each piece after a step; none is held up where there is room."""
     try:
-        _write(f"{line}\n")
+        stdout = _open_stdout()
+        data = f"{line}\n".encode(stdout.encoding, "backslashreplace")
+        # Past the buffer: what stays in it after an error would be tried again at exit.
+        raw: io.RawIOBase | BinaryIO = getattr(stdout.buffer, "raw", stdout.buffer)
+        while data:
+            yield
+            data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
     except OSError as error:
         raise OutputError("stdout", error) from None
 
 
-def _write(text: str) -> None:
-    """Write past the buffer: what stays in it after an error would be tried again at exit."""
+def _open_stdout() -> TextIO:
     if sys.stdout is None:
         raise OSError(errno.EBADF, "it is closed")
-    data = text.encode(sys.stdout.encoding, "backslashreplace")
-    raw: io.RawIOBase | BinaryIO = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
-    while data:
-        # A signal may break off the wait, never the write: half a line would be no outcome.
-        with waiting():
-            has_room(sys.stdout, timeout=None)
-        data = data[raw.write(data[:_BYTES_AT_ONCE]) or 0 :]
+    return sys.stdout
 
 
-def has_room(file: TextIO, *, timeout: float | None = 0.0) -> bool:
-    """Wait up to `timeout` s until a write is not held up; what cannot be waited for is ready."""
-    with suppress(OSError, ValueError):
-        while True:
-            ready = select.select((), (file,), (), _GLANCE_S if timeout is None else timeout)[1]
-            if ready or timeout is not None:
-                return bool(ready)
-    return True
+def has_room(file: TextIO) -> bool:
+    """Return whether a write is not held up; what cannot be asked takes everything."""
+    try:
+        return bool(select.select((), (file,), (), 0)[1])
+    except (OSError, ValueError):
+        return True
+
+
+async def room_in(file: TextIO | None) -> None:
+    """Wait until a write is not held up, by a reader of a pipe for instance."""
+    if file is None or has_room(file):
+        return
+    loop, free = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_writer(file, free.set)
+    try:
+        await free.wait()
+    finally:
+        loop.remove_writer(file)
 
 
 def wants_colour(file: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
 import logging
 import sys
+from collections.abc import Awaitable
 
 import pytest
 from hypothesis import given
@@ -156,23 +158,35 @@ def test_a_plain_line_has_three_fields(outcome: TaskOutcome, line: str) -> None:
     assert plain_line(outcome) == line
 
 
+def written(jsonl: str | None, outcome: TaskOutcome) -> list[str]:
+    """Return the lines that a sink on stdout makes of an outcome."""
+    lines: list[str] = []
+
+    async def out(line: str) -> None:
+        lines.append(line)
+
+    with open_sink(jsonl, out) as sink:
+        assert not sink.settled
+        asyncio.run(as_coroutine(sink.write(outcome)))
+    return lines
+
+
+async def as_coroutine(awaitable: Awaitable[None]) -> None:
+    """Return what `asyncio.run` takes."""
+    await awaitable
+
+
 @pytest.mark.parametrize(("jsonl", "first"), [(None, "a\tsucceed\t"), ("-", '{"task_id": "a"')])
 def test_outcomes_go_to_stdout(jsonl: str | None, first: str) -> None:
     """Without a journal outcomes are plain lines, with ``-`` JSON lines."""
-    lines: list[str] = []
-    with open_sink(jsonl, lines.append) as sink:
-        sink.write(success("a"))
-        assert not sink.settled
-    assert [line[: len(first)] for line in lines] == [first]
+    assert [line[: len(first)] for line in written(jsonl, success("a"))] == [first]
 
 
 def test_json_lines_read_back() -> None:
     """A JSON line on stdout is what `TaskOutcome.from_dict` reads."""
-    lines: list[str] = []
-    with open_sink("-", lines.append) as sink:
-        sink.write(trouble(TaskFailedError("\x7f图")))
-    assert "\x7f" not in lines[0]
-    assert str(TaskOutcome.from_dict(json.loads(lines[0])).error) == "\x7f图"
+    (line,) = written("-", trouble(TaskFailedError("\x7f图")))
+    assert "\x7f" not in line
+    assert str(TaskOutcome.from_dict(json.loads(line)).error) == "\x7f图"
 
 
 def test_counts_add_up() -> None:

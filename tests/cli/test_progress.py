@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import math
@@ -81,7 +82,7 @@ def test_quiet_still_writes_results(capfd: pytest.CaptureFixture[str]) -> None:
     """The silent view shows no counts but every result."""
     with Silent() as view:
         view.show(half_done())
-        view.out("result")
+        asyncio.run(view.out("result"))
     assert capfd.readouterr() == ("result\n", "")
 
 
@@ -89,7 +90,7 @@ def test_results_stay_on_stdout_beside_a_bar(capfd: pytest.CaptureFixture[str]) 
     """If stdout is no part of the bar's terminal, results go there and nowhere else."""
     with Bar() as view:
         view.show(half_done())
-        view.out("result")
+        asyncio.run(view.out("result"))
     stdout, stderr = capfd.readouterr()
     assert stdout == "result\n"
     assert "result" not in stderr
@@ -193,7 +194,7 @@ def test_a_terminal_that_has_gone_ends_results_only(
         terminal.gone = True
         view.beat(snapshot_at(next_in=5.0), "7")
         with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
-            view.out("result")
+            asyncio.run(view.out("result"))
 
 
 @pytest.mark.heavy

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime
 
 import pytest
 
-from kling_omni_async import ImageTask, ServerError, TaskImage, TaskStatus
+from kling_omni_async import (
+    ImageTask,
+    InvalidTaskIdError,
+    ServerError,
+    TaskImage,
+    TaskNotFoundError,
+    TaskStatus,
+)
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.query import Answers
+from kling_omni_async._cli.query import Answers, Reply
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import Call, OnScreen, bare, create
@@ -31,7 +39,7 @@ def test_a_terminal_gets_a_table(api: SimulatedCometAPI, on_screen: OnScreen) ->
     assert [row.split()[0] for row in rows[:3]] == [good, bad, UNKNOWN]
     assert rows[0].split()[1:3] == ["succeed", "2"]
     assert "failed" in rows[1]
-    assert "no answer" in rows[2]
+    assert "not found" in rows[2]
     images = [f"{api.base_url}/assets/{good}-{index}.png" for index in range(2)]
     assert rows[3:] == [f"{good}  {image}" for image in images]
     assert "\x1b[2J" not in text
@@ -71,15 +79,23 @@ def test_a_row_has_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers()
     image = TaskImage(url="https://i.test/1.png")
     status = TaskStatus.SUCCEED
-    answers.add("1", ImageTask(task_id="1", status=status, images=(image,), updated_at=MOMENT))
-    answers.add("2", ImageTask(task_id="2", status=TaskStatus.PROCESSING))
-    answers.add("3", ServerError("down", http_status=502))
+    replies: tuple[Reply, ...] = (
+        ImageTask(task_id="1", status=status, images=(image,), updated_at=MOMENT),
+        ImageTask(task_id="2", status=TaskStatus.PROCESSING),
+        ServerError("down", http_status=502),
+        TaskNotFoundError("task_not_exist", http_status=400),
+        InvalidTaskIdError("'a b' has white space"),
+    )
+    for number, reply in enumerate(replies, 1):
+        asyncio.run(answers.add(str(number), reply))
     rows = [line.split("  ") for line in answers.drawn().splitlines()[2:]]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert cells == [
         ["1", "succeed", "1", f"{MOMENT.astimezone():%d %b %H:%M:%S}"],
         ["2", "processing"],
         ["3", "no answer", "HTTP 502: down"],
+        ["4", "not found", "HTTP 400: task_not_exist"],
+        ["5", "not a task id", "'a b' has white space"],
         ["1", "https://i.test/1.png"],
     ]
 

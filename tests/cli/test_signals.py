@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import io
 import os
 import random
@@ -12,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,15 @@ import pytest
 
 from kling_omni_async import __main__
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.signals import Once, heed_signals, interruptible, run, waiting
-from kling_omni_async._cli.terminal import has_room, out, tell_at_end
+from kling_omni_async._cli.signals import (
+    Signals,
+    heed_signals,
+    hold_signals,
+    interruptible,
+    run,
+    waiting,
+)
+from kling_omni_async._cli.terminal import has_room, out_as_read
 
 from .support import (
     FAST,
@@ -62,16 +71,80 @@ def test_the_first_signal_cancels_once(number: signal.Signals) -> None:
     assert steps == ["clean"]
 
 
-def test_the_second_signal_does_not_wait() -> None:
-    """A clean-up that hangs can be left by a second Ctrl-C."""
+class Clock:
+    """A clock that is moved by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def recorded() -> Generator[tuple[Clock, list[int]]]:
+    """Handle the signals by a clock that is moved by hand; give it, and the codes of hard ends."""
+    clock, codes = Clock(), list[int]()
+    with interruptible(Signals(end=codes.append, clock=clock)):
+        yield clock, codes
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.11, 60.0])
+def test_the_second_signal_ends_the_program_at_once(
+    seconds: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A clean-up that hangs can be left; what comes with the first signal is the same one."""
 
     async def work() -> None:
         try:
             signal.raise_signal(signal.SIGINT)
             await asyncio.Event().wait()
         finally:
+            clock.now += seconds
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0)
+            steps.append("went on")
+
+    steps: list[str] = []
+    with recorded() as (clock, codes), pytest.raises(KeyboardInterrupt):
+        run(work)
+    hard = seconds > 0.1
+    assert codes == [Exit.INTERRUPTED] * hard
+    assert capfd.readouterr().err == "kling-omni: ended at once\n" * hard
+    assert steps == ["went on"]  # as what ends a process only made a note here
+
+
+def test_a_hard_end_waits_for_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stderr is a full pipe, or closed, nothing is told."""
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _, data: written.append(data))
+
+    def closed(*_: object) -> None:
+        raise OSError(errno.EBADF, "it is closed")
+
+    for ready in (lambda *_: ((), (), ()), closed):
+        monkeypatch.setattr(select, "select", ready)
+        with recorded() as (clock, codes):
             signal.raise_signal(signal.SIGINT)
-            await asyncio.Event().wait()
+            clock.now = 1.0
+            signal.raise_signal(signal.SIGINT)
+        assert (codes, written) == ([Exit.INTERRUPTED], [])
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_loop_without_signal_handlers_is_cancelled_too(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows the handler itself wakes the loop."""
+
+    def refused(*_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", refused)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "remove_signal_handler", refused)
+
+    async def work() -> None:
+        signal.raise_signal(number)
+        await asyncio.Event().wait()
 
     with pytest.raises(KeyboardInterrupt):
         run(work)
@@ -143,7 +216,7 @@ def test_outside_a_loop_a_signal_raises(number: signal.Signals) -> None:
     """Both signals interrupt plain code, even where they were ignored, and only for so long."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with interruptible(Once()):
+        with interruptible(Signals()):
             heed_signals()
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
@@ -152,19 +225,33 @@ def test_outside_a_loop_a_signal_raises(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_a_second_signal_leaves_the_ending_in_peace() -> None:
-    """What comes behind the first signal does not break off the report of pending ids."""
-    with interruptible(Once()):
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_that_comes_twice_is_one(number: signal.Signals) -> None:
+    """What comes right behind the first one does not break off the report of pending ids."""
+    with recorded() as (clock, codes):
         heed_signals()
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
+        clock.now = 0.1
+        signal.raise_signal(number)
+        assert not codes
+
+
+def test_a_signal_while_it_is_held_changes_nothing() -> None:
+    """What is being told or closed ends whole; a second one ends all the same."""
+    with recorded() as (clock, codes):
+        heed_signals()
+        hold_signals()
         signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
+        assert not codes
+        clock.now = 1.0
+        signal.raise_signal(signal.SIGTERM)
+        assert codes == [Exit.INTERRUPTED]
 
 
 def test_a_signal_before_it_is_heeded_is_not_lost() -> None:
     """What came while nothing could be broken off ends the next wait, and the next command."""
-    with interruptible(Once()):
+    with interruptible(Signals()):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt), waiting():
             pytest.fail("waited")
@@ -179,7 +266,7 @@ def test_a_loops_signal_counts_as_the_first() -> None:
         signal.raise_signal(signal.SIGTERM)
         await asyncio.Event().wait()
 
-    with interruptible(Once()):
+    with interruptible(Signals()):
         with pytest.raises(KeyboardInterrupt):
             run(work)
         signal.raise_signal(signal.SIGTERM)
@@ -219,7 +306,7 @@ import signal
 from kling_omni_async._cli import poll
 poll.make_session = lambda *_: exec("signal.raise_signal(signal.SIGINT)")
 """
-    told = "kling-omni: interrupted\n1 ids are still pending:\n1\n"
+    told = "kling-omni: interrupted\n1 id is still pending:\n1\n"
     assert outcome_of(script, "poll", "1") == (Exit.INTERRUPTED, "", told)
 
 
@@ -262,52 +349,71 @@ def test_an_early_signal_is_told(
     assert capfd.readouterr() == ("", "kling-omni: interrupted\n")
 
 
-def test_a_wait_for_a_reader_can_be_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal ends a write to a full pipe before it begins, never half-way."""
+@on_linux
+def test_a_full_pipe_holds_up_nobody_else() -> None:
+    """While nobody reads stdout the loop goes on; what is read comes whole and in order."""
+    read, write = os.pipe()
+    text = "x" * 200_000
 
-    def signalled(*_: object) -> None:
-        signal.raise_signal(signal.SIGTERM)
+    async def work() -> bytes:
+        pieces: list[bytes] = []
+        with io.TextIOWrapper(io.FileIO(write, "w"), write_through=True) as stdout:
+            monkeypatch.setattr(sys, "stdout", stdout)
+            writing = asyncio.create_task(out_as_read(text))
+            for _ in range(1000):  # more passes than it takes to fill the pipe
+                await asyncio.sleep(0)
+            assert not writing.done()
+            assert waiting_in(read) >= FULL
+            while not writing.done():
+                pieces.append(os.read(read, waiting_in(read)))
+                await asyncio.sleep(0)
+            await writing
+            monkeypatch.undo()
+        pieces.append(os.read(read, FULL * 2))
+        return b"".join(pieces)
 
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
-    monkeypatch.setattr(select, "select", signalled)
-    with interruptible(Once()), pytest.raises(KeyboardInterrupt):
-        out("a line")
-    assert raw.getvalue() == b""
-
-
-def test_no_wait_begins_after_a_signal() -> None:
-    """What came since the last await ends the next wait before it begins."""
-    steps: list[str] = []
-
-    async def work() -> None:
-        signal.raise_signal(signal.SIGTERM)
-        with waiting():
-            steps.append("waited")
-
-    with pytest.raises(KeyboardInterrupt):
-        run(work)
-    assert not steps
+    with pytest.MonkeyPatch.context() as monkeypatch, os.fdopen(read, "rb"):
+        assert run(work) == f"{text}\n".encode()
 
 
-def test_a_wait_in_a_loop_can_be_broken_off() -> None:
-    """A signal that comes in the midst of a wait cancels there and then."""
-    steps: list[str] = []
+def test_what_cannot_be_asked_for_room_takes_everything() -> None:
+    """Files and streams without a descriptor never hold a write up."""
+    assert has_room(io.StringIO())
 
-    async def work() -> None:
-        with waiting():
-            signal.raise_signal(signal.SIGTERM)
-            steps.append("waited")
 
-    with pytest.raises(KeyboardInterrupt):
-        run(work)
-    assert not steps
+@pytest.mark.heavy
+@on_linux
+@pytest.mark.parametrize("number", BOTH)
+def test_a_name_that_is_being_resolved_does_not_hold_it(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """Neither the loop nor Python waits for a thread in which the system looks for a name."""
+    asked = tmp_path / "asked"
+    script = f"""
+import socket, threading
+def getaddrinfo(*_, **__):
+    open({str(asked)!r}, "w").close()
+    threading.Event().wait()
+socket.getaddrinfo = getaddrinfo
+from kling_omni_async.__main__ import main
+main()
+"""
+    call = [sys.executable, "-W", "error", "-c", script, "poll", "1", "--quiet"]
+    env = {**os.environ, "COMETAPI_KEY": "a-key", "COMETAPI_BASE_URL": "https://api.test"}
+    with subprocess.Popen(call, env=env, stderr=subprocess.PIPE, text=True) as process:
+        while not asked.exists():
+            time.sleep(0.001)
+        process.send_signal(number)
+        # Were it waited for, the test would time out: nothing ever ends that thread.
+        code, _, stderr = finish(process)
+    told = "kling-omni: interrupted\n1 id is still pending:\n1\n"
+    assert (code, stderr) == (Exit.INTERRUPTED, told)
 
 
 @pytest.mark.heavy
 @on_linux
 def test_a_report_nobody_reads_can_be_broken_off() -> None:
-    """While stderr is a full pipe another signal ends it, with the exit code of before."""
+    """While stderr is a full pipe a second signal ends it at once, with the same exit code."""
     read, write = os.pipe()
     with neighbour() as api, os.fdopen(read, "rb"):
         task_ids = [str(number) for number in range(10**17, 10**17 + 5000)]
@@ -322,40 +428,10 @@ def test_a_report_nobody_reads_can_be_broken_off() -> None:
             process.send_signal(signal.SIGTERM)
             while waiting_in(read) < FULL:
                 time.sleep(0.001)
-            while process.poll() is None:  # the first ones may come before it waits
+            while process.poll() is None:  # the first ones may be taken for the same
                 process.send_signal(signal.SIGTERM)
                 time.sleep(0.01)
             assert finish(process)[0] == Exit.INTERRUPTED
-
-
-def test_a_report_is_whole_whatever_comes(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Signals while the pending ids are being told change nothing as long as they are read."""
-    real = select.select
-
-    def signalled(*arguments: Any) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return real(*arguments)
-
-    monkeypatch.setattr(select, "select", signalled)
-    lines = [str(number) for number in range(10_000)]
-    with interruptible(Once()):
-        tell_at_end(lines)
-    assert capfd.readouterr().err.splitlines() == lines
-
-
-def test_a_wait_for_room_looks_up_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that came just before the system call is not left waiting for its end."""
-    asked: list[float | None] = []
-
-    def never_before_the_third(*arguments: Any) -> Any:
-        asked.append(arguments[3])
-        return (), arguments[1] if len(asked) == 3 else (), ()
-
-    monkeypatch.setattr(select, "select", never_before_the_third)
-    assert has_room(sys.stdout, timeout=None)
-    assert asked == [0.5, 0.5, 0.5]
 
 
 @pytest.mark.heavy
@@ -412,10 +488,15 @@ def signalled_run(seed: int, folder: Path) -> int:
     if code == Exit.OK:
         assert (sorted(done), first) == (sorted(task_ids), "")
         return code
-    assert (code, stdout, first) == (Exit.INTERRUPTED, "", "kling-omni: interrupted")
-    pending = pending_in(stderr) if rest else []
-    assert len(rest) == len(pending) + bool(pending)
-    assert sorted([*done, *pending]) == sorted(task_ids)
+    assert (code, stdout) == (Exit.INTERRUPTED, "")
+    assert "Traceback" not in stderr
+    if "kling-omni: ended at once" in stderr:  # the second one came late on a busy machine
+        return code
+    assert first == "kling-omni: interrupted"
+    left = sorted({*task_ids} - {*done})
+    assert len(left) + len(done) == len(task_ids)
+    going_on = f"{len(left)} left; run the same command to go on"
+    assert (rest == [going_on] * bool(left)) or sorted(pending_in(stderr)) == left
     return code
 
 

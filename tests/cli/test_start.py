@@ -32,11 +32,11 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 
 SIGNAL_AT = """
 import signal, sys
-from kling_omni_async.__main__ import Once, main
+from kling_omni_async.__main__ import Signals, main
 left, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 def profile(*_):
     global left
-    left -= isinstance(signal.getsignal(number), Once) or left < START
+    left -= isinstance(signal.getsignal(number), Signals) or left < START
     if left == 0:
         sys.setprofile(None)
         signal.raise_signal(number)
