@@ -66,10 +66,6 @@ class Outlet:
         return self._end is not None
 
     def put(self, outcome: TaskOutcome) -> None:
-        """Take an outcome of polling."""
-        self.deliver(outcome)
-
-    def deliver(self, outcome: TaskOutcome) -> None:
         """Offer an outcome to the consumers, unless it comes behind the end."""
         if self._end is None:
             self._items.append(outcome)

@@ -64,7 +64,8 @@ async def _read_iterable(stream: StreamState, take: Take) -> None:
         for given in ids:
             # One float for many ids, of which there may be a million.
             take(stream, given, slices.began)
-            await slices.give_way(stream)
+            if slices.is_over(stream):
+                await slices.give_way(stream)
             if stream.phase is Phase.ENDED:
                 return
     finally:
@@ -85,7 +86,8 @@ async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: T
             except StopAsyncIteration:
                 return
             take(stream, given, loop.time())
-            await slices.give_way(stream)
+            if slices.is_over(stream):
+                await slices.give_way(stream)
     finally:
         stream.intake.source = None
         if isasyncgen(ids):  # as above
@@ -102,11 +104,14 @@ class _Slices:
         self.began = asyncio.get_running_loop().time()  # of the running piece, in s of the loop
         self._until = perf_counter() + _engine.SLICE_S
 
+    def is_over(self, stream: StreamState) -> bool:
+        """Whether it is time to let the loop run, or to wait for consumers that are far behind."""
+        return perf_counter() >= self._until or len(stream.ids) >= stream.most_pending
+
     async def give_way(self, stream: StreamState) -> None:
-        """Let the loop run if it is time to, and wait for consumers that are far behind."""
-        if perf_counter() >= self._until:
-            await asyncio.sleep(0)
-            self._begin()
+        """Let the loop run, and wait until consumers have caught up."""
+        await asyncio.sleep(0)
+        self._begin()
         while len(stream.ids) >= stream.most_pending:
             stream.room = asyncio.Event()
             await stream.room.wait()

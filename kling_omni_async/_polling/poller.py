@@ -215,7 +215,8 @@ class Poller:
             else:
                 self._answered(entry, answer, None, now)
             following, next_event = watchlist.next_query(now)
-            self._look_at(next_event)
+            if next_event < self._looks_at:
+                self._look_at(next_event)
             entry = following or await self._park()
 
     async def _park(self) -> Entry:
@@ -231,7 +232,8 @@ class Poller:
         self._log.answered(entry, decision, before)
         if decision.stretch > 1.0 and not self._reads_a_list():
             self._log.stretched(decision.stretch)
-        self._tell(decision.told, now)
+        if decision.told:
+            self._tell(decision.told, now)
         if decision.ends_all:
             self._end_all(decision.verdict.error or KlingOmniError(), now)
 
@@ -245,8 +247,8 @@ class Poller:
 
     def _admit(self, stream: StreamState, given: object, now: float) -> None:
         try:
-            told = self._watchlist.admit(stream, given, now)
-            self._tell(told, now)
+            if told := self._watchlist.admit(stream, given, now):
+                self._tell(told, now)
             self._look_soon(now)
         except Exception as defect:  # noqa: BLE001 - else it would pass for the input's own
             self._engine.fail(defect)

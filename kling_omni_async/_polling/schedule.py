@@ -143,7 +143,8 @@ class Schedule(Generic[S]):
         self.starts = 0
         self.throttle = Throttle(rng)
         self._rate = RateLimit(policy.max_rate)
-        self._interval = policy.interval
+        self._low_s, high_s = policy.interval
+        self._width_s = high_s - self._low_s
         self._random = rng
         self._dues: TimerHeap[S] = TimerHeap()
         # Ordered, as one who leaves must be removed at once, from wherever in the queue.
@@ -157,7 +158,7 @@ class Schedule(Generic[S]):
 
     def put_after_pause(self, item: S, now: float) -> None:
         """Schedule the next query of an item for the end of its pause, drawn anew each time."""
-        self._dues.set(item, now + self._random.uniform(*self._interval))
+        self._dues.set(item, now + self._low_s + self._width_s * self._random.random())
 
     def add_newcomer(self, item: S, now: float) -> None:
         """Queue the first query of an item, ahead of what is overdue."""

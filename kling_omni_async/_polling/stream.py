@@ -68,8 +68,9 @@ class StreamWaiter(Waiter):
         """Remove the alarms that nobody needs any more."""
         if self.when != NEVER:
             alarms.discard(self)
-        if self.deadline is not None:
-            self.stream.lost(alarms)
+        stream = self.stream
+        if self.deadline is not None and stream.deadlines.lost():
+            stream.drop_idle_alarm(alarms)
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:
         """Put the outcome into the stream."""
@@ -311,9 +312,9 @@ class StreamState(Alarm):
         if self.room is not None:
             self.room.set()
 
-    def lost(self, alarms: Alarms) -> None:
-        """Note that one who had a deadline waits no longer."""
-        if self.deadlines.lost() and self.when != NEVER and self.deadlines.first() is None:
+    def drop_idle_alarm(self, alarms: Alarms) -> None:
+        """Remove the alarm if nobody has a deadline any more."""
+        if self.when != NEVER and self.deadlines.first() is None:
             alarms.discard(self)
 
     def due(self, now: float, alarms: Alarms) -> Waiter | None:

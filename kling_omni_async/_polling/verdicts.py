@@ -47,27 +47,27 @@ class Verdict:
 
 def verdict_on(reply: Reply) -> Verdict:
     """Say what a reply means for its id."""
-    if isinstance(reply, ImageTask):
-        return _verdict_on_task(reply)
-    if isinstance(reply, TaskNotFoundError):
-        return Verdict(VerdictKind.UNCONFIRMED, error=reply)
-    if reply.transient or isinstance(reply, (*_KEY_FAULTS, ConfigurationError)):
-        return Verdict(VerdictKind.FAULT, error=reply)
-    return Verdict(VerdictKind.FINAL, error=reply)
-
-
-def _verdict_on_task(task: ImageTask) -> Verdict:
-    if task.status is TaskStatus.FAILED:
-        reason = task.status_message or "the API gave no reason"
-        error = TaskFailedError(reason, task_id=task.task_id, task=task)
-        return Verdict(VerdictKind.FINAL, task, error)
-    if task.status is not TaskStatus.SUCCEED:
-        return Verdict(VerdictKind.PENDING, task)
-    if task.images:
-        return Verdict(VerdictKind.FINAL, task)
+    if not isinstance(reply, ImageTask):
+        return _verdict_on_error(reply)
+    if reply.status is TaskStatus.FAILED:
+        reason = reply.status_message or "the API gave no reason"
+        error = TaskFailedError(reason, task_id=reply.task_id, task=reply)
+        return Verdict(VerdictKind.FINAL, reply, error)
+    if reply.status is not TaskStatus.SUCCEED:
+        return Verdict(VerdictKind.PENDING, reply)
+    if reply.images:
+        return Verdict(VerdictKind.FINAL, reply)
     message = "the task succeeded without one usable image URL"
-    no_images = NoImagesError(message, task_id=task.task_id, task=task)
-    return Verdict(VerdictKind.UNCONFIRMED, task, no_images)
+    no_images = NoImagesError(message, task_id=reply.task_id, task=reply)
+    return Verdict(VerdictKind.UNCONFIRMED, reply, no_images)
+
+
+def _verdict_on_error(error: KlingOmniError) -> Verdict:
+    if isinstance(error, TaskNotFoundError):
+        return Verdict(VerdictKind.UNCONFIRMED, error=error)
+    if error.transient or isinstance(error, (*_KEY_FAULTS, ConfigurationError)):
+        return Verdict(VerdictKind.FAULT, error=error)
+    return Verdict(VerdictKind.FINAL, error=error)
 
 
 @attrs.frozen

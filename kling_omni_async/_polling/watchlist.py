@@ -138,8 +138,9 @@ class Watchlist:
         if stream.phase is Phase.ENDED or (task_id := stream.read(given)) is None:
             return []
         entry = self._entries.get(task_id)
-        if entry is None or not self._has_turn(entry, now):
-            entry = entry or self._entry(task_id)
+        if is_new := entry is None:
+            entry = self._entries[task_id] = Entry(task_id)
+        if is_new or not self._has_turn(entry, now):
             if stream.intake.is_feed:
                 self.schedule.add_newcomer(entry, now)
             else:
@@ -149,7 +150,8 @@ class Watchlist:
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
         if (entry := waiter.entry) is not None:
-            self._let_go(entry, waiter)
+            self._watched -= entry.leave(waiter)
+            waiter.left(self._alarms)
             if waiter.once:
                 self.schedule.withdraw(entry)
             self._drop_if_idle(entry)
@@ -209,9 +211,6 @@ class Watchlist:
     def _release(self, entry: Entry, waiter: Waiter) -> None:
         """Let one go who is to be told; a defect in between must not leave him waiting."""
         self._untold.append((waiter, entry.task_id))
-        self._let_go(entry, waiter)
-
-    def _let_go(self, entry: Entry, waiter: Waiter) -> None:
         self._watched -= entry.leave(waiter)
         waiter.left(self._alarms)
 

@@ -109,7 +109,7 @@ class SavingOutlet(Outlet):
         if self._ending is not None:
             return
         if outcome.error is not None:
-            self.deliver(outcome)
+            super().put(outcome)
             return
         assert outcome.task is not None  # noqa: S101 - a success has one
         saved = partial(self._saved, outcome, asyncio.get_running_loop().time())
@@ -146,7 +146,7 @@ class SavingOutlet(Outlet):
             log_end(outcome.task_id, order.error, queries=outcome.queries)
         # What a user waits for is the image, so its time counts too.
         elapsed = outcome.elapsed + asyncio.get_running_loop().time() - since
-        self.deliver(attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed))
+        super().put(attrs.evolve(outcome, saved=order.saved, error=order.error, elapsed=elapsed))
         self._end_if_saved()
 
     def _aborted(self, reason: BaseException) -> None:

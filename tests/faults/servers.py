@@ -141,7 +141,7 @@ class Nginx(Server):
 
     @property
     def refused_handshakes(self) -> int:
-        """How many clients have refused the certificate; who never spoke only looked if it listens."""
+        """How many clients have refused the certificate, but for who only looked if it listens."""
         log = self._log("error.log")
         return log.count("while SSL handshaking") - log.count("client closed connection while SSL")
 

@@ -77,7 +77,7 @@ class Shelf(Outlet):
         super().__init__()
         self.outcomes: list[TaskOutcome] = []
 
-    def deliver(self, outcome: TaskOutcome) -> None:
+    def put(self, outcome: TaskOutcome) -> None:
         self.outcomes.append(outcome)
 
 
