@@ -15,19 +15,21 @@ from zipfile import ZipFile
 
 import nox
 
-nox.needs_version = ">=2025.5.1"
+nox.needs_version = ">=2026.10"  # the first here whose sessions may run side by side
 nox.options.sessions = [
     "lint",
+    "tests",  # early, as it is the longest
     "typing",
     "docs",
-    "tests",
-    "storage",
     "examples",
     "oldest",
     "wheel",
+    "storage",
     "coverage",
 ]
 nox.options.reuse_venv = "yes"
+# Half of a session is installing, which leaves the processors idle; what one prints stays together.
+nox.options.parallel = 2
 # What is imported is compiled then: half of an installation is the compiling of what never is.
 os.environ.setdefault("PIP_NO_COMPILE", "1")
 os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
@@ -122,7 +124,7 @@ def dev(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "pip", "install", "-e", ".[cli,storage]", *needed)
 
 
-@nox.session(python=OLDEST, tags=["quick"])
+@nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Check style, format and layers."""
     session.install(*group("lint"))
@@ -131,7 +133,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-@nox.session(python=OLDEST, tags=["quick"])
+@nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
 def typing(session: nox.Session) -> None:
     """Check the types, and that no public one is left open."""
     session.install("-e", ".[cli,storage]", *group("typing"))
@@ -140,7 +142,7 @@ def typing(session: nox.Session) -> None:
     session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def docs(session: nox.Session) -> None:
     """Build the site, any warning is an error, and follow its links; a network is not needed."""
     session.install("-e", ".[cli,storage]", *group("docs"))
@@ -148,7 +150,7 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests/site", *session.posargs)
 
 
-@nox.session(python=PYTHONS)
+@nox.session(python=PYTHONS, allow_parallel=True)
 def tests(session: nox.Session) -> None:
     """Run the tests, on the oldest Python under coverage; ``nox -s tests -- -k name`` runs some."""
     warn_of_missing_pythons(session)
@@ -164,21 +166,21 @@ def tests(session: nox.Session) -> None:
     )
 
 
-@nox.session(python=OLDEST, tags=["quick"])
+@nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
 def unit(session: nox.Session) -> None:
     """Run the tests that start no process, on one Python: for whoever changes a line."""
     session.install("-e", ".[cli,storage]", *group("test"))
     session.run("pytest", *(session.posargs or LIGHT))
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def storage(session: nox.Session) -> None:
     """Save images to S3 over its real wire: moto's server, on this machine."""
     session.install("-e", ".[cli,storage]", *group("storage"))
     session.run("pytest", "tests/storage", *session.posargs)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def examples(session: nox.Session) -> None:
     """Start each program of docs/examples and use it, beside the simulator."""
     if not has_chromium():
@@ -187,7 +189,7 @@ def examples(session: nox.Session) -> None:
     session.run("pytest", "tests/examples", *(session.posargs or SPREAD))
 
 
-@nox.session(python=OLDEST, reuse_venv=False)
+@nox.session(python=OLDEST, reuse_venv=False, allow_parallel=True)
 def oldest(session: nox.Session) -> None:
     """Run what talks to the run-time dependencies against the lower bound of each."""
     project = PYPROJECT["project"]
@@ -198,7 +200,7 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or (*LIGHT, *OF_THE_DEPENDENCIES)))
 
 
-@nox.session(python=OLDEST, reuse_venv=False)
+@nox.session(python=OLDEST, reuse_venv=False, allow_parallel=True)
 def wheel(session: nox.Session) -> None:
     """Run from the built wheel, outside the checkout, what tells whether it is whole."""
     session.install("build")
@@ -235,10 +237,10 @@ def faults(session: nox.Session) -> None:
     if missing := missing_for_faults():
         session.skip(f"NOT TESTED with real intermediaries: no {', '.join(missing)} here")
     session.install("-e", ".[cli]", *group("test"))
-    session.run("pytest", "tests/faults", *session.posargs)
+    session.run("pytest", "tests/faults", *(session.posargs or SPREAD))
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def browser(session: nox.Session) -> None:
     """Look at gallery and site with Chromium; bare ``nox`` leaves it out: not everybody has it."""
     if not has_chromium():
@@ -248,7 +250,7 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", "tests/browser", *session.posargs)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True, requires=[f"tests-{OLDEST}"])
 def coverage(session: nox.Session) -> None:
     """Combine what the tests covered on the oldest Python; under 100 % is a failure."""
     session.install(*group("coverage"))
