@@ -1,9 +1,13 @@
-"""What queries and downloads share: our name, and our words for aiohttp's errors."""
+"""What queries and downloads share: our name, headers, and our words for aiohttp's errors."""
 
 from __future__ import annotations
 
 import errno
+import math
+import re
 import ssl
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
@@ -30,6 +34,10 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 """Foreign errors by our word for them; the first that fits counts."""
 
+MOST_HEADER_BYTES: Final = 65_536
+"""The longest header, and the longest first line."""
+
+_SECONDS = re.compile(r"\s*[+-]?[\d.]{1,40}\s*", re.ASCII)
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -48,6 +56,32 @@ def reason_of(error: BaseException) -> str:
 
 def detail_of(error: BaseException) -> str:
     """Return an error's own words, without the URL, which may hold a proxy's password."""
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"HTTP {error.status} {error.message}"
-    return str(error)
+    # To what it cannot read aiohttp gives a status of its own, 400, whatever the server said.
+    unreadable = isinstance(error, aiohttp.ClientResponseError)
+    cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
+    words: object = getattr(cause, "message", None)
+    if not isinstance(words, str) or not words:
+        return str(error)
+    line = " ".join(words.split()).removesuffix(" ^")  # it points to a place in the line above
+    return f"the answer cannot be read: {line}" if unreadable else line
+
+
+def retry_after_s(value: str | None, wall_s: float) -> float | None:
+    """Read a ``Retry-After`` header, seconds or an HTTP date, as a finite number of s above 0."""
+    if value is None:
+        return None
+    try:
+        delay = float(value) if _SECONDS.fullmatch(value) else _until(value, wall_s)
+    except (ValueError, OverflowError):
+        return None
+    # Past, negative and absurd values mean nothing.
+    return delay if math.isfinite(delay) and delay > 0 else None
+
+
+def _until(value: str, wall_s: float) -> float:
+    moment = parsedate_to_datetime(value.strip())
+    if moment.tzinfo is None:  # the asctime form names no zone; HTTP's dates are in UTC
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp() - wall_s

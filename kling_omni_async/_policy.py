@@ -15,6 +15,9 @@ from .errors import ConfigurationError
 LONGEST_S: Final = 1e9
 """The longest pause in s, some 30 years: beyond it sums of times lose their seconds."""
 
+MAX_RETRY_AFTER_S: Final = 120.0
+"""The longest wait that a ``Retry-After`` gets, in s."""
+
 _HOST = re.compile(r"(?:\*\.)?[^\s*/@?#:\[\]]+")
 
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
@@ -20,11 +20,31 @@ Ending = BaseException
 TAKES_PER_PASS: Final = 64
 """How many outcomes a consumer gets in a row before other tasks have a turn."""
 
+MOST_SUCCESSES: Final = 10_000
+"""How many tasks a session remembers to have seen succeed."""
+
 V = TypeVar("V")
 Result = asyncio.Future[V | Ending]
 """Never holds an exception but as its value, so none is "never retrieved"."""
 
 logger: Final = logging.getLogger("kling_omni_async.poller")
+
+
+class Successes:
+    """When each of the last tasks was first seen to have succeeded, in s of the loop's clock.
+
+    Hosts of images may need a while from then on. Their clocks, and that of the API, are not ours.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, float] = OrderedDict()
+
+    def first_seen(self, task_id: str, now: float) -> float:
+        """Return when a success was first seen; for one that is not remembered that is now."""
+        at = self._seen.setdefault(task_id, now)
+        if len(self._seen) > MOST_SUCCESSES:
+            self._seen.popitem(last=False)
+        return at
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ from ._polling.stream import StreamState, TaskIds
 from ._polling.verdicts import Verdict
 from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._polling.watchlist import Snapshot
-from ._results import Ending, Outlet
+from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._streams import OutcomeStream, TaskUpdates
 from .errors import InvalidTaskIdError, copy_error
@@ -80,6 +80,7 @@ class KlingOmniSession:
             )
         self._client = Client(self._settings, http)
         self._engine = Engine()
+        self._successes = Successes()
         # Made at first use, as what draws pauses: processes that were forked after the session
         # was made must not march in step.
         self._poller: Poller | None = None
@@ -312,7 +313,11 @@ class KlingOmniSession:
         """Return the poller to a verb, bound to the running loop."""
         if not self._engine.is_running_here():
             self._poller = self._poller or Poller(
-                self._engine, self._settings.policy, self._client, rng=Random()
+                self._engine,
+                self._settings.policy,
+                self._client,
+                rng=Random(),
+                successes=self._successes,
             )
             self._engine.start(self._poller, *([self._saving] if self._saving else []))
         assert self._poller is not None  # noqa: S101 - it runs
@@ -324,7 +329,11 @@ class KlingOmniSession:
             from ._saving.wing import Saving  # noqa: PLC0415 - not for those who only poll
 
             self._saving = Saving(
-                self._engine, self._settings, rng=Random(), on_exhausted=self._client.give_up_idle
+                self._engine,
+                self._settings,
+                rng=Random(),
+                successes=self._successes,
+                on_exhausted=self._client.give_up_idle,
             )
             self._engine.add(self._saving)
         return self._saving

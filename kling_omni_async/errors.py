@@ -267,12 +267,14 @@ class DownloadError(KlingOmniError):
         url: The image's URL without its query, which may hold a signature, and without user info.
         http_status: The HTTP status of the image's host, or None if none came or it was well.
         reason: One word. No image came: a word of `TransportError`, or ``http`` (its status says
-            no), ``stalled`` (too slow). What came is none: ``not-an-image``, ``too-long``. It may
-            not be fetched: ``address`` (in a private network), ``url`` (not https), ``redirects``
-            (too many), ``no-watermark`` (the task has no such copy). Of `AssetExpiredError`:
-            ``expired``. Of `StorageError`: ``exists`` (something else has its name), ``store``.
+            no), ``stalled`` (too slow). What came is none: ``not-an-image``, ``empty``,
+            ``too-long``. It may not be fetched: ``address`` (in a private network), ``url`` (not
+            https), ``redirects`` (too many), ``no-watermark`` (the task has no such copy). Of
+            `AssetExpiredError`: ``expired``. Of `StorageError`: ``exists`` (something else has its
+            name), ``store``, ``busy`` (the file system says that this may pass).
             ``descriptors``: this process, or the machine, has no file descriptor left.
             ``unforeseen`` is a defect of ours; the log names it.
+        retry_after: How long the image's host asks to wait, in s, or None.
     """
 
     def __init__(
@@ -283,18 +285,20 @@ class DownloadError(KlingOmniError):
         url: str = "",
         http_status: int | None = None,
         reason: str = "network",
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, task_id=task_id)
         self.url = url
         self.http_status = http_status
         self.reason = reason
+        self.retry_after = retry_after
         status = http_status or 0
         may_pass = status in {408, 425, 429} or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         self.transient: bool = reason in _PASSING or (reason == "http" and may_pass)
 
 
 _PASSING: Final = {
-    *("connect", "cut-off", "descriptors", "dns", "network"),
+    *("busy", "connect", "cut-off", "descriptors", "dns", "network"),
     *("protocol", "proxy", "reset", "stalled", "timeout"),
 }
 

@@ -12,9 +12,11 @@ import pytest
 
 from kling_omni_async import ApiError, KlingOmniError, TaskFailedError, TaskOutcome
 from kling_omni_async._results import (
+    MOST_SUCCESSES,
     TAKES_PER_PASS,
     End,
     Outlet,
+    Successes,
     log_end,
     one_line,
     raise_copy,
@@ -260,3 +262,15 @@ def test_an_end_is_one_line(
 def test_a_plain_text_stays_as_it_is() -> None:
     """Only what cannot be printed in one line is written by its escapes."""
     assert one_line(KlingOmniError('it\'s "fine"')) == 'it\'s "fine"'
+
+
+def test_when_successes_were_first_seen() -> None:
+    """The first sight counts, and very many are not remembered for ever."""
+    successes = Successes()
+    assert successes.first_seen("a", 1.0) == 1.0
+    assert successes.first_seen("a", 7.0) == 1.0
+    for number in range(MOST_SUCCESSES - 1):
+        successes.first_seen(str(number), 8.0)
+    assert successes.first_seen("a", 9.0) == 1.0
+    successes.first_seen("b", 9.0)
+    assert successes.first_seen("a", 10.0) == 10.0

@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_omni_async._config import Settings
-from kling_omni_async._http import USER_AGENT, detail_of, reason_of
+from kling_omni_async._http import MOST_HEADER_BYTES, USER_AGENT, detail_of, reason_of
 from kling_omni_async._ids import path_segment
 from kling_omni_async.errors import (
     ConfigurationError,
@@ -29,9 +29,6 @@ from .values import Secret
 
 KEEP_ALIVE_S: Final = 45.0
 """Longer than one interval, so that each poll does not shake hands anew."""
-
-MOST_HEADER_BYTES: Final = 65_536
-"""The longest header, and the longest first line."""
 
 _CHUNK_BYTES: Final = 65_536
 

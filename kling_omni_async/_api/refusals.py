@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import attrs
 
+from kling_omni_async._http import retry_after_s
 from kling_omni_async.errors import (
     AccountError,
     ApiError,
@@ -34,7 +32,6 @@ _MISSING = re.compile(
     r"|不存在|未找到|找不到|没有找到",
     re.IGNORECASE,
 )
-_SECONDS = re.compile(r"\s*[+-]?[\d.]{1,40}\s*", re.ASCII)
 _INVALID_VALUE_CODE: Final = 1201
 _BY_CODE: Final[Mapping[int, ErrorClass]] = {
     **dict.fromkeys(range(1000, 1005), AuthenticationError),
@@ -188,22 +185,3 @@ def _by_number(number: int | None, message: str) -> ErrorClass | None:
 
 def _by_status(status: int) -> ErrorClass | None:
     return _BY_STATUS.get(status) or (ServerError if 500 <= status < 600 else None)  # noqa: PLR2004 - a status
-
-
-def retry_after_s(value: str | None, wall_s: float) -> float | None:
-    """Read a ``Retry-After`` header, seconds or an HTTP date, as a finite number of s above 0."""
-    if value is None:
-        return None
-    try:
-        delay = float(value) if _SECONDS.fullmatch(value) else _until(value, wall_s)
-    except (ValueError, OverflowError):
-        return None
-    # Past, negative and absurd values mean nothing.
-    return delay if math.isfinite(delay) and delay > 0 else None
-
-
-def _until(value: str, wall_s: float) -> float:
-    moment = parsedate_to_datetime(value.strip())
-    if moment.tzinfo is None:  # the asctime form names no zone; HTTP's dates are in UTC
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp() - wall_s

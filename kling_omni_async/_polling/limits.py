@@ -6,6 +6,7 @@ import math
 import random
 from typing import Final
 
+from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async.errors import RateLimitError
 
 NEVER: Final = math.inf
@@ -13,7 +14,6 @@ NEVER: Final = math.inf
 CATCH_UP_S: Final = 0.01
 """How much lateness of the loop's timers the pace makes up for, in s."""
 
-MAX_RETRY_AFTER_S: Final = 120.0
 _BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 20.0)
 _JITTER: Final = 1.5
 """The greatest factor on a backoff, so that none is over 30 s."""

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._engine import Engine
+from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
-from kling_omni_async._results import End, Ending, log_end
+from kling_omni_async._results import End, Ending, Successes, log_end
 from kling_omni_async.errors import KlingOmniError
 
 from .inputs import read_input
@@ -50,7 +51,7 @@ class Client(Protocol):
 class Poller:
     """Polls for all who wait in a session: a part of its engine."""
 
-    # Eleven attributes: what it was given (4), the loop, what it keeps (2), what is running (4).
+    # Twelve attributes: what it was given (5), the loop, what it keeps (2), what is running (4).
     def __init__(
         self,
         engine: Engine,
@@ -59,12 +60,14 @@ class Poller:
         *,
         rng: Random,
         wall_clock: Callable[[], float] = time.time,  # for a ``Retry-After`` that is a date
+        successes: Successes | None = None,
     ) -> None:
         self._engine = engine
         self._loop: asyncio.AbstractEventLoop  # the engine's, from `bind` on
         self._most = policy.max_concurrency
         self._client = client
         self._wall_clock = wall_clock
+        self._successes = successes or Successes()
         self._watchlist = Watchlist(policy, rng, limit=0)  # none may start before `open`
         self._log = PollingLog()
         self._streams: dict[StreamState, None] = {}
@@ -225,6 +228,8 @@ class Poller:
         return await parked
 
     def _answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> None:
+        if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
+            self._successes.first_seen(entry.task_id, now)
         before = entry.status
         decision = self._watchlist.answered(entry, reply, body, now)
         if decision.reply is not reply:  # a stray one: each next answer there would be one, too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -15,18 +16,26 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from kling_omni_async._config import Settings, proxy_for
-from kling_omni_async._http import USER_AGENT, detail_of, out_of_descriptors, reason_of
+from kling_omni_async._http import (
+    MOST_HEADER_BYTES,
+    USER_AGENT,
+    detail_of,
+    reason_of,
+    retry_after_s,
+)
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
 from .files import Fetched, OwnThreads, in_thread
-from .rules import (
-    connects_to_public,
+from .hosts import (
     fetchable_url,
+    is_allowed,
+    may_connect,
     names_private,
+    plain_host,
     private_host_error,
     redirected,
-    require_good,
 )
+from .rules import require_bytes, require_good
 
 T = TypeVar("T")
 Writer = Callable[[bytes], object]
@@ -49,15 +58,24 @@ _LONGEST_TEXT: Final = 200
 
 
 class RefusedAddressError(OSError):
-    """Raised where a socket would lead into a private network."""
+    """Raised where all addresses of a host lead into a private network.
+
+    Args:
+        address: One of them.
+        host: Which host.
+    """
+
+    def __init__(self, address: str, host: str) -> None:
+        super().__init__("its address is private")
+        self.address = address
+        self.host = host
 
 
 def guarded_socket(address: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
     """Make a socket for an address, or raise `RefusedAddressError` if it is not public."""
     family, kind, protocol, _, target = address
-    if not connects_to_public(str(target[0])):
-        # The same text each time: several of them come out of aiohttp as one.
-        raise RefusedAddressError("its address is private")
+    if not may_connect(str(target[0])):
+        raise RefusedAddressError(str(target[0]), str(target[0]))
     return socket.socket(family, kind, protocol)
 
 
@@ -71,7 +89,10 @@ class OwnThreadResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of a name, or raise an OSError."""
-        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        # Without addresses of a family that this machine has no way to: what fails there last
+        # would hide why the other one failed, such as a certificate.
+        flags = socket.AI_ADDRCONFIG
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=flags)
         found = await asyncio.get_running_loop().run_in_executor(self._threads.pool, ask)
         return [
             ResolveResult(
@@ -90,17 +111,43 @@ class OwnThreadResolver(AbstractResolver):
         self._threads.close()
 
 
+class GuardedResolver(AbstractResolver):
+    """DNS that leaves out what leads into a private network, and refuses where nothing is left.
+
+    Not left to the sockets alone: what fails at the last of several addresses would be taken for
+    the reason, although another one had the true one.
+    """
+
+    def __init__(self, inner: AbstractResolver) -> None:
+        self._inner = inner
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name that may be connected to, or raise an OSError."""
+        found = await self._inner.resolve(host, port, family)
+        kept = [each for each in found if may_connect(each["host"])]
+        if found and not kept:
+            raise RefusedAddressError(found[0]["host"], host)
+        return kept
+
+    async def close(self) -> None:
+        """Do nothing: it holds nothing."""
+
+
 class Downloader:
     """Fetches images, without the API's key, without cookies and without a Referer.
 
-    Direct connections are refused to addresses that are not public, after DNS. Through a proxy
-    only hosts that are literal addresses can be checked: the proxy does the rest.
+    Direct connections are refused to addresses that are not public, after DNS, but for hosts that
+    the policy allows. Through a proxy only hosts that are literal addresses can be checked: the
+    proxy does the rest. `wall_clock`, in s since the epoch, is for a ``Retry-After`` that is a
+    date.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._most = settings.policy.max_image_bytes
-        self._timeout_s = settings.policy.download_timeout
+        self._allowed = frozenset(map(plain_host, settings.policy.allow_hosts))
+        self._wall_clock = wall_clock
         # Two, as the guard is on all sockets of a client: proxies, and an API on this machine, may
         # have private addresses.
         self._clients: dict[bool, aiohttp.ClientSession] = {}
@@ -127,7 +174,7 @@ class Downloader:
         # Raised behind the handler: else a foreign error, which may quote a signed URL, goes along.
         failure: Exception
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._settings.policy.download_timeout):
                 return await self._follow(url, write)
         except KlingOmniError:
             raise
@@ -142,7 +189,13 @@ class Downloader:
             target = fetchable_url(place)
             client, proxy = self._route(target)
             # aiohttp would follow by itself, past all checks.
-            asked = client.get(target, proxy=proxy, allow_redirects=False)
+            asked = client.get(
+                target,
+                proxy=proxy,
+                allow_redirects=False,
+                max_line_size=MOST_HEADER_BYTES,
+                max_field_size=MOST_HEADER_BYTES,
+            )
             async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
@@ -157,12 +210,14 @@ class Downloader:
             return self._client(guarded=False), None
         if target.scheme != "https":
             raise DownloadError(f"its URL is no https, but {target.scheme}", reason="url")
-        if names_private(target.host or ""):
-            raise private_host_error()
+        host = target.raw_host or ""
+        allowed = is_allowed(host, self._allowed)
+        if names_private(host) and not allowed:
+            raise private_host_error(host)
         if self._proxies is None:
             self._proxies = getproxies_environment()
         proxy = proxy_for(target, self._proxies)
-        return self._client(guarded=proxy is None), proxy
+        return self._client(guarded=proxy is None and not allowed), proxy
 
     def _client(self, *, guarded: bool) -> aiohttp.ClientSession:
         """Return the client that may connect to public addresses only, or to any."""
@@ -170,7 +225,7 @@ class Downloader:
             self._clients[guarded] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._settings.policy.max_downloads,
-                    resolver=self._resolver,
+                    resolver=GuardedResolver(self._resolver) if guarded else self._resolver,
                     socket_factory=guarded_socket if guarded else None,
                 ),
                 # What one host sets is nothing to another, and nothing to the next image.
@@ -185,33 +240,37 @@ class Downloader:
 
     async def _read(self, response: aiohttp.ClientResponse, write: Writer) -> bytes:
         """Read a body, write it in large pieces, and return what is left behind them."""
-        require_good(response.status)
+        asked_s = retry_after_s(response.headers.get("Retry-After"), self._wall_clock())
+        require_good(response.status, retry_after=asked_s)
+        most = self._settings.policy.max_image_bytes
         # What is announced may be a lie: it is believed only where it is too much.
         size, announced = 0, response.content_length or 0
         held = bytearray()
-        while max(size, announced) <= self._most:
+        while max(size, announced) <= most:
             # A small image needs no thread of its own: the one that names it writes it, too.
             if len(held) >= WRITE_BYTES:
                 await in_thread(write, bytes(held))
                 held.clear()
             piece = await before_stall(_piece(response.content))
             if not piece:
+                require_bytes(size)
                 return bytes(held)
             held += piece
             size += len(piece)
         raise DownloadError(
-            f"more than {self._most} bytes; PollPolicy.max_image_bytes allows no more",
+            f"more than {most} bytes; PollPolicy.max_image_bytes allows no more",
             http_status=response.status,
             reason="too-long",
         )
 
     def _translated(self, error: Exception) -> DownloadError:
         """Say in our words why an image did not come; foreign errors are not chained."""
-        if isinstance(getattr(error, "os_error", None), RefusedAddressError):
-            return private_host_error()
-        reason = "descriptors" if out_of_descriptors(error) else reason_of(error)
+        refused = getattr(error, "os_error", None)
+        if isinstance(refused, RefusedAddressError):
+            return private_host_error(refused.host, refused.address)
+        reason = reason_of(error)
         if isinstance(error, TimeoutError):
-            text = f"not all of it came within {self._timeout_s:g} s"
+            text = f"not all of it came within {self._settings.policy.download_timeout:g} s"
         else:
             text = f"{reason}: {detail_of(error) or type(error).__name__}"[:_LONGEST_TEXT]
             text = text if text.isprintable() else ascii(text)[1:-1]  # a host's own words

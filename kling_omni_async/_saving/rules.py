@@ -1,24 +1,14 @@
-"""What may be saved and fetched, what an answer means, when to try again: no I/O is in it.
-
-They stand apart from `download`, which acts on them, because a wrong one would do most harm: these
-lines are tested one by one, and by mutation.
-"""
+"""What may be saved, what an answer means, when an image is tried again: no I/O is in it."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import socket
-from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final, TypeAlias
-from urllib.parse import urljoin, urlsplit
-
-from yarl import URL
+from typing import Final
 
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async.errors import (
     AssetExpiredError,
     ConfigurationError,
@@ -27,56 +17,16 @@ from kling_omni_async.errors import (
     TaskFailedError,
 )
 
-Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+LONGEST_PAUSE_S: Final = 30.0
+"""The longest pause between two tries, before jitter, in s; the first is 1 s, each doubles."""
 
-BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0)
-"""The pauses after transient faults, before jitter, in s."""
+READY_WITHIN_S: Final = 180.0
+"""How long a host may need to have an image that has just been made, in s (seen: 150 s)."""
 
-NOT_READY_S: Final = (2.0, 8.0)
-"""The pauses after a 404 of an image that has just been made, before jitter, in s."""
-
-FRESH_S: Final = 60.0
-"""How long a host may need to have an image ready, in s (seen: a 404 right after success)."""
+_NOT_READY: Final = frozenset({202, 403, 404})
+"""What hosts answer while they do not have an image: some object stores say 403 for that."""
 
 _GONE: Final = frozenset({403, 404, 410})
-_HOST = re.compile(r"[A-Za-z0-9._:-]+")
-"""No more: some proxies read ``%31.0.0.1`` and digits beyond ASCII as addresses."""
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_INTERNET: Final = ipaddress.IPv6Network("2000::/3")
-"""All of IPv6 that is given out for the internet (IANA, IPv6 Address Space)."""
-
-# From IANA's registries of special-purpose addresses, but for one. Not asked of Python: its own
-# lists change from one patch release to the next.
-_SPECIAL_V4: Final = tuple(
-    ipaddress.IPv4Network(network)
-    for network in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # shared by the customers of a carrier
-        "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # public by its number, yet the host agent of Azure's machines
-        "169.254.0.0/16",  # link-local, where most clouds keep their metadata
-        "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # protocols, and the metadata of Oracle's cloud
-        "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # relays of 6to4, given up
-        "192.168.0.0/16",  # private
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/3",  # multicast, reserved, broadcast
-    )
-)
-_SPECIAL_V6: Final = tuple(
-    ipaddress.IPv6Network(network)
-    for network in (
-        "2001::/23",  # protocols, Teredo among them
-        "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4, which leads to an IPv4 address
-        "3fff::/20",  # documentation
-    )
-)
 
 
 def task_to_save(given: object) -> ImageTask:
@@ -108,120 +58,42 @@ def task_to_save(given: object) -> ImageTask:
     return task
 
 
-def is_public(address: Address) -> bool:
-    """Return whether an address is one of the internet's, or stands for one that is."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = _inside(address)
-        if inner is not None:
-            return is_public(inner)
-        return address in _INTERNET and not any(address in special for special in _SPECIAL_V6)
-    return not any(address in special for special in _SPECIAL_V4)
-
-
-def _inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that an IPv6 one stands for (RFC 4291, 2.5.5.2; RFC 6052)."""
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped
-
-
-def connects_to_public(address: str) -> bool:
-    """Return whether the address of a socket is public; one that cannot be read is not."""
-    try:
-        return is_public(ipaddress.ip_address(address))
-    except ValueError:
-        return False
-
-
-def names_private(host: str) -> bool:
-    """Return whether a host's very name leads into a private network, without asking DNS."""
-    # Behind a proxy this is all that can be checked: names are resolved there.
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _literal(name)
-    return address is not None and not is_public(address)
-
-
-def _literal(host: str) -> Address | None:
-    """Return the address that a host is, also in old forms such as ``127.1``."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        pass
-    try:
-        # `127.1`, `0x7f.1`, `2130706433`: resolvers still read them, so they are read here.
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, UnicodeError, ValueError):
-        return None
-
-
-def fetchable_url(url: str) -> URL:
-    """Return a URL parsed, without a byte of it changed: a signature may be in it."""
-    try:
-        urlsplit(url)  # stricter with brackets
-        parsed = URL(url, encoded=True)
-        host, _ = parsed.host or "", parsed.port  # either may raise
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-    except (ValueError, IndexError):
-        pass
-    else:
-        if _HOST.fullmatch(host) and url.isprintable() and " " not in url:
-            return parsed
-    raise DownloadError("its URL is none that can be fetched", reason="url")
-
-
-def redirected(url: str, location: str) -> str:
-    """Return the URL that a redirect names."""
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise DownloadError("a redirect names no URL", reason="url") from None
-
-
-def redact_url(url: str) -> str:
-    """Return a URL without its query and user info, which may be secrets."""
-    scheme, mark, rest = url.partition("#")[0].partition("?")[0].partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
-
-
-def private_host_error() -> DownloadError:
-    """Return the error for a host that must not be asked."""
-    return DownloadError("its host is in a private network", reason="address")
-
-
-def require_good(status: int) -> None:
-    """Raise why an HTTP status brings no image, if it is not 200."""
+def require_good(status: int, *, retry_after: float | None = None) -> None:
+    """Raise why an HTTP status brings no image, if it is not 200; `retry_after` is in s."""
+    if status == HTTPStatus.OK:
+        return
+    kind, text, reason = DownloadError, f"HTTP {status} instead of an image", "http"
     # Signed URLs answer 403 once they have expired (S3 and its kin), cleared ones 404 or 410.
     if status in _GONE:
-        raise AssetExpiredError(
-            f"HTTP {status}: the URL has expired, or its image was cleared",
-            http_status=status,
-            reason="expired",
-        )
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        raise DownloadError("the proxy refuses", http_status=status, reason="proxy")
-    if status != HTTPStatus.OK:
-        raise DownloadError(f"HTTP {status} instead of an image", http_status=status, reason="http")
+        kind, reason = AssetExpiredError, "expired"
+        text = f"HTTP {status}: the URL has expired, or its image was cleared"
+    elif status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        text, reason = "the proxy refuses", "proxy"
+    raise kind(text, http_status=status, reason=reason, retry_after=retry_after)
 
 
-def is_fresh(succeeded_at: datetime | None, wall_s: float) -> bool:
-    """Return whether a task has only just succeeded; one without a time counts as such.
+def require_bytes(size: int) -> None:
+    """Raise that a host has sent no image yet, where a good answer has no bytes."""
+    if not size:
+        raise DownloadError("an empty answer", http_status=HTTPStatus.OK, reason="empty")
 
-    A time without a zone is read as UTC; `wall_s` is now, in s since the epoch.
+
+def is_not_ready(error: DownloadError) -> bool:
+    """Return whether an answer may say that the host does not have the image yet."""
+    return error.reason == "empty" or error.http_status in _NOT_READY
+
+
+def pause_before_retry(
+    error: DownloadError, *, tries: int, most: int, seen_s: float, jitter: float
+) -> float | None:
+    """Return the pause before an image is fetched again, in s, or None to give it up.
+
+    `tries` counts those that ended alike, `seen_s` is the time since success was first seen, and
+    `jitter` a factor from 1 on. What a host asks for is kept, as far as the API's word is.
     """
-    if succeeded_at is None:
-        return True
-    at = succeeded_at if succeeded_at.tzinfo else succeeded_at.replace(tzinfo=UTC)
-    return wall_s - at.timestamp() < FRESH_S
-
-
-def pause_before_retry(error: DownloadError, *, tries: int, fresh: bool) -> float | None:
-    """Return the pause before an image is fetched again, in s, or None to give it up."""
-    pauses: tuple[float, ...] = BACKOFF_S if error.transient else ()
-    if isinstance(error, AssetExpiredError):
-        # A 404 right after success says that the host is not ready yet; later, that it is gone.
-        pauses = NOT_READY_S if fresh and error.http_status == HTTPStatus.NOT_FOUND else ()
-    return pauses[tries - 1] if 0 < tries <= len(pauses) else None
+    pause_s = jitter * min(2.0 ** min(tries - 1, 9), LONGEST_PAUSE_S)
+    asked_s = min(error.retry_after or 0.0, MAX_RETRY_AFTER_S)
+    if is_not_ready(error):
+        left_s = READY_WITHIN_S - seen_s
+        return max(min(pause_s, left_s), asked_s) if left_s > 0 else None
+    return max(pause_s, asked_s) if error.transient and tries < most else None

@@ -16,12 +16,13 @@ import attrs
 
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, SavedImage, TaskImage
-from kling_omni_async._results import Result, raise_copy, resolve
+from kling_omni_async._results import Result, Successes, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
 from .files import Fetched, OwnThreads, Stored, in_thread, own_threads
 from .formats import image_stems
-from .rules import is_fresh, pause_before_retry, redact_url
+from .hosts import redact_url
+from .rules import is_not_ready, pause_before_retry
 from .stores import SavePlan
 
 _JITTER: Final = 1.5
@@ -47,7 +48,8 @@ class SaveJob:
     order: SaveOrder
     url: str
     stem: str
-    tries: int = 0
+    faults: int = 0
+    waits: int = 0  # for a host that does not have the image yet
     is_missing: bool = False  # it was looked for in the store, if that was to be done
     result: SavedImage | KlingOmniError | None = None
     scope: anyio.CancelScope | None = None  # while it is under way
@@ -79,6 +81,7 @@ class SaveOrder:
     plan: SavePlan
     done: Callable[[SaveOrder], object]
     abort: Callable[[BaseException], object]
+    seen_at: float = 0.0  # when success was first seen, in s of the loop's clock
     saved: tuple[SavedImage, ...] = ()
     error: KlingOmniError | None = None
     cancelled: bool = False
@@ -153,25 +156,39 @@ class JobQueue:
 
 @attrs.frozen
 class RetryPauses:
-    """The pauses between the tries of an image; `wall_clock` returns s since the epoch."""
+    """The pauses between the tries of an image, of which there are `most` after faults."""
 
     rng: Random
-    wall_clock: Callable[[], float]
+    most: int
+    successes: Successes
 
-    def after(self, job: SaveJob, result: SavedImage | KlingOmniError) -> float | None:
-        """Return the pause before the next try in s, or None where there is none."""
+    def begin(self, order: SaveOrder, *, now: float) -> None:
+        """Note when the task of an order was first seen to have succeeded."""
+        order.seen_at = self.successes.first_seen(order.task.task_id, now)
+
+    def after(
+        self, job: SaveJob, result: SavedImage | KlingOmniError, *, now: float
+    ) -> float | None:
+        """Count a try; return the pause before the next one in s, or None where there is none."""
         if not isinstance(result, DownloadError):
             return None
-        fresh = is_fresh(job.order.task.updated_at, self.wall_clock())
-        pause_s = pause_before_retry(result, tries=job.tries, fresh=fresh)
-        return None if pause_s is None else pause_s * self.rng.uniform(1.0, _JITTER)
+        # Apart: a host that is not ready yet is asked for longer than one that has faults.
+        if is_not_ready(result):
+            job.waits += 1
+            tries = job.waits
+        else:
+            job.faults += 1
+            tries = job.faults
+        jitter = self.rng.uniform(1.0, _JITTER)
+        seen_s = now - job.order.seen_at
+        return pause_before_retry(result, tries=tries, most=self.most, seen_s=seen_s, jitter=jitter)
 
 
 class Saver:
     """The images that are to be saved, and the workers that fetch them: `most` at a time.
 
-    `wall_clock` returns s since the epoch. When file descriptors have run out, `on_exhausted` is
-    called before the pause.
+    An image is given up after `tries` that brought faults. When file descriptors have run out,
+    `on_exhausted` is called before the pause.
     """
 
     def __init__(
@@ -179,13 +196,14 @@ class Saver:
         fetcher: Fetcher,
         *,
         most: int,
+        tries: int,
         rng: Random,
-        wall_clock: Callable[[], float],
+        successes: Successes | None = None,
         on_exhausted: Callable[[], object] | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._most = most
-        self._pauses = RetryPauses(rng, wall_clock)
+        self._pauses = RetryPauses(rng, tries, successes or Successes())
         self._on_exhausted = on_exhausted
         self._orders: set[SaveOrder] = set()
         self._queue = JobQueue()
@@ -245,6 +263,7 @@ class Saver:
             order.abort(self._shut_by)
             return
         self._orders.add(order)
+        self._pauses.begin(order, now=asyncio.get_running_loop().time())
         jobs = [job for job in order.jobs if job.result is None]
         self._queue.add(jobs, first=first)
         self._conclude(order)
@@ -285,7 +304,8 @@ class Saver:
         exhausted = isinstance(result, DownloadError) and result.reason == "descriptors"
         if exhausted and self._on_exhausted is not None:
             self._on_exhausted()
-        pause_s = self._pauses.after(job, result)
+        loop = asyncio.get_running_loop()
+        pause_s = self._pauses.after(job, result, now=loop.time())
         if pause_s is None:
             job.result = result
             self._conclude(job.order)
@@ -293,7 +313,7 @@ class Saver:
         name = f"image {job.shown_url} of task {quoted(job.order.task.task_id)}"
         logger.info("%s: %s; once more in %.1f s", name, result, pause_s)
         # A timer, no worker that sleeps: a host that is down would keep all places busy.
-        job.retry = asyncio.get_running_loop().call_later(pause_s, self._again, job)
+        job.retry = loop.call_later(pause_s, self._again, job)
 
     def _again(self, job: SaveJob) -> None:
         # Ahead of the others: of all images this one has waited longest.
@@ -320,7 +340,6 @@ class Saver:
     async def _bring(self, job: SaveJob) -> Stored:
         """Find an image in its store, or bring it there."""
         plan, store = job.order.plan, job.order.plan.store
-        job.tries += 1
         # A name is trusted, as a file gets it only when it is whole: no manifest lies in the user's
         # directory, and a URL that has expired since does no harm.
         part = await store.begin(job.stem, look=not (plan.overwrite or job.is_missing))

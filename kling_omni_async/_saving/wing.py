@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
@@ -14,7 +13,7 @@ from kling_omni_async._config import Settings
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import SavedImage
 from kling_omni_async._outcome import TaskOutcome
-from kling_omni_async._results import End, Outlet, log_end
+from kling_omni_async._results import End, Outlet, Successes, log_end
 
 from .download import Downloader
 from .rules import task_to_save
@@ -31,15 +30,22 @@ class Saving:
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, *, rng: Random, on_exhausted: Callable[[], object]
+        self,
+        engine: Engine,
+        settings: Settings,
+        *,
+        rng: Random,
+        successes: Successes,
+        on_exhausted: Callable[[], object],
     ) -> None:
         self._engine = engine
         self._stores = Stores()
         self._saver = Saver(
             Downloader(settings),
             most=settings.policy.max_downloads,
+            tries=settings.policy.download_tries,
             rng=rng,
-            wall_clock=time.time,
+            successes=successes,
             on_exhausted=on_exhausted,
         )
 

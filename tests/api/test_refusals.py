@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_omni_async._api.refusals import is_error_body, refusal, retry_after_s
+from kling_omni_async._api.refusals import is_error_body, refusal
 from kling_omni_async._api.values import NOT_JSON
+from kling_omni_async._http import retry_after_s
 from kling_omni_async._ids import quoted
 from kling_omni_async.errors import ApiError
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_omni_async import RateLimitError
-from kling_omni_async._polling.limits import CATCH_UP_S, MAX_RETRY_AFTER_S, RateLimit, Throttle
+from kling_omni_async._policy import MAX_RETRY_AFTER_S
+from kling_omni_async._polling.limits import CATCH_UP_S, RateLimit, Throttle
 
 SPANS = st.lists(st.floats(0.0, 3.0), min_size=2, max_size=60)
 PROBE: Final = "the flight of the probe"

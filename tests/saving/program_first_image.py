@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -50,7 +49,7 @@ async def save_one(folder: str) -> dict[str, list[str]]:
     ):
         base = f"http://localhost:{server.sockets[0].getsockname()[1]}"
         settings = make_settings("k", base, PollPolicy(), allow_http=False)
-        saver = Saver(Downloader(settings), most=2, rng=Random(1), wall_clock=time.time)
+        saver = Saver(Downloader(settings), most=2, tries=5, rng=Random(1))
         saver.open(lambda: workers.start_soon(saver.work))
         plan = SavePlan(Stores().open(folder))
         sys.addaudithook(note)

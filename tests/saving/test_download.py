@@ -7,6 +7,7 @@ import errno
 import gzip
 import os
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -19,6 +20,8 @@ from kling_omni_async._config import make_settings
 from kling_omni_async._saving.download import (
     WRITE_BYTES,
     Downloader,
+    GuardedResolver,
+    OwnThreadResolver,
     RefusedAddressError,
     before_stall,
     guarded_socket,
@@ -110,8 +113,115 @@ async def test_a_name_of_a_private_address(
         resolve_to(monkeypatch, *((address, port) for address in addresses))
         error = await fault_of(downloader, IMAGE)
     assert (error.reason, error.transient) == ("address", False)
-    assert str(error) == "its host is in a private network"
+    assert str(error) == (
+        f"its host images.example ({addresses[0]}) is in a private network; if you trust it, add "
+        "it to PollPolicy.allow_hosts"
+    )
     assert heard == []
+
+
+class Connections:
+    """What is connected to, in the network's place; the guard of sockets is asked first.
+
+    Args:
+        error: What connecting to a public address ends in.
+
+    Attributes:
+        tried: The addresses.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.tried: list[str] = []
+
+    async def start(
+        self, addr_infos: list[Any], socket_factory: Callable[..., socket.socket] | None, **_: Any
+    ) -> socket.socket:
+        self.tried.append(addr_infos[0][4][0])
+        if socket_factory is not None:
+            socket_factory(addr_infos[0]).close()
+        raise self._error
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
+    """Give a network in which every certificate is refused."""
+    made = Connections(ssl.SSLCertVerificationError("Hostname mismatch"))
+    monkeypatch.setattr("aiohttp.connector.aiohappyeyeballs.start_connection", made.start)
+    return made
+
+
+@pytest.mark.parametrize(
+    "addresses", [("8.8.8.8", "10.0.0.1"), ("10.0.0.1", "8.8.8.8"), ("::1", "8.8.8.8", "fd00::1")]
+)
+async def test_the_true_reason_behind_mixed_addresses(
+    addresses: tuple[str, ...],
+    downloader: Downloader,
+    monkeypatch: pytest.MonkeyPatch,
+    connections: Connections,
+) -> None:
+    """Where DNS gives public and private addresses, the public one says why there is no image."""
+    resolve_to(monkeypatch, *((address, 443) for address in addresses))
+    error = await fault_of(downloader, IMAGE)
+    assert (error.reason, error.transient) == ("certificate", False)
+    assert "Hostname mismatch" in str(error)
+    assert connections.tried == ["8.8.8.8"]
+
+
+async def test_fake_addresses_of_a_proxy(
+    downloader: Downloader, monkeypatch: pytest.MonkeyPatch, connections: Connections
+) -> None:
+    """An address of 198.18.0.0/15 is connected to when DNS has given it, and not as a literal."""
+    resolve_to(monkeypatch, ("198.18.0.7", 443))
+    assert (await fault_of(downloader, IMAGE)).reason == "certificate"
+    assert connections.tried == ["198.18.0.7"]
+    assert (await fault_of(downloader, "https://198.18.0.7/1.png")).reason == "address"
+    assert connections.tried == ["198.18.0.7"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [IMAGE, "https://IMAGES.example./1.png", "https://10.1.2.3/1.png", "https://a.minio/1.png"],
+)
+async def test_hosts_that_the_policy_allows(
+    url: str, monkeypatch: pytest.MonkeyPatch, connections: Connections
+) -> None:
+    """A host of `allow_hosts` may be on any address; others may not."""
+    policy = PollPolicy(allow_hosts=("Images.Example", "10.1.2.3", "*.minio"))
+    own = Downloader(make_settings("k", None, policy, allow_http=False))
+    resolve_to(monkeypatch, ("10.1.2.3", 443))
+    assert (await fault_of(own, url)).reason == "certificate"
+    assert connections.tried == ["10.1.2.3"]
+    for other in ("https://other.example/1.png", "https://10.1.2.4/1.png"):
+        assert (await fault_of(own, other)).reason == "address"
+    assert connections.tried == ["10.1.2.3"]
+    await own.aclose()
+
+
+@pytest.mark.parametrize("host", ["b\u00fccher.example", "xn--bcher-kva.example"])
+async def test_hosts_of_other_letters(
+    host: str, downloader: Downloader, monkeypatch: pytest.MonkeyPatch, connections: Connections
+) -> None:
+    """DNS is asked for the form in ASCII, whichever form a URL has."""
+    asked: list[str] = []
+
+    def getaddrinfo(name: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(name)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert (await fault_of(downloader, f"https://{host}/1.png")).reason == "certificate"
+    assert asked == ["xn--bcher-kva.example"]
+    assert connections.tried == ["8.8.8.8"]
+
+
+async def test_a_name_without_any_address(
+    downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resolver that gives nothing at all is an error of that image alone."""
+    resolve_to(monkeypatch)
+    with pytest.raises(DownloadError):
+        await downloader.fetch(IMAGE, ignore)
 
 
 def test_the_guard_of_sockets() -> None:
@@ -276,6 +386,54 @@ async def test_large_bodies_are_written_on_the_way() -> None:
     assert len(fetched.rest) < 4 * WRITE_BYTES
     assert (fetched.url, fetched.content_type) == (url, "image/png")
     assert "png" not in repr(fetched)  # a URL may hold a signature
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"Content-Length: abc\r\n", "Content-Length"),
+        (b"Content-Encoding: br\r\n", "decode content-encoding: br"),
+        (b"X-Long: " + b"a" * 70_000 + b"\r\n", "more than 65536 bytes"),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
+    ],
+    ids=["length", "encoding", "headers", "chunks"],
+)
+async def test_what_cannot_be_read_says_what_it_is(head: bytes, words: str) -> None:
+    """A host that says 200 is not told as HTTP 400, which is aiohttp's own number."""
+    answer = b"HTTP/1.1 200 OK\r\n" + head + b"\r\nabc"
+    async with own_host(answer) as (downloader, url):
+        error = await fault_of(downloader, url)
+    assert str(error).startswith("protocol: the answer cannot be read: ")
+    assert words in str(error)
+    assert "400" not in str(error)
+    assert (error.reason, error.http_status, error.transient) == ("protocol", None, True)
+
+
+async def test_long_headers_are_read() -> None:
+    """Headers of up to 64 KiB are no reason to lose an image."""
+    head = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 60_000 + b"\r\nConnection: close\r\n\r\n"
+    async with own_host(head + b"abc") as (downloader, url):
+        assert (await downloader.fetch(url, ignore)).rest == b"abc"
+
+
+async def test_a_date_to_wait_for() -> None:
+    """A `Retry-After` that is a date is read by the clock of this machine, as HTTP has it."""
+    answer = b"HTTP/1.1 503 No\r\nRetry-After: Sun, 03 May 2026 03:10:07 GMT\r\n\r\n"
+    async with server(answer) as (port, _):
+        base = f"http://127.0.0.1:{port}"
+        settings = make_settings("k", base, PollPolicy(), allow_http=False)
+        own = Downloader(settings, wall_clock=lambda: 1_777_777_777.0)
+        error = await fault_of(own, f"{base}/1.png")
+        await own.aclose()
+    assert error.retry_after == 30.0
+
+
+async def test_the_resolver_holds_nothing() -> None:
+    """Closing the guard leaves what it asks to its owner."""
+    inner = OwnThreadResolver(1)
+    await GuardedResolver(inner).close()
+    assert await inner.resolve("127.0.0.1", 80)
+    await inner.close()
 
 
 async def test_a_time_out_that_is_not_ours() -> None:

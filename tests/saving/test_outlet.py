@@ -60,7 +60,7 @@ class Bench:
     def __init__(self, *, most: int = 8, watermarked: bool = False) -> None:
         self.fetcher = FakeFetcher()
         self.store = FakeStore()
-        self.saver = Saver(self.fetcher, most=most, rng=Random(1), wall_clock=lambda: 0.0)
+        self.saver = Saver(self.fetcher, most=most, tries=5, rng=Random(1))
         self.outlet = self.another(watermarked=watermarked)
         self._workers: set[asyncio.Task[None]] = set()
 

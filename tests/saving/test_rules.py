@@ -1,16 +1,9 @@
-"""What may be saved and fetched, what an answer means, and when it is tried again."""
+"""What may be saved, what an answer means, and when it is tried again."""
 
 from __future__ import annotations
 
-import ipaddress
-import time
-from collections.abc import Generator
-from datetime import UTC, datetime, timedelta, timezone
-
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kling_omni_async import (
     AssetExpiredError,
@@ -27,347 +20,15 @@ from kling_omni_async import (
     TaskStatus,
 )
 from kling_omni_async._saving.rules import (
-    connects_to_public,
-    fetchable_url,
-    is_fresh,
-    is_public,
-    names_private,
+    READY_WITHIN_S,
+    is_not_ready,
     pause_before_retry,
-    private_host_error,
-    redact_url,
-    redirected,
+    require_bytes,
     require_good,
     task_to_save,
 )
 
 EXPIRED = "the URL has expired, or its image was cleared"
-PUBLIC_V4 = [
-    "1.1.1.1",
-    "8.8.8.8",
-    "9.255.255.255",
-    "11.0.0.0",
-    "100.63.255.255",
-    "100.128.0.0",
-    "126.255.255.255",
-    "128.0.0.0",
-    "168.63.129.15",
-    "168.63.129.17",
-    "169.253.255.255",
-    "169.255.0.0",
-    "172.15.255.255",
-    "172.32.0.0",
-    "192.0.1.0",
-    "192.0.3.0",
-    "192.167.255.255",
-    "192.169.0.0",
-    "198.17.255.255",
-    "198.20.0.0",
-    "223.255.255.255",
-]
-PRIVATE_V4 = [
-    "0.0.0.0",  # noqa: S104 - is not bound to
-    "0.255.255.255",
-    "10.0.0.0",
-    "10.255.255.255",
-    "100.64.0.0",
-    "100.100.100.200",  # the metadata of Alibaba's cloud
-    "100.127.255.255",
-    "127.0.0.1",
-    "127.255.255.255",
-    "168.63.129.16",  # the host agent of Azure
-    "169.254.0.0",
-    "169.254.169.254",  # the metadata of most clouds
-    "169.254.170.2",
-    "169.254.255.255",
-    "172.16.0.0",
-    "172.31.255.255",
-    "192.0.0.0",
-    "192.0.0.9",
-    "192.0.0.192",  # the metadata of Oracle's cloud
-    "192.0.0.255",
-    "192.0.2.1",
-    "192.88.99.1",
-    "192.168.0.0",
-    "192.168.255.255",
-    "198.18.0.0",
-    "198.19.255.255",
-    "198.51.100.1",
-    "203.0.113.1",
-    "224.0.0.0",
-    "239.255.255.250",
-    "240.0.0.0",
-    "255.255.255.254",
-    "255.255.255.255",
-]
-PUBLIC_V6 = [
-    "2000::",
-    "2001:200::1",
-    "2001:4860:4860::8888",
-    "2003::1",
-    "2606:4700::1111",
-    "2620:4f:8000::1",
-    "3ffe:ffff::1",
-    "3fff:1000::1",
-]
-PRIVATE_V6 = [
-    "::",
-    "::1",
-    "::8.8.8.8",
-    "::127.0.0.1",
-    "::ffff:0:8.8.8.8",
-    "64:ff9b:1::8.8.8.8",
-    "100::1",
-    "1fff:ffff::1",
-    "2001::1",
-    "2001:0:808:808::1",
-    "2001:1::1",
-    "2001:2::1",
-    "2001:10::1",
-    "2001:20::1",
-    "2001:1ff:ffff::1",
-    "2001:db8::1",
-    "2002:808:808::1",
-    "2002:a00:1::1",
-    "2002:7f00:1::1",
-    "3fff::1",
-    "3fff:fff::1",
-    "4000::",
-    "5f00::1",
-    "fc00::1",
-    "fd00:ec2::254",  # the metadata of AWS
-    "fd20:ce::254",  # the metadata of Google's cloud
-    "fe80::1",
-    "fec0::1",
-    "ff02::1",
-    "ff0e::1",
-    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-]
-
-
-@pytest.mark.parametrize("address", PUBLIC_V4 + PUBLIC_V6)
-def test_lets_the_internet_through(address: str) -> None:
-    """A public address is public up to the borders of its network, in each way it is asked for."""
-    assert is_public(ipaddress.ip_address(address))
-    assert connects_to_public(address)
-    assert not names_private(address)
-
-
-@pytest.mark.parametrize("address", PRIVATE_V4 + PRIVATE_V6)
-def test_refuses_what_is_not_the_internet(address: str) -> None:
-    """Every special-purpose network is refused up to its borders, in each way it is asked for."""
-    assert not is_public(ipaddress.ip_address(address))
-    assert not connects_to_public(address)
-    assert names_private(address)
-
-
-@pytest.mark.parametrize("prefix", ["::ffff:", "64:ff9b::"], ids=["mapped", "NAT64"])
-@pytest.mark.parametrize("inner", PUBLIC_V4 + PRIVATE_V4)
-def test_judges_an_address_by_the_one_inside(prefix: str, inner: str) -> None:
-    """An IPv6 address that stands for an IPv4 one is as public as that."""
-    assert connects_to_public(f"{prefix}{inner}") is (inner in PUBLIC_V4)
-
-
-@given(st.ip_addresses(v=6))
-def test_no_other_ipv6_is_public(address: ipaddress.IPv6Address) -> None:
-    """Of all other IPv6 addresses only those are public that were given out for the internet."""
-    given_out = int(address) >> 125 == 1
-    assert given_out or not is_public(address) or _stands_for_ipv4(address)
-
-
-def _stands_for_ipv4(address: ipaddress.IPv6Address) -> bool:
-    return address.exploded.startswith(
-        ("0000:0000:0000:0000:0000:ffff:", "0064:ff9b:0000:0000:0000:0000:")
-    )
-
-
-@given(st.ip_addresses(v=4))
-def test_is_never_laxer_than_python(address: ipaddress.IPv4Address) -> None:
-    """What this Python knows as private is refused."""
-    assert address.is_global or not is_public(address)
-
-
-@pytest.mark.parametrize("address", ["fe80::1%eth0", "fe80::1%25", "fc00::1%1", "::1%lo"])
-def test_a_zone_changes_nothing(address: str) -> None:
-    """A private address with a zone is private."""
-    assert not connects_to_public(address)
-    assert names_private(address)
-
-
-@pytest.mark.parametrize(
-    "address", ["", "%eth0", "example.com", "/run/socket", "1.2.3", "8.8.8.8 "]
-)
-def test_a_socket_that_cannot_be_judged_is_refused(address: str) -> None:
-    """What is no address is not public."""
-    assert not connects_to_public(address)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "localhost",
-        "LOCALHOST.",
-        "LocalHost",
-        "localhost..",
-        "a.localhost",
-        "a.b.LOCALHOST.",
-        "127.1",
-        "127.1.",
-        "127.0.1",
-        "0x7f.1",
-        "0X7F.0.0.1",
-        "0x7f000001",
-        "2130706433",
-        "017700000001",
-        "0177.0.0.1",
-        "0",
-        "0.0",
-        "0xa9fea9fe",
-        "2852039166",
-        "169.254.43518",
-        "0300.0250.1",
-        "FE80::1",
-        "::FFFF:127.0.0.1",
-        "10.0.0.1%25",
-    ],
-)
-def test_names_that_lead_home_are_known(host: str) -> None:
-    """Local names, and private addresses in every form that resolvers still read, are refused."""
-    assert names_private(host)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "example.com",
-        "localhost.example.com",
-        "notlocalhost",
-        "localhostX",
-        "127.0.0.1.example.com",
-        "1.example",
-        "8.8.8.8.",
-        "134744072",
-        "0x8.8.8.8",
-        "010.8.8.8",
-        "1.2.3.4.5",
-        "256.256.256.256",
-        "4294967296",
-        "",
-        ".",
-        "a\0b",
-        "\u4efb\u52a1.example",
-        "\ud800",
-    ],
-)
-def test_other_names_are_left_to_dns(host: str) -> None:
-    """A name that says nothing about its network is let through: its socket is checked later."""
-    assert not names_private(host)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://host/a.png", "https://host/a.png"),
-        ("https://host/a.png?X-Amz-Signature=1", "https://host/a.png"),
-        ("https://host/a.png#x?y", "https://host/a.png"),
-        ("https://host?x=1/2@3", "https://host"),
-        ("https://user:pass@host:8/a@b.png", "https://host:8/a@b.png"),
-        ("https://a@b@host/", "https://host/"),
-        ("https://user:pass@host/x://y", "https://host/x://y"),
-        ("https://host", "https://host"),
-        ("", ""),
-    ],
-)
-def test_urls_are_shown_bare(url: str, expected: str) -> None:
-    """Of a URL everything stays but the query, the fragment and the user info."""
-    assert redact_url(url) == expected
-
-
-@given(
-    st.from_regex(r"https://([a-z]*:?[A-Z]*@)?host(:80)?/[a-z@/]*([?#][A-Z@/?=]*)?", fullmatch=True)
-)
-def test_no_secret_is_left_in_a_bare_url(url: str) -> None:
-    """Capitals stand only where secrets are in these URLs, and none is left."""
-    assert redact_url(url) == redact_url(url).lower()
-    assert redact_url(url).startswith("https://host")
-
-
-# URLs.
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://host/a.png",
-        "https://host:8443/a%2fB.png?X-Amz-Signature=%2b+a/b",
-        "http://127.0.0.1:1/a.png",
-        "https://[2001:db8::1]/a.png",
-        "https://a_b-c.example./\u4efb.png",
-        "ftp://host/a",
-    ],
-)
-def test_urls_are_parsed_byte_for_byte(url: str) -> None:
-    """What can be fetched, or refused for its scheme, stays as it was written."""
-    assert str(fetchable_url(url)) == url
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "https://",
-        "https:///a.png",
-        "images/1.png",
-        "https://host:99999/a",
-        "https://host:x/a",
-        "https://[::1/a",
-        "https://[x@[::1]/a",
-        "https://host/a b",
-        "https://host/a\n",
-        "https://host/\u200b",
-        "https://b\u00fccher.example/a",
-        "https://%31/a",
-        "https://ho st/a",
-        "https://a:b:c/a",
-    ],
-)
-def test_what_is_no_url_is_refused(url: str) -> None:
-    """What no host can be read from, or hosts of other letters than digits and a-z, in words."""
-    with pytest.raises(DownloadError) as caught:
-        fetchable_url(url)
-    assert str(caught.value) == "its URL is none that can be fetched"
-    assert (caught.value.reason, caught.value.transient) == ("url", False)
-
-
-@pytest.mark.parametrize(
-    ("location", "target"),
-    [
-        ("https://other/b", "https://other/b"),
-        ("/b?x", "https://host/b?x"),
-        ("b", "https://host/a/b"),
-        ("//other/b", "https://other/b"),
-        ("?x", "https://host/a/1.png?x"),
-    ],
-)
-def test_redirects_are_joined(location: str, target: str) -> None:
-    """Where a redirect points is read from the URL that it answers."""
-    assert redirected("https://host/a/1.png?old", location) == target
-
-
-def test_a_redirect_to_no_url() -> None:
-    """What cannot be joined is an error in our words, without the host's."""
-    with pytest.raises(DownloadError) as caught:
-        redirected("https://host/a", "https://[x")
-    assert str(caught.value) == "a redirect names no URL"
-    assert caught.value.reason == "url"
-    assert caught.value.__suppress_context__
-
-
-def test_the_error_of_a_private_host() -> None:
-    """It does not pass by itself, and names no address."""
-    error = private_host_error()
-    assert str(error) == "its host is in a private network"
-    assert (error.reason, error.transient) == ("address", False)
-
 
 # Answers.
 
@@ -400,77 +61,120 @@ def test_what_a_status_says(
     assert type(error) is kind
     assert (str(error), error.http_status) == (text, status)
     assert (error.reason, error.transient) == (reason, transient)
+    assert error.retry_after is None
+    with pytest.raises(DownloadError) as waiting:
+        require_good(status, retry_after=7.5)
+    assert waiting.value.retry_after == 7.5
 
 
 def test_a_good_status() -> None:
-    """200 is good."""
-    require_good(200)
+    """200 is good, as soon as there are bytes."""
+    require_good(200, retry_after=5.0)
+    require_bytes(1)
+
+
+def test_a_good_answer_without_bytes() -> None:
+    """It is no image, and says so."""
+    with pytest.raises(DownloadError, match=r"^an empty answer$") as caught:
+        require_bytes(0)
+    assert (caught.value.http_status, caught.value.reason) == (200, "empty")
+    assert not caught.value.transient
 
 
 # Tries.
 
 
-def case_id(case: DownloadError | list[float]) -> str:
+def pauses_of(
+    error: DownloadError, *, seen_s: float = 0.0, most: int = 5, jitter: float = 1.0
+) -> list[float]:
+    """Give the pauses of one whose every try ends so, by the clock that passes with them."""
+    pauses: list[float] = []
+    while True:
+        pause_s = pause_before_retry(
+            error, tries=len(pauses) + 1, most=most, seen_s=seen_s, jitter=jitter
+        )
+        if pause_s is None:
+            return pauses
+        pauses.append(pause_s)
+        seen_s += pause_s
+
+
+def case_id(case: object) -> str | None:
     """Name a case of a test by its error."""
     if isinstance(case, DownloadError):
         return f"{type(case).__name__}-{case.reason}-{case.http_status}"
-    return str(len(case))
+    return None
 
 
-@pytest.mark.parametrize(
-    ("error", "pauses"),
-    [
-        (DownloadError(reason="reset"), [1.0, 2.0, 4.0, 8.0]),
-        (DownloadError(reason="descriptors"), [1.0, 2.0, 4.0, 8.0]),
-        (DownloadError(reason="http", http_status=503), [1.0, 2.0, 4.0, 8.0]),
-        (DownloadError(reason="http", http_status=401), []),
-        (DownloadError(reason="not-an-image", http_status=200), []),
-        (StorageError(reason="descriptors"), [1.0, 2.0, 4.0, 8.0]),
-        (StorageError(reason="store"), []),
-        (StorageError(reason="exists"), []),
-        (AssetExpiredError(reason="expired", http_status=410), []),
-        (AssetExpiredError(reason="expired", http_status=403), []),
-    ],
-    ids=case_id,
-)
-def test_what_may_pass_has_pauses(error: DownloadError, pauses: list[float]) -> None:
-    """Five tries with growing pauses for what may pass, one for the rest, fresh or not."""
-    for fresh in (True, False):
-        found = [pause_before_retry(error, tries=tries, fresh=fresh) for tries in range(7)]
-        assert found == [None, *pauses, *[None] * (6 - len(pauses))]
+FAULTS = [
+    DownloadError(reason="reset"),
+    DownloadError(reason="descriptors"),
+    DownloadError(reason="http", http_status=503),
+    DownloadError(reason="http", http_status=429),
+    DownloadError(reason="proxy", http_status=407),
+    StorageError(reason="descriptors"),
+    StorageError(reason="busy"),
+]
+FINAL = [
+    DownloadError(reason="http", http_status=401),
+    DownloadError(reason="http", http_status=204),
+    DownloadError(reason="not-an-image", http_status=200),
+    StorageError(reason="store"),
+    StorageError(reason="exists"),
+    AssetExpiredError(reason="expired", http_status=410),
+]
+NOT_READY = [
+    AssetExpiredError(reason="expired", http_status=403),
+    AssetExpiredError(reason="expired", http_status=404),
+    DownloadError(reason="http", http_status=202),
+    DownloadError(reason="empty", http_status=200),
+]
 
 
-def test_an_image_that_is_not_there_yet() -> None:
-    """A 404 right after success has two more tries; later it is final."""
-    error = AssetExpiredError(reason="expired", http_status=404)
-    found = [pause_before_retry(error, tries=tries, fresh=True) for tries in range(4)]
-    assert found == [None, 2.0, 8.0, None]
-    assert [pause_before_retry(error, tries=tries, fresh=False) for tries in range(4)] == [None] * 4
+@pytest.mark.parametrize("error", FAULTS, ids=case_id)
+@pytest.mark.parametrize("seen_s", [0.0, 1e6])
+def test_what_may_pass_has_pauses(error: DownloadError, seen_s: float) -> None:
+    """As many tries as the policy says, with pauses that double up to 30 s, new images or old."""
+    assert not is_not_ready(error)
+    assert pauses_of(error, seen_s=seen_s) == [1.0, 2.0, 4.0, 8.0]
+    assert pauses_of(error, seen_s=seen_s, most=1) == []
+    assert pauses_of(error, seen_s=seen_s, most=8) == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert pauses_of(error, seen_s=seen_s, jitter=1.5, most=3) == [1.5, 3.0]
+    assert pauses_of(error, seen_s=seen_s, most=5000)[-1] == 30.0
 
 
-@pytest.fixture(params=["UTC", "EST5", "CST-8"])
-def time_zone(request: pytest.FixtureRequest) -> Generator[None]:
-    """Take machines of several time zones."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TZ", request.param)
-        time.tzset()
-        yield
-    time.tzset()
+@pytest.mark.parametrize("error", FINAL, ids=case_id)
+def test_what_will_not_pass_has_none(error: DownloadError) -> None:
+    """One try, also of an image that has just been made."""
+    assert not is_not_ready(error)
+    assert pauses_of(error) == []
 
 
-@pytest.mark.usefixtures("time_zone")
-@pytest.mark.parametrize(("age_s", "expected"), [(-5.0, True), (59.9, True), (60.0, False)])
-def test_for_how_long_an_image_is_fresh(age_s: float, *, expected: bool) -> None:
-    """For a minute after success, by the wall clock, whatever zone the time has or lacks."""
-    wall_s = 1_700_000_000.0
-    at = datetime.fromtimestamp(wall_s - age_s, UTC)
-    for each in (at, at.replace(tzinfo=None), at.astimezone(timezone(timedelta(hours=5)))):
-        assert is_fresh(each, wall_s) is expected
+@pytest.mark.parametrize("error", NOT_READY, ids=case_id)
+def test_an_image_that_is_not_there_yet(error: DownloadError) -> None:
+    """For three minutes from the first sight of success, then it is final; the last try is then."""
+    assert is_not_ready(error)
+    pauses = pauses_of(error)
+    assert pauses[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert sum(pauses) == READY_WITHIN_S == 180.0
+    assert sum(pauses_of(error, jitter=1.5)) == READY_WITHIN_S
+    assert pauses_of(error, most=1) == pauses
+    assert pauses_of(error, seen_s=179.5) == [0.5]
+    assert pauses_of(error, seen_s=180.0) == []
+    assert pauses_of(error, seen_s=1e6) == []
 
 
-def test_an_image_without_a_time_is_fresh() -> None:
-    """Where nothing says when a task succeeded, its images get the benefit of the doubt."""
-    assert is_fresh(None, 1_700_000_000.0)
+@pytest.mark.parametrize(("asked_s", "kept_s"), [(0.5, 1.5), (20.0, 20.0), (1e9, 120.0)])
+def test_what_a_host_asks_for_is_kept(asked_s: float, kept_s: float) -> None:
+    """A longer wait than ours is kept, up to two minutes, in each pause of ours."""
+    busy = DownloadError(reason="http", http_status=429, retry_after=asked_s)
+    assert pauses_of(busy, jitter=1.5)[0] == kept_s
+    assert len(pauses_of(busy)) == 4
+    early = DownloadError(reason="http", http_status=202, retry_after=asked_s)
+    assert pauses_of(early, jitter=1.5)[0] == kept_s
+    assert pauses_of(early, seen_s=179.0)[0] == max(1.0, min(asked_s, 120.0))
+    refused = DownloadError(reason="http", http_status=401, retry_after=asked_s)
+    assert pauses_of(refused) == []
 
 
 # What can be saved.

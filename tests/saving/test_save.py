@@ -36,19 +36,15 @@ from kling_omni_async import (
     TaskNotFoundError,
     TaskOutcome,
 )
-from kling_omni_async._saving.rules import BACKOFF_S, NOT_READY_S
 from kling_omni_async.simulator import ImageRequest, SimulatedCometAPI
 from tests.simulator.client import client, fetch
-from tests.support import now, open_session
+from tests.support import all_of, now, open_session
 
 pytestmark = pytest.mark.anyio
 
+BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
+
 IMAGE = "https://images.example/1.png"
-
-
-def old(task: ImageTask) -> ImageTask:
-    """Give a task that succeeded an hour ago: a 404 of it is final."""
-    return attrs.evolve(task, updated_at=datetime.now(UTC) - timedelta(hours=1))
 
 
 async def finished(session: KlingOmniSession, api: SimulatedCometAPI, **task: Any) -> ImageTask:
@@ -353,12 +349,14 @@ async def test_many_redirects_are_not(
         ("https://", "url"),
         ("https://images.example:99999/x.png", "url"),
         ("https://[::1/x.png", "url"),
-        ("https://bücher.example/x.png", "url"),
+        ("http://bücher.example/x.png", "url"),
+        ("https://\uff4cocalhost/x.png", "address"),
         ("https://[x@[::1]/x.png", "url"),
         ("https://[@[v1.example]/x.png", "url"),
         ("https://%31%32%37.0.0.1/x.png", "url"),
-        ("https://\uff11\uff12\uff17.0.0.1/x.png", "url"),
-        ("https://127\u30020\u30020\u30021/x.png", "url"),
+        ("https://\uff11\uff12\uff17.0.0.1/x.png", "address"),
+        ("https://127\u30020\u30020\u30021/x.png", "address"),
+        ("https://198.18.0.7/x.png", "address"),
         ("https://localhost%2e/x.png", "url"),
     ],
 )
@@ -400,14 +398,15 @@ async def test_only_the_very_port_of_a_local_api_is_exempt(
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_expired(status: int, comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
-    """403, 404 and 410 say that the URL has expired; it is asked once."""
+    """403, 404 and 410 say that an older URL has expired; it is asked once."""
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api, signed=True)
         comet_api.expire_images(task.task_id, status=status)
+        await asyncio.sleep(0.0 if status == 410 else 180.0)
         with pytest.raises(
             AssetExpiredError, match=f"HTTP {status}: the URL has expired"
         ) as caught:
-            await session.save(old(task), tmp_path)
+            await session.save(task, tmp_path)
     error = caught.value
     assert (error.http_status, error.reason, error.transient) == (status, "expired", False)
     assert error.task_id == task.task_id
@@ -416,25 +415,88 @@ async def test_expired(status: int, comet_api: SimulatedCometAPI, tmp_path: Path
     assert len(comet_api.image_requests) == 1
 
 
-@pytest.mark.parametrize("known", ["as it came", "without", "without a zone"])
-async def test_a_404_of_a_new_image_is_tried_twice_more(
-    known: str, comet_api: SimulatedCometAPI, tmp_path: Path
+NOT_READY: list[dict[str, Any]] = [{"status": 404}, {"status": 403}, {"status": 202}, {"body": b""}]
+
+
+@pytest.mark.parametrize("fault", NOT_READY, ids=str)
+@pytest.mark.parametrize("age_s", [-90.0, 0.0, 3600.0, None])
+async def test_an_image_that_is_not_there_yet_is_waited_for(
+    fault: dict[str, Any], age_s: float | None, comet_api: SimulatedCometAPI, tmp_path: Path
 ) -> None:
-    """A host that is not ready yet gets two more chances, a while apart."""
+    """A host that is not ready gets time, however far the API's clock is from ours."""
+    async with open_session(comet_api, download_tries=1) as session:
+        task = await finished(session, comet_api)
+        at = None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s)
+        comet_api.fail_next_image(task.task_id, times=2, **fault)
+        (saved,) = await session.save(attrs.evolve(task, updated_at=at), tmp_path)
+    assert hashlib.sha256(bytes_of([saved])[0]).hexdigest() == saved.sha256
+    first, second = gaps_of(comet_api.image_requests)
+    assert 1.0 <= first <= 1.6
+    assert 2.0 <= second <= 3.1
+
+
+@pytest.mark.parametrize("fault", NOT_READY, ids=str)
+async def test_an_image_that_never_comes(
+    fault: dict[str, Any], comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """It is given up three minutes after success was first seen, with few requests until then."""
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api)
-        times = {"without": None, "without a zone": datetime.now(UTC).replace(tzinfo=None)}
-        task = attrs.evolve(task, updated_at=times.get(known, task.updated_at))
-        comet_api.fail_next_image(task.task_id, times=2, status=404)
-        assert await session.save(task, tmp_path)
-        requests = comet_api.image_requests
-        assert [request.status for request in requests] == [404, 404, 200]
-        for gap, pause in zip(gaps_of(requests), NOT_READY_S, strict=True):
-            assert pause <= gap <= 1.5 * pause + 0.1
-        comet_api.expire_images(task.task_id)
-        with pytest.raises(AssetExpiredError):
+        seen = now()
+        comet_api.fail_next_image(task.task_id, times=None, **fault)
+        await asyncio.sleep(60.0)
+        for _ in range(2):  # the second time at once
+            with pytest.raises(DownloadError) as caught:
+                await session.save(task, tmp_path)
+            assert isinstance(caught.value, AssetExpiredError) is (fault.get("status", 0) > 400)
+            assert not caught.value.transient
+            assert 180.0 <= now() - seen <= 181.0
+        before = len(comet_api.image_requests)
+        stream = await all_of(session, [task.task_id], save_to=tmp_path)
+        assert isinstance(stream[0].error, DownloadError)
+        assert len(comet_api.image_requests) == before + 1
+    assert 6 <= before <= 12
+    assert names_in(tmp_path) == []
+
+
+async def test_what_a_host_asks_for_is_kept(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """`Retry-After` of an image's host is a wait that is kept, as the API's, up to two minutes."""
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        for status, asked, kept in ((202, 20, 20.0), (429, 20, 20.0), (503, 9999, 120.0)):
+            comet_api.fail_next_image(task.task_id, times=2, status=status, retry_after=asked)
+            before = len(comet_api.image_requests)
+            assert await session.save(task, tmp_path, overwrite=True)
+            gaps = gaps_of(comet_api.image_requests[before:])
+            assert gaps == [pytest.approx(kept, abs=0.1)] * 2
+        comet_api.fail_next_image(task.task_id, times=None, status=503, retry_after=5)
+        with pytest.raises(DownloadError) as caught:
             await session.save(task, tmp_path, overwrite=True)
-    assert len(comet_api.image_requests) == 6
+    assert caught.value.retry_after == 5.0
+
+
+@pytest.mark.parametrize("tries", [1, 3, 7])
+async def test_the_policy_says_how_often(
+    tries: int, comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """`download_tries` bounds the tries of an image whose host has faults."""
+    async with open_session(comet_api, download_tries=tries) as session:
+        task = await finished(session, comet_api)
+        comet_api.fail_next_image(task.task_id, times=None, status=500)
+        with pytest.raises(DownloadError):
+            await session.save(task, tmp_path)
+    assert len(comet_api.image_requests) == tries
+
+
+async def test_a_redirect_with_a_raw_space(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """A `Location` that is no whole URL is read as browsers read it."""
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        path = task.images[0].url.removeprefix(comet_api.base_url)
+        comet_api.fail_next_image(task.task_id, redirect_to=f"{path}?a b=\u4efb")
+        (saved,) = await session.save(task, tmp_path)
+    assert saved.size
+    assert comet_api.image_requests[1].path == f"{path}?a%20b=%E4%BB%BB"
 
 
 @pytest.mark.parametrize(
@@ -508,7 +570,6 @@ async def test_what_does_not_pass_is_given_up(
     ("fault", "reason"),
     [
         ({"html": True}, "not-an-image"),
-        ({"body": b""}, "not-an-image"),
         ({"status": 204}, "http"),
         ({"status": 401}, "http"),
         ({"status": 302}, "http"),

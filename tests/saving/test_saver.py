@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,7 +174,7 @@ class Bench:
             self.fetcher,
             most=most,
             rng=Random(1),
-            wall_clock=time.time,
+            tries=5,
             on_exhausted=lambda: self.exhausted.append(now()),
         )
         self._workers: set[asyncio.Task[None]] = set()
@@ -315,7 +314,7 @@ async def test_nobody_need_be_told_of_descriptors(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a hook they cost a pause all the same, also where the store is only looked at."""
-    saver = Saver(FakeFetcher(), most=1, rng=Random(1), wall_clock=time.time)
+    saver = Saver(FakeFetcher(), most=1, tries=5, rng=Random(1))
     workers: list[asyncio.Task[None]] = []
     saver.open(lambda: workers.append(asyncio.create_task(saver.work())))
     do, tries, time_s = getattr(os, call), list[float](), asyncio.get_running_loop().time

@@ -136,7 +136,7 @@ class World:
         self.session: KlingOmniSession = scripted_session(
             self.transport, self.policy, seed=rng_seed
         )
-        self.saver = Saver(self.fetcher, most=most, rng=Random(rng_seed), wall_clock=scripted.now)
+        self.saver = Saver(self.fetcher, most=most, tries=5, rng=Random(rng_seed))
         self.session._saving_wing()._saver = self.saver
         self.stores = [FakeStore(), FakeStore()]
         self.reads: list[Read] = []
