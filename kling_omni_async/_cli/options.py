@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import attrs
 from cyclopts import Group, Parameter, Token
@@ -20,14 +17,11 @@ from kling_omni_async._saving.stores import folder_of
 from . import units
 from .cards import base_name
 from .exit import Exit, OutputError, UsageError
-from .signals import waiting
 
 _USUAL: Final = PollPolicy()
 _FLAG: Final = Parameter(show_default=False)
 _INTERVAL: Final = "--interval"
 _END: Final = "--"
-_CHUNK: Final = 1 << 20
-_COMMENT: Final = re.compile(r"(?:^|\s)#.*")
 
 
 def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -245,6 +239,7 @@ Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
 IdFile: TypeAlias = Annotated[
     str | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HYPHEN_TOO
 ]
+Column: TypeAlias = Annotated[str | None, Parameter(metavar="NAME", group=_IDS)]
 JournalFile: TypeAlias = Annotated[str | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO]
 Quiet: TypeAlias = Annotated[bool, _FLAG, Parameter(alias="-q", group=_OUT)]
 AsJson: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_OUT)]
@@ -261,36 +256,3 @@ USUAL_DOWNLOADS: Final = Downloads()
 USUAL_PACE: Final = Pace()
 USUAL_LIMITS: Final = Limits()
 USUAL_API: Final = Connection()
-
-
-def read_ids(source: str) -> list[str]:
-    """Read a file of ids, ``-`` for stdin: one a line, with blank lines and comments."""
-    try:
-        with waiting():
-            text = _read(source)
-    except OSError as error:
-        raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
-    except UnicodeError:
-        raise UsageError(f"cannot read ids from {source}: not a text file in UTF-8") from None
-    lines = (_COMMENT.sub("", line).strip() for line in text.split("\n"))
-    return [line for line in lines if line]
-
-
-def _read(source: str) -> str:
-    if source == "-":
-        if sys.stdin is None:
-            raise OSError(errno.EBADF, "stdin is closed")
-        return _text(sys.stdin.buffer)
-    with open(source, "rb") as file:  # noqa: PTH123 - /dev/stdin and the like need no Path
-        return _text(file)
-
-
-def _text(file: IO[bytes]) -> str:
-    """Read a text, or raise UnicodeError; of a binary file little is read: it may be endless."""
-    chunks: list[bytes] = []
-    # Piece by piece, as /dev/zero has no end, and decoded at once, as a piece may end in a letter.
-    while chunk := file.read(_CHUNK):
-        if b"\0" in chunk:
-            raise UnicodeError
-        chunks.append(chunk)
-    return b"".join(chunks).decode("utf-8-sig")

@@ -21,6 +21,7 @@ from kling_omni_async.errors import InvalidTaskIdError, KlingOmniError, TaskNotF
 
 from . import options
 from .exit import Exit, UsageError, code_of, described, in_words
+from .inputs import refuse_paths
 from .session import logged_as_notes, make_session
 from .signals import run
 from .terminal import json_line, note, out, out_as_read, plain, rendered
@@ -54,6 +55,7 @@ def query(
     """
     if not ids:
         raise UsageError("no ids: give some")
+    refuse_paths(ids)
     session = make_session(connection, options.policy_of(limits))
     task_ids = list(dict.fromkeys(ids))
     table = None if json or sys.stdout is None or not sys.stdout.isatty() else Answers()

@@ -69,15 +69,6 @@ def test_ids_come_from_arguments_and_a_file(
     )
 
 
-def test_an_empty_file_of_ids_is_no_error(
-    api: SimulatedCometAPI, tmp_path: Path, capfd: Captured
-) -> None:
-    """Nothing to poll is all succeeded."""
-    (tmp_path / "ids.txt").write_text("# none today\n")
-    assert poll("--from", str(tmp_path / "ids.txt")) == Exit.OK
-    assert capfd.readouterr() == ("", "kling-omni: 0 of 0 done: nothing yet\n")
-
-
 def test_quiet_says_nothing_but_results(api: SimulatedCometAPI, capfd: Captured) -> None:
     """With --quiet stderr stays empty when all goes well."""
     assert poll(*create(api, duration=0.0), "--quiet") == Exit.OK

@@ -1,0 +1,126 @@
+"""Where ids are read: files, which are read whole, and streams, which may never end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import select
+import stat
+import sys
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any, Final
+
+from .exit import UsageError
+from .id_rows import IdRow, IdRows, refuse_rounded
+from .signals import waiting
+from .terminal import note
+
+_PIECE_BYTES: Final = 1 << 16
+_ENDINGS: Final = frozenset({".csv", ".json", ".jsonl", ".tsv", ".txt"})
+
+
+def refuse_paths(task_ids: Iterable[str]) -> None:
+    """Raise `UsageError` for the name of a file where an id is meant."""
+    for task_id in task_ids:
+        named = PurePath(task_id).suffix.lower() in _ENDINGS and "://" not in task_id
+        # Not a Path's: that one raises for what no path can hold.
+        if named or (not task_id.isdecimal() and os.path.isfile(task_id)):  # noqa: PTH113
+            raise UsageError(f"{task_id} is a file, not an id: write poll --from {task_id}")
+
+
+class IdInput:
+    """A file or a stream of ids that is open."""
+
+    def __init__(self, source: str, column: str | None, file: io.RawIOBase) -> None:
+        self.rows = IdRows(source, column)
+        # Anything else may wait for its writer, or never end.
+        self.is_file = _is_regular(file)
+        self._source = source
+        self._file = file
+
+    def read_all(self) -> list[IdRow]:
+        """Read a file to its end.
+
+        Raises:
+            UsageError: It cannot be read, or a row has no id that can be meant.
+        """
+        rows: list[IdRow] = []
+        with _told(self._source):
+            while piece := self._file.read(_PIECE_BYTES):
+                rows += self.rows.feed(piece)
+        rows += self._end()
+        refuse_rounded(self._source, rows)
+        return rows
+
+    async def feed(self) -> AsyncGenerator[IdRow]:
+        """Read a stream as far as ids are taken, and yield each as it comes.
+
+        Raises:
+            UsageError: As above; ids that came before it were yielded.
+        """
+        if self._file.isatty():
+            note("reading ids from the terminal, one a line; Ctrl-D ends them")
+        while piece := await self._piece():
+            for row in self.rows.feed(piece):
+                yield row
+        for row in self._end():
+            yield row
+
+    async def _piece(self) -> bytes:
+        with _told(self._source):
+            # In a thread that nobody waits for at the end: nothing can break it off.
+            return await asyncio.get_running_loop().run_in_executor(None, _read, self._file)
+
+    def _end(self) -> list[IdRow]:
+        rows = self.rows.feed(b"", last=True)
+        if not self.rows.count:
+            raise UsageError(f"no ids in {self._source}")
+        if self.rows.without_id:
+            note(f"{self.rows.without_id} rows of {self._source} have no id; they are passed over")
+        return rows
+
+
+@contextmanager
+def open_ids(source: str, column: str | None) -> Generator[IdInput]:
+    """Open a file of ids, ``-`` for stdin, or raise `UsageError`."""
+    with _told(source):
+        if source == "-":
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "stdin is closed")
+            # Past the buffer, which would wait until it is full, and which Python locks at exit.
+            file: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        else:
+            with waiting():  # a pipe is open only when it has a writer
+                file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - /dev/stdin and the like need no Path
+    try:
+        yield IdInput(source, column, file)
+    finally:
+        if source != "-":
+            file.close()
+
+
+@contextmanager
+def _told(source: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
+
+
+def _is_regular(file: io.RawIOBase) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except io.UnsupportedOperation:
+        return False
+
+
+def _read(file: io.RawIOBase) -> bytes:
+    """Read what there is, or wait until there is something."""
+    # None: whoever shares it has said that reads are not to wait.
+    while (piece := file.read(_PIECE_BYTES)) is None:
+        select.select((file,), (), ())
+    return piece
