@@ -25,7 +25,7 @@ from kling_omni_async._http import (
 )
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
-from .files import Fetched, OwnThreads, in_thread
+from .files import OwnThreads, in_thread
 from .hosts import (
     fetchable_url,
     is_allowed,
@@ -163,7 +163,7 @@ class Downloader:
             await client.close()
         await self._resolver.close()
 
-    async def fetch(self, url: str, write: Writer) -> Fetched:
+    async def fetch(self, url: str, write: Writer) -> bytes:
         """Bring the bytes of an image: all but the last are written, those are returned.
 
         Raises:
@@ -182,7 +182,7 @@ class Downloader:
             failure = error
         raise self._translated(failure)
 
-    async def _follow(self, url: str, write: Writer) -> Fetched:
+    async def _follow(self, url: str, write: Writer) -> bytes:
         """Follow redirects, each checked as the first URL is."""
         place = url
         for _ in range(MAX_REDIRECTS + 1):
@@ -199,8 +199,7 @@ class Downloader:
             async with await before_stall(asked) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
-                    rest = await self._read(response, write)
-                    return Fetched(url, response.headers.get("Content-Type"), rest)
+                    return await self._read(response, write)
             place = redirected(place, location)
         raise DownloadError(f"more than {MAX_REDIRECTS} redirects", reason="redirects")
 

@@ -23,7 +23,8 @@ import attrs
 from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import StorageError
 
-from .formats import HEAD_BYTES, KINDS, TAIL_BYTES, ImageKind, is_whole, require_image
+from .formats import HEAD_BYTES, KINDS, ImageKind, kind_of, require_image
+from .wholeness import Wholeness
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -37,15 +38,6 @@ _CHUNK_BYTES: Final = 1_048_576
 _MOST_THREADS: Final = 32
 _NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems answer that cannot bring a directory to the disk."""
-
-
-@attrs.frozen(repr=False)  # a URL may hold a signature
-class Fetched:
-    """What is known of an image that came, and its last bytes: all before them are written."""
-
-    url: str
-    content_type: str | None
-    rest: bytes
 
 
 @attrs.frozen
@@ -63,8 +55,9 @@ class Content:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+        self._wholeness = Wholeness()
         self.size = 0
-        self.head = self.tail = b""
+        self.head = b""
 
     @property
     def sha256(self) -> str:
@@ -76,11 +69,11 @@ class Content:
         self._digest.update(piece)
         self.size += len(piece)
         self.head = (self.head + piece[:HEAD_BYTES])[:HEAD_BYTES]
-        self.tail = (self.tail + piece[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self._wholeness.add(piece)
 
     def is_whole(self) -> bool:
         """Return whether they are an image that has its end."""
-        return is_whole(self.head, self.tail, self.size)
+        return self._wholeness.is_whole and kind_of(self.head) is not None
 
 
 class PartialFile:
@@ -102,11 +95,10 @@ class PartialFile:
             while rest:  # without a buffer a write may take less than it was given
                 rest = rest[self._file.write(rest) :]
 
-    def complete(self, fetched: Fetched) -> ImageKind:
-        """Append the last bytes, and return what the image is called that came, if it is one."""
-        self.write(fetched.rest)
-        head, tail, size = self.content.head, self.content.tail, self.content.size
-        return require_image(fetched.content_type, head, tail, size, url=fetched.url)
+    def complete(self, rest: bytes) -> ImageKind:
+        """Append the last bytes, and return the format of the image that came, if it is one."""
+        self.write(rest)
+        return require_image(self.content.head, whole=self.content.is_whole())
 
     def seal(self) -> None:
         """Bring it to the disk and close it, or raise an OSError."""
@@ -144,11 +136,9 @@ class LocalStore:
         """Find an image, or make the temporary file for it, in a directory that is there then."""
         return await in_thread(partial(self._begin, stem, look=look), undo=discard_part)
 
-    async def keep(
-        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
-    ) -> Stored:
+    async def keep(self, part: PartialFile, rest: bytes, stem: str, *, overwrite: bool) -> Stored:
         """Put a whole image under its name."""
-        return await in_thread(partial(self._keep, part, fetched, stem, overwrite=overwrite))
+        return await in_thread(partial(self._keep, part, rest, stem, overwrite=overwrite))
 
     def _begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         with translate_os_errors(str(self.folder)):
@@ -172,8 +162,8 @@ class LocalStore:
                 return _stored(path, kind)
         return None
 
-    def _keep(self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool) -> Stored:
-        kind = part.complete(fetched)
+    def _keep(self, part: PartialFile, rest: bytes, stem: str, *, overwrite: bool) -> Stored:
+        kind = part.complete(rest)
         path = self._path(stem, kind)
         with translate_os_errors(str(path)):
             part.seal()

@@ -1,4 +1,4 @@
-"""Image files: known by their first bytes, whole by their last, named after their task."""
+"""Image files: known by their first bytes, named after their task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from pathlib import PurePosixPath
 from typing import Final
 
 import attrs
@@ -17,13 +16,9 @@ from kling_omni_async.errors import DownloadError
 HEAD_BYTES: Final = 64
 """How many first bytes tell the kind of an image."""
 
-TAIL_BYTES: Final = 65_536
-"""How many last bytes tell whether an image is whole; some hosts add data behind its end."""
-
 WATERMARKED: Final = "-watermarked"
 """What stands behind the number in the name of a watermarked copy."""
 
-_GIF_TAIL_BYTES = 1024  # its end is two bytes, which in much more would stand by chance
 _SHOWN_BYTES = 24
 _LONGEST_PLAIN_ID = 120
 _LONGEST_READABLE = 60
@@ -48,17 +43,11 @@ AVIF: Final = ImageKind("avif", "image/avif")
 KINDS: Final = (PNG, JPEG, WEBP, GIF, AVIF)
 """All formats, the likeliest first: every published answer of the API has PNG files."""
 
-_BY_TYPE: Final = {kind.content_type: kind for kind in KINDS} | {
-    "image/jpg": JPEG,
-    "image/pjpeg": JPEG,
-    "image/x-png": PNG,
-}
-_BY_ENDING: Final = {kind.ending: kind for kind in KINDS} | {"jpeg": JPEG}
-
 
 def kind_of(head: bytes) -> ImageKind | None:
     """Return the format of a file by its first bytes, or None if it is no image."""
-    # Not by what a host calls it: an expired URL often gives a page and says 200.
+    # Not by what a host calls it: an expired URL often gives a page and says 200, and one type is
+    # often told for all files. The ending is a promise to programs that only see the name.
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -78,47 +67,20 @@ def _brands(head: bytes) -> set[bytes]:
     return {box[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
 
 
-def is_whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Return whether an image has its end; a lying Content-Length can cut it off unnoticed."""
-    # HTTP cannot show a cut where the announced length is too short: the end is looked for.
-    kind = kind_of(head)
-    if kind is PNG:
-        return b"IEND\xaeB`\x82" in tail
-    if kind is JPEG:  # previews inside it have ends of their own
-        begun = tail.count(b"\xff\xd8\xff") - (len(tail) == size)
-        return tail.count(b"\xff\xd9") > begun
-    if kind is GIF:
-        return b"\0;" in tail[-_GIF_TAIL_BYTES:]
-    if kind is WEBP:
-        return int.from_bytes(head[4:8], "little") + 8 <= size
-    return kind is AVIF  # its boxes may stand in any order: no mark tells its end
-
-
-def naming_kind(content_type: str | None, head: bytes, url: str) -> ImageKind | None:
-    """Return what a file is called: by its Content-Type, else its first bytes, else its URL."""
-    # The type goes first, as the ending is a promise to programs that only see the name.
-    declared = (content_type or "").partition(";")[0].strip().lower()
-    path = url.partition("#")[0].partition("?")[0].partition("://")[2].partition("/")[2]
-    ending = PurePosixPath(path).suffix[1:].lower()
-    return _BY_TYPE.get(declared) or kind_of(head) or _BY_ENDING.get(ending)
-
-
-def require_image(
-    content_type: str | None, head: bytes, tail: bytes, size: int, *, url: str
-) -> ImageKind:
-    """Return what an image is called that has come as a whole.
+def require_image(head: bytes, *, whole: bool) -> ImageKind:
+    """Return the format of an image that has come as a whole, by its first bytes.
 
     Raises:
         DownloadError: It is none, such as a web page, or its end is missing.
     """
-    kind = naming_kind(content_type, head, url)
-    if kind is None or kind_of(head) is None:
+    kind = kind_of(head)
+    if kind is None:
         raise DownloadError(
             f"what came is no image; it begins with {head[:_SHOWN_BYTES]!r}",
             http_status=HTTPStatus.OK,
             reason="not-an-image",
         )
-    if not is_whole(head, tail, size):
+    if not whole:
         raise DownloadError(
             "the end of the image is missing", http_status=HTTPStatus.OK, reason="cut-off"
         )

@@ -18,7 +18,6 @@ from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
     Content,
-    Fetched,
     PartialFile,
     Stored,
     discard_part,
@@ -70,11 +69,9 @@ class RemoteStore:
             return stored
         return await in_thread(self._begin, stem, undo=discard_part)
 
-    async def keep(
-        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
-    ) -> Stored:
+    async def keep(self, part: PartialFile, rest: bytes, stem: str, *, overwrite: bool) -> Stored:
         """Upload an image; whether something else is there was seen when it was looked for."""
-        kind, content = await in_thread(part.complete, fetched), part.content
+        kind, content = await in_thread(part.complete, rest), part.content
         name = f"{stem}.{kind.ending}"
         # Read from the disk, where it is whole and checked. Straight through, a download that dies
         # would leave an upload to be aborted, and the digest would come too late to stand with it.

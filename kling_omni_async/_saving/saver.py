@@ -19,7 +19,7 @@ from kling_omni_async._models import ImageTask, SavedImage, TaskImage
 from kling_omni_async._results import Result, Successes, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
-from .files import Fetched, OwnThreads, Stored, in_thread, own_threads
+from .files import OwnThreads, Stored, in_thread, own_threads
 from .formats import image_stems
 from .hosts import redact_url
 from .rules import is_not_ready, pause_before_retry
@@ -33,8 +33,8 @@ logger: Final = logging.getLogger("kling_omni_async.saver")
 class Fetcher(Protocol):
     """What brings images."""
 
-    async def fetch(self, url: str, write: Callable[[bytes], object], /) -> Fetched:
-        """Bring the bytes of an image: all but the last are written, by what blocks."""
+    async def fetch(self, url: str, write: Callable[[bytes], object], /) -> bytes:
+        """Bring an image: all but its last bytes are written, by what blocks; give those."""
         ...
 
     async def aclose(self) -> None:
@@ -347,8 +347,8 @@ class Saver:
             return part
         job.is_missing = True
         try:
-            fetched = await self._fetcher.fetch(job.url, part.write)
-            return await store.keep(part, fetched, job.stem, overwrite=plan.overwrite)
+            rest = await self._fetcher.fetch(job.url, part.write)
+            return await store.keep(part, rest, job.stem, overwrite=plan.overwrite)
         except BaseException:
             await in_thread(part.discard)
             raise

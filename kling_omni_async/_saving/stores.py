@@ -13,7 +13,7 @@ import attrs
 
 from kling_omni_async.errors import ConfigurationError
 
-from .files import Fetched, LocalStore, PartialFile, Stored
+from .files import LocalStore, PartialFile, Stored
 
 MAX_OPEN: Final = 64
 """How many stores a session keeps open; one more, and that which was not used longest is let go."""
@@ -45,9 +45,7 @@ class Store(Protocol):
         """Find an image, whatever its ending, if `look`; else make the temporary file for it."""
         ...
 
-    async def keep(
-        self, part: PartialFile, fetched: Fetched, stem: str, *, overwrite: bool
-    ) -> Stored:
+    async def keep(self, part: PartialFile, rest: bytes, stem: str, *, overwrite: bool) -> Stored:
         """Put what has come under its name, if it is an image; its temporary file is gone then."""
         ...
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from kling_omni_async import DownloadError, KlingOmniError, StorageError
-from kling_omni_async._saving.files import Content, Fetched, Stored, in_thread
+from kling_omni_async._saving.files import Content, Stored, in_thread
 
 # A small PNG that is whole.
-PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(40) + b"\0\0\0\0IEND\xaeB\x60\x82"
+PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(36) + b"\0\0\0\0IEND\xaeB\x60\x82"
 MOMENT_S: Final = 0.01
 """How long all takes that a thread does."""
 
@@ -44,10 +44,10 @@ class FakePartialFile:
             raise ValueError("write to a part that was discarded")
         self._content.add(piece)
 
-    def stored(self, fetched: Fetched) -> Stored:
-        self.write(fetched.rest)
+    def stored(self, rest: bytes) -> Stored:
+        self.write(rest)
         size, digest = self._content.size, self._content.sha256
-        return Stored(self.path.name, size, digest, fetched.content_type or "")
+        return Stored(self.path.name, size, digest, "image/png")
 
     def discard(self) -> None:
         self._parts.discard(self)
@@ -83,11 +83,11 @@ class FakeStore:
             begun.discard()
 
     async def keep(
-        self, part: FakePartialFile, fetched: Fetched, stem: str, *, overwrite: bool
+        self, part: FakePartialFile, rest: bytes, stem: str, *, overwrite: bool
     ) -> Stored:
         del overwrite
         assert part in self.parts
-        stored = await in_thread(part.stored, fetched)
+        stored = await in_thread(part.stored, rest)
         if self.fails:
             raise StorageError("the disk is full", reason="store")
         part.discard()
@@ -138,7 +138,7 @@ class FakeFetcher:
         self.defect: type[BaseException] | None = None
         self.closed = 0
 
-    async def fetch(self, url: str, write: Callable[[bytes], object]) -> Fetched:
+    async def fetch(self, url: str, write: Callable[[bytes], object]) -> bytes:
         assert not self.closed
         fault, delay = self.says.popleft() if self.says else ("good", 0.5)
         self.running.append(url)
@@ -157,7 +157,7 @@ class FakeFetcher:
                 if not isinstance(error, KlingOmniError) and self.defect is None:
                     self.defect = type(error)
                 raise error
-            return Fetched(url, "image/png", PNG[20:])
+            return PNG[20:]
         finally:
             self.running.remove(url)
 

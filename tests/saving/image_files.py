@@ -31,12 +31,15 @@ def _segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
 
 
-def jpeg(*, preview: bool = False) -> bytes:
-    """Give a grey pixel as a JPEG, with another one inside it as cameras do."""
+def jpeg(*, preview: bool = False, pixels: bytes = b"\x1f") -> bytes:
+    """Give a grey pixel as a JPEG, with another one inside it as cameras do.
+
+    `pixels` are what stands for the picture: no decoder looks at it here.
+    """
     inside = _segment(0xE1, b"Exif\0\0" + jpeg()) if preview else b""
     tables = _segment(0xDB, b"\0" + b"\1" * 64) + _segment(0xC0, _FRAME)
     codes = _segment(0xC4, b"\0" + _LUMINANCE_DC) + _segment(0xC4, b"\x10" + b"\1" + bytes(16))
-    return b"\xff\xd8" + inside + tables + codes + _segment(0xDA, _SCAN) + b"\x1f\xff\xd9"
+    return b"\xff\xd8" + inside + tables + codes + _segment(0xDA, _SCAN) + pixels + b"\xff\xd9"
 
 
 def ftyp(major: bytes, *compatible: bytes) -> bytes:
@@ -45,9 +48,32 @@ def ftyp(major: bytes, *compatible: bytes) -> bytes:
     return struct.pack(">I", len(brands) + 8) + b"ftyp" + brands
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    """Give a box of an ISO base media file."""
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
 def avif() -> bytes:
-    """Give the beginning of an AVIF file and a box behind it."""
-    return ftyp(b"avif", b"mif1", b"miaf") + struct.pack(">I", 16) + b"mdat" + bytes(8)
+    """Give the boxes of an AVIF file, with nothing in them."""
+    return ftyp(b"avif", b"mif1", b"miaf") + box(b"meta", bytes(20)) + box(b"mdat", bytes(8))
+
+
+def gif(pixels: bytes, *, colours: int = 0) -> bytes:
+    """Give a GIF with a comment and two pictures, each of some bytes that stand for pixels."""
+    flags, table = (0x80 | colours - 1, bytes(3 << colours)) if colours else (0, b"")
+    blocks = [pixels[at : at + 255] for at in range(0, len(pixels), 255)]
+    data = b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    picture = b",\0\0\0\0\1\0\1\0" + bytes([flags]) + table + b"\2" + data
+    head = b"GIF89a\1\0\1\0" + bytes([flags]) + b"\0\0" + table
+    return head + b"!\xfe\3abc\0" + picture + b"\0" + picture + b";"
+
+
+def webp(*chunks: tuple[bytes, bytes], behind: int = 0) -> bytes:
+    """Give a WebP of chunks; `behind` bytes are announced and do not come."""
+    body = b"WEBP"
+    for kind, content in chunks:
+        body += kind + struct.pack("<I", len(content)) + content + bytes(len(content) & 1)
+    return b"RIFF" + struct.pack("<I", len(body) + behind) + body
 
 
 @cache

@@ -9,8 +9,8 @@ from typing import Protocol
 from obstore.store import LocalStore as ObstoreLocal
 from obstore.store import MemoryStore
 
-from kling_omni_async._saving.files import Fetched, LocalStore, PartialFile, Stored
-from kling_omni_async._saving.formats import KINDS, PNG, ImageKind
+from kling_omni_async._saving.files import LocalStore, PartialFile, Stored
+from kling_omni_async._saving.formats import KINDS
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.stores import Store
 
@@ -19,15 +19,12 @@ from .image_files import PIXEL_GIF, PIXEL_WEBP, avif, jpeg, png
 FILES = dict(zip(KINDS, (png(), jpeg(), PIXEL_WEBP, PIXEL_GIF, avif()), strict=True))
 
 
-async def put(
-    store: Store, file: bytes, *, kind: ImageKind = PNG, overwrite: bool = False
-) -> Stored:
+async def put(store: Store, file: bytes, *, overwrite: bool = False) -> Stored:
     """Bring an image into a store as the saver does."""
     part = await begin(store)
     try:
         part.write(file[:7])
-        fetched = Fetched("https://host/1", kind.content_type, file[7:])
-        return await store.keep(part, fetched, "1-0", overwrite=overwrite)
+        return await store.keep(part, file[7:], "1-0", overwrite=overwrite)
     except BaseException:
         part.discard()
         raise

@@ -37,6 +37,7 @@ from kling_omni_async import (
     TaskOutcome,
 )
 from kling_omni_async.simulator import ImageRequest, SimulatedCometAPI
+from tests.saving.image_files import jpeg
 from tests.simulator.client import client, fetch
 from tests.support import all_of, now, open_session
 
@@ -232,10 +233,10 @@ async def test_an_overwritten_image_leaves_no_other(
     """If the new image has another ending, the old one goes: a later run finds the new one."""
     async with open_session(comet_api) as session:
         task = await finished(session, comet_api)
-        comet_api.fail_next_image(headers={"Content-Type": "image/webp"})
+        comet_api.fail_next_image(body=jpeg())
         (old_one,) = await session.save(task, tmp_path)
         (new_one,) = await session.save(task, tmp_path, overwrite=True)
-        assert (old_one.content_type, new_one.content_type) == ("image/webp", "image/png")
+        assert (old_one.content_type, new_one.content_type) == ("image/jpeg", "image/png")
         assert names_in(tmp_path) == [f"{task.task_id}-0.png"]
         assert await session.save(task, tmp_path) == (new_one,)
 

@@ -18,7 +18,7 @@ from obstore.store import MemoryStore, S3Store
 
 from kling_omni_async import ConfigurationError, StorageError
 from kling_omni_async._saving.files import STALE_S, LocalStore, Stored
-from kling_omni_async._saving.formats import JPEG, KINDS, PNG, ImageKind
+from kling_omni_async._saving.formats import KINDS, ImageKind
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.stores import MAX_OPEN, Stores
 from tests.support import now_waiting
@@ -49,7 +49,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 async def test_an_image_gets_its_name(place: Place, kind: ImageKind, *, overwrite: bool) -> None:
     """A kept image is there byte for byte, nothing else is, and it is found as it was kept."""
     store, file, name = place.store(), FILES[kind], f"1-0.{kind.ending}"
-    stored = await put(store, file, kind=kind, overwrite=overwrite)
+    stored = await put(store, file, overwrite=overwrite)
     digest = hashlib.sha256(file).hexdigest()
     assert stored == Stored(place.key(name), len(file), digest, kind.content_type)
     assert await place.read(name) == file
@@ -106,7 +106,7 @@ async def test_what_is_no_image_is_not_found(place: Place, content: bytes) -> No
 async def test_the_first_kind_that_is_there_is_found(place: Place) -> None:
     """An image is found under any ending, and the likelier one goes first."""
     store = place.store()
-    kept = await put(store, jpeg(), kind=JPEG)
+    kept = await put(store, jpeg())
     assert await find(store) == kept
     likelier = await put(store, png())
     assert await find(store) == likelier
@@ -115,8 +115,8 @@ async def test_the_first_kind_that_is_there_is_found(place: Place) -> None:
 async def test_an_overwritten_image_leaves_no_other(place: Place) -> None:
     """If the new image has another ending, the old one goes: a later look finds the new one."""
     store = place.store()
-    await put(store, jpeg(), kind=JPEG)
-    kept = await put(store, png(), kind=PNG, overwrite=True)
+    await put(store, jpeg())
+    kept = await put(store, png(), overwrite=True)
     assert await find(store) == kept
     assert await place.names() == ["1-0.png"]
 

@@ -19,7 +19,7 @@ from kling_omni_async import (
     StorageError,
     TaskImage,
 )
-from kling_omni_async._saving.files import Fetched, Stored, in_thread
+from kling_omni_async._saving.files import Stored, in_thread
 from kling_omni_async._saving.formats import KINDS
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.saver import Fetcher
@@ -47,10 +47,10 @@ class LargeImages:
     def __init__(self, inner: Fetcher) -> None:
         self._inner = inner
 
-    async def fetch(self, url: str, write: Callable[[bytes], object]) -> Fetched:
+    async def fetch(self, url: str, write: Callable[[bytes], object]) -> bytes:
         image = big_png(LARGE)
         await in_thread(write, image[: 2**20])
-        return Fetched(url, "image/png", image[2**20 :])
+        return image[2**20 :]
 
     async def aclose(self) -> None:
         await self._inner.aclose()
