@@ -132,8 +132,17 @@ _converter.register_structure_hook(Decimal, lambda text, _: Decimal(text))
 # From cattrs 24.2 on a str enum is left as it is, and its repr would get into the form.
 _converter.register_unstructure_hook(TaskStatus, lambda status: status.value)
 
+_STATUSES = frozenset(map(str, TaskStatus))
+# A word of tomorrow is no reason to lose the outcome that has it.
+_converter.register_structure_hook(TaskStatus, lambda word, _: _status_of(word))
+
 _APART = frozenset({"task", "task_id", "message", "last_error"})
 """Parameters of errors that have a place of their own in the form, or are written once for all."""
+
+
+def _status_of(word: Any) -> TaskStatus:
+    is_later = isinstance(word, str) and word not in _STATUSES
+    return TaskStatus.UNKNOWN if is_later else TaskStatus(word)
 
 
 def task_to_dict(task: ImageTask | None) -> dict[str, Any] | None:

@@ -221,7 +221,7 @@ def test_error_class_of_a_later_version(kind: object) -> None:
         {"task": None},
         {"task": {}},
         {"task": []},
-        {"task": {"task_id": "t-1", "status": "of tomorrow"}},
+        {"task": {"task_id": "t-1", "status": 5}},
         {"error": {}},
         {"error": "down"},
         {"queries": "many"},

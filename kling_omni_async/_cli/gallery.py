@@ -23,7 +23,7 @@ from kling_omni_async._version import __version__
 
 from .cards import EXTENSIONS, Card, Group, Totals, cards_of, count
 from .exit import OutputError, UsageError
-from .results import read_outcomes
+from .journal import read_outcomes
 from .signals import heed_signals
 from .terminal import note, out, plain
 from .units import human_number, human_size, plural

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 import attrs
 from cyclopts import Group, Parameter, Token
 
-from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._saving.formats import image_stems
 from kling_omni_async._saving.stores import folder_of
@@ -17,6 +17,7 @@ from kling_omni_async._saving.stores import folder_of
 from . import units
 from .cards import base_name
 from .exit import Exit, OutputError, UsageError
+from .journal import Entry
 
 _USUAL: Final = PollPolicy()
 _FLAG: Final = Parameter(show_default=False)
@@ -208,11 +209,19 @@ class Saving:
             except (OSError, ValueError) as error:  # the latter for what no path can hold
                 raise OutputError(str(folder), error, code=Exit.USAGE) from None
 
-    def is_done(self, outcome: TaskOutcome) -> bool:
-        """Return whether all images of an outcome in a journal are saved, as far as one can see.
+    @property
+    def place(self) -> str | None:
+        """The name of the store, the same for each way to write it, and without what is secret."""
+        if self.save is None:
+            return None
+        return place_of(self.save, self.folder)
 
-        Files are looked for; for a URL the journal is believed.
+    def is_done(self, entry: Entry) -> bool:
+        """Return whether all images of an entry are in this store, as far as one can see.
+
+        Files are looked for; of any other store the journal is believed.
         """
+        outcome = entry.outcome
         if self.save is None or outcome.task is None or not outcome.ok:
             return True
         names = {
@@ -221,10 +230,23 @@ class Saving:
         }
         images = outcome.task.images
         stems = image_stems(outcome.task_id, images, watermarked=self.watermarked).values()
+        if not all(stem in names for stem in stems):
+            return False
         folder = self.folder
-        return all(
-            stem in names and (folder is None or (folder / names[stem]).is_file()) for stem in stems
-        )
+        if folder is None:
+            return entry.store == self.place
+        return all((folder / names[stem]).is_file() for stem in stems)
+
+
+def place_of(save: str, folder: Path | None) -> str:
+    """Return the name of a store by which a later run knows it again."""
+    if folder is not None:
+        return str(folder.absolute())
+    url = urlsplit(save)
+    # Neither the user info nor the query, which may hold a key.
+    return f"{url.scheme.lower()}://{url.netloc.rpartition('@')[2]}/{url.path.strip('/')}".rstrip(
+        "/"
+    )
 
 
 _IDS = Group("Task ids", sort_key=0)

@@ -61,11 +61,11 @@ class PollJob:
 
     def _skip(self, task_id: str, sink: Sink) -> None:
         del self._left[task_id]
-        kind = sink.settled[task_id]
-        self.tally.counts[kind] += 1
+        earlier = sink.settled[task_id]
+        self.tally.counts[earlier.kind] += 1
         self.tally.earlier += 1
-        if kind is not Kind.SUCCEEDED:
-            self.failures.add_earlier(kind, task_id)
+        if earlier.kind is not Kind.SUCCEEDED:
+            self.failures.add_earlier(earlier.kind, earlier.reason, task_id)
 
     async def _ids(self, feed: AsyncGenerator[IdRow], sink: Sink) -> AsyncGenerator[str]:
         """Yield the known ids, then those of a stream as they come."""
@@ -190,7 +190,7 @@ def poll(
             with (
                 logged_as_notes(talk.verbose),
                 choose_view(quiet=quiet) as view,
-                open_sink(jsonl, view.out, saving.is_done) as sink,
+                open_sink(jsonl, view.out, is_done=saving.is_done, store=saving.place) as sink,
             ):
                 job.skip_settled(sink)
                 view.show(job.tally)

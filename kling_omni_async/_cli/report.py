@@ -125,7 +125,6 @@ class Tally:
 _MOST_GROUPS: Final = 1000
 _MOST_ROWS: Final = 20
 _LONGEST: Final = 200
-_EARLIER: Final = "in an earlier run; the journal has the reason"
 _OTHER: Final = "other reasons"
 
 
@@ -140,9 +139,9 @@ class Failures:
         """Count a failure of this run."""
         self._count(kind, reason_of(error), task_id)
 
-    def add_earlier(self, kind: Kind, task_id: str) -> None:
+    def add_earlier(self, kind: Kind, reason: str, task_id: str) -> None:
         """Count a failure that an earlier run has settled."""
-        self._count(kind, _EARLIER, task_id)
+        self._count(kind, reason, task_id)
 
     def _count(self, kind: Kind, reason: str, task_id: str) -> None:
         if (kind, reason) not in self._counts and len(self._counts) >= _MOST_GROUPS:

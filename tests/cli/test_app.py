@@ -16,7 +16,7 @@ import pytest
 from kling_omni_async import __main__, __version__
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.results import Journal
+from kling_omni_async._cli.journal import Journal
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import create, ids_in, pending_in

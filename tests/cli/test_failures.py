@@ -65,11 +65,12 @@ def test_equal_reasons_are_one_row() -> None:
     failures.add(Kind.FAILED, TaskFailedError("no"), "1")
     for number in range(3):
         failures.add(Kind.TIMED_OUT, PollTimeoutError(f"in {number} s"), f"late-{number}")
-    failures.add_earlier(Kind.FAILED, "2")
+    failures.add_earlier(Kind.FAILED, "no", "2")
+    failures.add_earlier(Kind.FAILED, "no faces", "3")
     assert list(failures.rows()) == [
         (3, Kind.TIMED_OUT, "its status was never seen", "late-0"),
-        (1, Kind.FAILED, "no", "1"),
-        (1, Kind.FAILED, "in an earlier run; the journal has the reason", "2"),
+        (2, Kind.FAILED, "no", "1"),
+        (1, Kind.FAILED, "no faces", "3"),
     ]
 
 

@@ -42,8 +42,8 @@ from kling_omni_async._cli.cards import (
 )
 from kling_omni_async._cli.exit import CliError, Exit, OutputError, UsageError
 from kling_omni_async._cli.gallery import write_outcomes
+from kling_omni_async._cli.journal import Journal
 from kling_omni_async._cli.report import Kind
-from kling_omni_async._cli.results import Journal
 
 from .support import success, trouble, write_gallery
 

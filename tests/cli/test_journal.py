@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,17 +17,23 @@ from kling_omni_async import (
     KlingOmniError,
     NoImagesError,
     PollTimeoutError,
+    SavedImage,
     TaskFailedError,
     TaskNotFoundError,
     TaskOutcome,
+    TaskStatus,
     TransportError,
 )
-from kling_omni_async._cli import results
+from kling_omni_async._cli import locked_file
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
-from kling_omni_async._cli.report import Kind
-from kling_omni_async._cli.results import Journal, read_outcomes
+from kling_omni_async._cli.journal import Entry, Journal, read_outcomes
+from kling_omni_async._cli.report import Kind, reason_of
 
 from .support import ids_in, success, trouble
+
+SAVED = SavedImage(
+    key="a-0.png", url="https://images.test/1.png", size=1, sha256="", content_type="image/png"
+)
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def write(path: Path, *outcomes: TaskOutcome) -> bytes:
 def settled_in(path: Path) -> dict[str, Kind]:
     """Read the journal back."""
     with Journal(str(path)) as journal:
-        return journal.settled
+        return {task_id: earlier.kind for task_id, earlier in journal.settled.items()}
 
 
 def no_sync(_: int) -> None:
@@ -62,10 +70,11 @@ def test_writes_one_line_an_outcome(path: Path) -> None:
 def test_writes_each_line_by_one_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill between two system calls leaves whole lines only."""
     written: list[bytes] = []
+    real = os.write
 
-    def take(_: int, data: bytes) -> int:
+    def take(fd: int, data: bytes) -> int:
         written.append(data)
-        return len(data)
+        return real(fd, data)
 
     with Journal(str(path)) as journal, monkeypatch.context() as patched:
         patched.setattr(os, "write", take)
@@ -106,6 +115,71 @@ def test_only_the_apis_own_endings_settle_an_id(
     assert settled_in(path) == ({"a": kind} if kind else {})
 
 
+def test_keeps_why_an_id_has_failed(path: Path) -> None:
+    """A later run shows the reasons, not where they stand."""
+    write(path, trouble(TaskFailedError("no faces"), "a"), trouble(TaskNotFoundError("?"), "b"))
+    with Journal(str(path)) as journal:
+        reasons = {task_id: each.reason for task_id, each in journal.settled.items()}
+    assert reasons == {"a": "no faces", "b": reason_of(TaskNotFoundError("?"))}
+
+
+def test_knows_in_which_store_images_are(path: Path) -> None:
+    """Each line names its store; what is in another one is not settled here, and is remembered."""
+    stored = attrs.evolve(success("a"), saved=(SAVED,))
+    for store in ("s3://one", "s3://two"):
+        with Journal(str(path), store=store) as journal:
+            journal.write(stored)
+            journal.write(attrs.evolve(stored, task_id="b"))
+            journal.write(trouble(TaskFailedError("no"), "c"))
+    write(path, attrs.evolve(stored, task_id="c"))
+
+    def journal_for(store: str) -> Journal:
+        return Journal(str(path), is_done=lambda entry: entry.store == store)
+
+    for store in ("s3://one", "s3://two"):  # whichever came first
+        with journal_for(store) as journal:
+            assert list(journal.settled) == ["a", "b"]
+    with journal_for("s3://three") as journal:
+        assert not journal.settled
+        assert list(journal.elsewhere) == ["a", "b", "c"]
+        assert journal.entry_at(journal.elsewhere["a"]) == Entry(stored, "s3://two")
+
+
+def line_of_tomorrow(task_id: str) -> bytes:
+    """Make a line of a version whose form cannot be read here."""
+    form = success(task_id).to_dict()
+    form["task"] |= {"images": "in another form"}
+    return json.dumps(form).encode()
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_of_a_later_version_spoils_only_itself(
+    end: bytes, path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is passed over and kept, also as the first or the last one; the others count."""
+    whole = write(path, success("a"))
+    content = line_of_tomorrow("b") + b"\n" + whole + line_of_tomorrow("a") + end
+    path.write_bytes(content)
+    assert settled_in(path) == {"a": Kind.SUCCEEDED}
+    told = f"kling-omni: 2 lines are of a later version in {path}; what they say is passed over\n"
+    assert capfd.readouterr() == ("", told)
+    assert write(path, success("c")).startswith(content.rstrip() + b"\n")
+    assert [each.task_id for each in read_outcomes(path)] == ["a", "c"]
+
+
+def test_a_word_of_a_later_version_spoils_nothing(path: Path) -> None:
+    """An unknown status or kind of error leaves what else the line says."""
+    form = success("a").to_dict()
+    form["task"] |= {"status": "archived"}
+    error = trouble(TaskFailedError("no"), "b").to_dict()
+    error["error"] |= {"type": "OfTomorrowError"}
+    path.write_text(f"{json.dumps(form)}\n{json.dumps(error)}\n")
+    assert settled_in(path) == {"a": Kind.SUCCEEDED}
+    first, second = read_outcomes(path)
+    assert first.task is not None
+    assert (first.task.status, str(second.error)) == (TaskStatus.UNKNOWN, "no")
+
+
 def test_the_last_line_of_an_id_counts(path: Path) -> None:
     """A later outcome replaces an earlier one, whichever is the better."""
     late = PollTimeoutError("late")
@@ -129,18 +203,30 @@ def test_blank_lines_do_no_harm(path: Path) -> None:
 
 @pytest.mark.parametrize("before", [(), (success("a"),)])
 def test_drops_a_torn_line_wherever_it_is_cut(
-    before: tuple[TaskOutcome, ...], path: Path, monkeypatch: pytest.MonkeyPatch
+    before: tuple[TaskOutcome, ...],
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Whichever bytes of the last line reached the disk, the lines before are all that stays."""
     whole = write(path, *before)
     torn = write(path, success("b"))[len(whole) :]
     monkeypatch.setattr(os, "fsync", no_sync)
-    for length in range(1, len(torn)):
+    for length in range(1, len(torn) - 1):
         path.write_bytes(whole + torn[:length])
-        with Journal(str(path)) as journal:
-            assert journal.torn == length
-            assert list(journal.settled) == [each.task_id for each in before]
+        assert list(settled_in(path)) == [each.task_id for each in before]
         assert path.read_bytes() == whole
+        told = f"kling-omni: dropped a torn last line of {path} ({length} bytes)\n"
+        assert capfd.readouterr() == ("", told)
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(path: Path) -> None:
+    """An editor or a copy may have cut the line break off; what comes next has its own line."""
+    content = write(path, success("a"), success("b"))
+    path.write_bytes(content[:-1])
+    assert write(path, success("c")).startswith(content)
+    assert ids_in(path) == ["a", "b", "c"]
+    assert list(settled_in(path)) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("rest", [b"\0\0\0\0", b'{"task_id": "b"\0\0', b"\xff\xfe", b"[1"])
@@ -245,16 +331,88 @@ def test_refuses_a_journal_in_use(path: Path) -> None:
     assert settled_in(path) == {}
 
 
-def test_says_that_a_lock_cannot_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without locks is one clear line."""
+def refuse_lock(code: int) -> Callable[[int], None]:
+    """Make a lock that the system refuses."""
 
     def refuse(_: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(results, "lock", refuse)
-    with pytest.raises(OutputError, match="No locks available") as caught:
+    return refuse
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_will_do(
+    code: int, path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Network file systems may have none; what it means is told, and the run goes on."""
+    monkeypatch.setattr(locked_file, "lock", refuse_lock(code))
+    write(path, success("a"))
+    assert capfd.readouterr().err == (
+        f"kling-omni: warning: {path} cannot be locked ({os.strerror(code)}): see that no other "
+        "run writes to it\n"
+    )
+    assert list(settled_in(path)) == ["a"]
+
+
+def test_says_that_a_lock_cannot_be_had(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What else a lock may meet is one clear line."""
+    monkeypatch.setattr(locked_file, "lock", refuse_lock(errno.EIO))
+    with pytest.raises(OutputError, match="Input/output error") as caught:
         Journal(str(path))
     assert caught.value.code == Exit.USAGE
+
+
+def test_says_that_a_journal_cannot_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk ends the command before anything is asked."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "lseek", fail)
+        with pytest.raises(OutputError, match="Input/output error") as caught:
+            Journal(str(path))
+    assert caught.value.code == Exit.USAGE
+
+
+def lose(path: Path) -> None:
+    """Delete a file."""
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """Put another file under a name."""
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def empty(path: Path) -> None:
+    """Do what a shell does for ``> file``."""
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lose, "it was deleted or replaced while it was in use"),
+        (replace, "it was deleted or replaced while it was in use"),
+        (empty, "it was emptied or cut while it was in use"),
+    ],
+)
+def test_notices_that_its_file_has_gone(
+    harm: Callable[[Path], None], told: str, path: Path
+) -> None:
+    """What is written then is found by nobody: the next outcome stays pending, or the end tells."""
+    with pytest.raises(OutputError, match=told), Journal(str(path)) as journal:  # noqa: PT012 - the second write is meant
+        journal.write(success("a"))
+        harm(path)
+        journal.write(success("b"))
+    path.unlink(missing_ok=True)
+    write(path, success("a"))
+    with pytest.raises(OutputError, match=told) as caught, Journal(str(path)):
+        harm(path)
+    assert caught.value.code == Exit.NOT_ALL
 
 
 @pytest.mark.parametrize("name", ["", "no/such/folder/out.jsonl"])

@@ -18,6 +18,7 @@ import pytest
 
 from kling_omni_async import ImageTask, SavedImage, TaskImage, TaskOutcome, TaskStatus
 from kling_omni_async._cli.exit import Exit, OutputError
+from kling_omni_async._cli.journal import Entry
 from kling_omni_async._cli.options import Saving
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -214,15 +215,33 @@ def test_what_counts_as_saved(outcome: TaskOutcome, *, done: bool, tmp_path: Pat
     """All images of the kind that is asked for are named, and are in the directory of this run."""
     for name in ("1-0.png", "1-1.jpg"):
         (tmp_path / name).touch()
-    assert Saving(save=str(tmp_path)).is_done(outcome) is done
+    assert Saving(save=str(tmp_path)).is_done(Entry(outcome, "s3://bucket")) is done
 
 
-def test_what_counts_as_saved_in_a_store_elsewhere() -> None:
-    """Of a URL the journal is believed; where nothing is saved, every end is one."""
-    named, unnamed = saved_outcome("1", "prefix/1-0.png"), saved_outcome("1")
-    assert Saving(save="s3://bucket/prefix").is_done(named)
-    assert not Saving(save="s3://bucket/prefix").is_done(unnamed)
-    assert Saving().is_done(unnamed)
+@pytest.mark.parametrize(
+    ("save", "store", "done"),
+    [
+        ("s3://bucket/prefix", "s3://bucket/prefix", True),
+        ("S3://bucket/prefix/", "s3://bucket/prefix", True),
+        ("s3://key:secret@bucket/prefix?region=x", "s3://bucket/prefix", True),
+        ("s3://bucket/other", "s3://bucket/prefix", False),
+        ("s3://other/prefix", "s3://bucket/prefix", False),
+        ("gs://bucket/prefix", "s3://bucket/prefix", False),
+        ("s3://bucket", "s3://bucket/prefix", False),
+        ("s3://bucket/prefix", "/home/images", False),
+        ("s3://bucket/prefix", None, False),
+    ],
+)
+def test_what_counts_as_saved_in_a_store(save: str, store: str | None, *, done: bool) -> None:
+    """The journal is believed if it names all images, and this very store."""
+    assert Saving(save=save).is_done(Entry(saved_outcome("1", "prefix/1-0.png"), store)) is done
+    assert not Saving(save=save).is_done(Entry(saved_outcome("1"), store))
+
+
+def test_where_nothing_is_saved_every_end_is_one() -> None:
+    """There is no store in which anything could be missing."""
+    assert Saving().is_done(Entry(saved_outcome("1")))
+    assert Saving().place is None
 
 
 def test_a_file_url_is_a_directory(api: SimulatedCometAPI, call: Call, tmp_path: Path) -> None:

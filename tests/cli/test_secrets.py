@@ -214,7 +214,7 @@ def test_a_proxy_sees_no_key(scheme: str, monkeypatch: pytest.MonkeyPatch, *, se
 
 PLACES = {
     "in the transport": "from kling_omni_async._api.client import Client as place",
-    "in the journal": "from kling_omni_async._cli.results import Journal as place",
+    "in the journal": "from kling_omni_async._cli.journal import Journal as place",
     "in the command": "import kling_omni_async._cli.poll as place",
 }
 FUNCTIONS = {

@@ -1,0 +1,211 @@
+"""The journal: a line for each outcome, which a later run reads to know what is done."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Self, TypeAlias
+
+import attrs
+
+from kling_omni_async._outcome import TaskOutcome
+
+from .exit import Exit, OutputError, UsageError
+from .locked_file import LockedFile
+from .report import Kind, kind_of, reason_of
+from .terminal import json_line, note
+from .units import plural
+
+_BEGINNING: Final = b'{"task_id":'
+_STORE: Final = "store"
+_OURS: Final = frozenset({"task_id", "ok", "task", "error", "queries"})
+
+
+@attrs.frozen
+class Entry:
+    """An outcome, and the name of the store that has its images, where that is known."""
+
+    outcome: TaskOutcome
+    store: str | None = None
+
+    def line(self) -> str:
+        """Return it as one line of JSON; earlier versions pass over the name of the store."""
+        data = self.outcome.to_dict()
+        if self.store is not None and self.outcome.saved:
+            data[_STORE] = self.store
+        return json_line(data)
+
+
+@attrs.frozen
+class Earlier:
+    """How an earlier run has settled an id, and where its line begins."""
+
+    kind: Kind
+    reason: str
+    at: int
+
+
+@attrs.frozen
+class _Line:
+    """A whole line of ours; a later version may have written what cannot be read here."""
+
+    at: int
+    end: int
+    entry: Entry | None
+    is_later: bool = False
+    has_end: bool = True
+
+
+IsDone: TypeAlias = Callable[[Entry], bool]
+
+
+class Journal:
+    """A file of outcomes that one process at a time appends to.
+
+    `settled` has the ids that need no polling; `elsewhere` those whose images another store has,
+    and where their lines begin. `is_done` says whether the images of an entry are where they are
+    to be.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        is_done: IsDone = lambda _: True,
+        store: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settled: dict[str, Earlier] = {}
+        self.elsewhere: dict[str, int] = {}
+        self._is_done = is_done
+        self._store = store
+        self._file = LockedFile(path, clock=clock)
+        try:
+            if self._file.is_regular:
+                self._read_back()
+        except BaseException:
+            self._file.release()
+            raise
+
+    def _read_back(self) -> None:
+        """Read how each id ended by its last line, and cut a torn one off."""
+        path, good, later, has_end = self._file.path, 0, 0, True
+        try:
+            with self._file.open_to_read() as file:
+                for line in _lines_in(file, path):
+                    good, has_end = line.end, line.has_end
+                    later += line.is_later
+                    if line.entry is not None:
+                        self._settle(line.entry, line.at)
+            if torn := self._file.cut(good):
+                note(f"dropped a torn last line of {path} ({torn} bytes)")
+        except OSError as error:
+            raise OutputError(path, error, code=Exit.USAGE) from None
+        if not has_end:
+            self._file.append(b"\n")
+        if later:
+            lines = plural(later, "line is", "lines are")
+            note(f"{lines} of a later version in {path}; what they say is passed over")
+
+    def _settle(self, entry: Entry, at: int) -> None:
+        outcome = entry.outcome
+        task_id, kind = outcome.task_id, kind_of(outcome)
+        if not kind.settled:
+            self.settled.pop(task_id, None)
+        elif outcome.error is not None:
+            # The same few reasons, many times.
+            self.settled[task_id] = Earlier(kind, sys.intern(reason_of(outcome.error)), at)
+        elif self._is_done(entry):
+            self.settled[task_id] = Earlier(kind, "", at)
+        else:
+            if outcome.saved:
+                self.elsewhere[task_id] = at
+            # It may have gone to this store first, and to another one since.
+            before = self.settled.get(task_id)
+            if before is not None and before.kind is not kind:
+                del self.settled[task_id]
+
+    def entry_at(self, at: int) -> Entry | None:
+        """Read the line that begins at a place."""
+        with self._file.open_to_read() as file:
+            file.seek(at)
+            return _entry_in(_json_of(file.readline()))
+
+    def write(self, outcome: TaskOutcome) -> None:
+        """Append an outcome by one write."""
+        self._file.append(f"{Entry(outcome, self._store).line()}\n".encode())
+
+    async def append(self, outcome: TaskOutcome) -> None:
+        """Append an outcome; what waits for a disk waits for no reader."""
+        self.write(outcome)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._file.close(failed=kind is not None)
+
+
+def read_outcomes(path: Path) -> Generator[TaskOutcome]:
+    """Read a journal that another process may be appending to; a torn last line is passed over."""
+    # Not locked: whoever appends to it meanwhile must not find it in use.
+    with path.open("rb") as file:
+        for line in _lines_in(file, path):
+            if line.entry is not None:
+                yield line.entry.outcome
+
+
+def _lines_in(file: BinaryIO, path: str | Path) -> Generator[_Line]:
+    """Read whole lines, as far as the file goes now."""
+    # What is appended from now on is left out: its writer may be in the midst of a line.
+    size = file.seek(0, 2)
+    file.seek(0)
+    end, number, after_good = 0, 0, False
+    while line := file.readline(size - end):
+        number += 1
+        data = _json_of(line)
+        entry, has_end = _entry_in(data), line.endswith(b"\n")
+        later = entry is None and isinstance(data, dict) and data.keys() >= _OURS
+        # Refused rather than passed over: the last line alone may be torn, any other is foreign.
+        if entry is None and not later and (line.strip() or not has_end):
+            if end + len(line) < size or not _is_torn(line, data, after_good=after_good):
+                what = f"line {number} is not an outcome of this program"
+                raise UsageError(f"{path} is left as it is: {what}")
+            return
+        yield _Line(end, end + len(line), entry, later, has_end)
+        end += len(line)
+        after_good = after_good or entry is not None or later
+
+
+def _json_of(line: bytes) -> Any:
+    """Read a line as JSON; None if it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _entry_in(data: Any) -> Entry | None:
+    """Return what a line says; None if it is no outcome that this version can read."""
+    if not isinstance(data, Mapping):
+        return None
+    try:
+        store = data.get(_STORE)
+        return Entry(TaskOutcome.from_dict(data), store if isinstance(store, str) else None)
+    except ValueError:
+        return None
+
+
+def _is_torn(line: bytes, data: Any, *, after_good: bool) -> bool:
+    """Return whether the last line is the rest of one of ours, not somebody's text.
+
+    After whole lines of ours an end without a line break can be anything: a crash of the
+    system leaves zeros, for instance.
+    """
+    if not line.endswith(b"\n") and after_good:
+        return True
+    start = b"".join(line[:40].split())[: len(_BEGINNING)]
+    return _BEGINNING.startswith(start) and data is None
