@@ -18,7 +18,7 @@ from .poll import poll
 from .query import query
 from .report import ending
 from .simulate import simulate
-from .terminal import make_console, note, wants_colour
+from .terminal import draw_plainly, make_console, note, wants_colour
 
 _DEBUG_OPTION: Final = "--debug"
 _COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate"})
@@ -171,6 +171,7 @@ app.command(
 
 def run(arguments: list[str]) -> int:
     """Run a command, and return the exit code."""
+    draw_plainly()
     options, ids = parted(arguments)
     # No option of cyclopts: it holds for every command, and wherever it stands.
     debug = _DEBUG_OPTION in options

@@ -8,16 +8,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, Self
 
 from rich import progress
-from rich.console import Group
+from rich.console import Group, OverflowMethod
 from rich.live import Live
 from rich.text import Text
 
 from kling_omni_async._polling.watchlist import Snapshot
 
+from .cursor import shown_while_stopped
 from .exit import OutputError
 from .report import Tally
 from .terminal import (
@@ -34,6 +35,8 @@ from .units import human_time
 
 # What the rate is the mean of: about one interval, so that it does not swing with the pauses.
 _WINDOW_S: Final = 30.0
+# For what is left: tasks end in bursts, and a time that jumps about tells nothing.
+_LONG_WINDOW_S: Final = 120.0
 _LONGEST_ID: Final = 24
 
 
@@ -79,20 +82,25 @@ class Bar(Silent):
 
     every_s = 0.25
 
+    # Eleven attributes: what draws (4), what is drawn (4), and the terminal (3).
     def __init__(self) -> None:
         self._console = make_console(None, colour=wants_colour(sys.stderr))
+        plainly = self._console.options.ascii_only
         # No thread draws it: `beat` does, in the loop, as only there the session may be looked at.
         self._progress = progress.Progress(
-            progress.SpinnerColumn(),
+            progress.SpinnerColumn("line" if plainly else "dots"),
             progress.MofNCompleteColumn(),
             progress.BarColumn(bar_width=20),
             progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[left]}", markup=False),
             progress.TextColumn("{task.description}", markup=False),
             console=self._console,
             auto_refresh=False,
         )
-        self._bar = self._progress.add_task("nothing yet", total=None)
-        self._line = Text(no_wrap=True, overflow="ellipsis")
+        self._bar = self._progress.add_task("nothing yet", total=None, left="")
+        # rich's ellipsis is one letter, which ASCII has not.
+        overflow: OverflowMethod = "crop" if plainly else "ellipsis"
+        self._line = Text(no_wrap=True, overflow=overflow)
         self._live = Live(
             Group(self._progress, self._line),
             console=self._console,
@@ -100,17 +108,20 @@ class Bar(Silent):
             transient=True,
             redirect_stdout=False,
         )
-        self._rate = Rate()
+        self._queries = Rate()
+        self._ends = Rate(_LONG_WINDOW_S)
         self._tally = Tally(0)
+        self._hiding = ExitStack()
         self._terminal = sys.stderr
         self._shares_terminal = _stdout_is_stderr()
 
     def __enter__(self) -> Self:
+        self._hiding.enter_context(shown_while_stopped(self._terminal))
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # the terminal is gone: nobody is left to see it
+        with self._hiding, suppress(OSError):  # the terminal is gone: nobody is left to see it
             self._live.stop()
 
     def show(self, tally: Tally) -> None:
@@ -119,12 +130,15 @@ class Bar(Silent):
 
     def beat(self, snapshot: Snapshot, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
-        self._line.plain = second_line(
-            snapshot, oldest, self._rate.add(snapshot.now, snapshot.starts)
-        )
-        tally = self._tally
+        now, tally = snapshot.now, self._tally
+        self._line.plain = second_line(snapshot, oldest, self._queries.add(now, snapshot.starts))
+        ends = self._ends.add(now, tally.done)
         self._progress.update(
-            self._bar, completed=tally.done, total=tally.total, description=tally.parts()
+            self._bar,
+            completed=tally.done,
+            total=tally.total,
+            description=tally.parts(),
+            left=time_left(tally.total - tally.done, ends),
         )
         if has_room(self._terminal):
             with suppress(OSError):  # as at the end
@@ -144,19 +158,25 @@ class Bar(Silent):
 
 
 class Rate:
-    """Queries a second over the last half minute, from counts that are told now and then."""
+    """How often something happens a second, from counts that are told now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: float = _WINDOW_S) -> None:
+        self._window = window  # in s; older counts are forgotten
         self._samples: deque[tuple[float, int]] = deque()
 
-    def add(self, now: float, starts: int) -> float:
-        """Add how many queries were started until `now`, in s, and return the rate."""
+    def add(self, now: float, count: int) -> float:
+        """Add how often it has happened until `now`, in s, and return the rate."""
         samples = self._samples
-        samples.append((now, starts))
-        while samples[0][0] < now - _WINDOW_S:
+        samples.append((now, count))
+        while samples[0][0] < now - self._window:
             samples.popleft()
         since, before = samples[0]
-        return (starts - before) / (now - since) if now > since else 0.0
+        return (count - before) / (now - since) if now > since else 0.0
+
+
+def time_left(count: int, rate: float) -> str:
+    """Return how long `count` more take at a rate a second; empty where nobody can say."""
+    return f"~{human_time(max(1, round(count / rate)))} left" if count and rate else ""
 
 
 def second_line(snapshot: Snapshot, oldest: str, rate: float) -> str:

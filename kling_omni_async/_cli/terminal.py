@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import errno
 import io
 import json
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 _BYTES_AT_ONCE: Final = getattr(select, "PIPE_BUF", 512)  # a pipe takes as much whole or not at all
 # Columns of what is no terminal: nothing is folded there.
 _ENDLESS: Final = 100_000
+
+_NARROWEST: Final = 20
+
+# The name of what writes characters that an encoding has not.
+_PLAINLY: Final = "kling_omni_async.plainly"
+_DRAWN: Final = {
+    **dict.fromkeys("─━╸╺╴╶", "-"),
+    **dict.fromkeys("│┃", "|"),
+    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"),
+    "…": "...",
+    "·": "|",
+}
 
 _CODES: Final = {"good": "32", "bad": "31", "unsure": "33"}
 
@@ -74,7 +87,7 @@ def _pieces_out(line: str) -> Generator[None]:
     """Write a line to stdout, each piece after a step; none is held up where there is room."""
     try:
         stdout = _open_stdout()
-        data = f"{line}\n".encode(stdout.encoding, "backslashreplace")
+        data = f"{line}\n".encode(stdout.encoding, _PLAINLY)
         # Past the buffer: what stays in it after an error would be tried again at exit.
         raw: io.RawIOBase | BinaryIO = getattr(stdout.buffer, "raw", stdout.buffer)
         while data:
@@ -133,7 +146,7 @@ def make_console(file: TextIO | None, *, colour: bool, width: int | None = None)
     """Make rich's console, without a file on stderr; only the width is the environment's."""
     from rich.console import Console  # noqa: PLC0415 - whoever says that it is missing is here too
 
-    return Console(
+    console = Console(
         file=file,
         stderr=file is None,
         force_terminal=True,
@@ -142,6 +155,9 @@ def make_console(file: TextIO | None, *, colour: bool, width: int | None = None)
         legacy_windows=False,
         width=width,
     )
+    # Help is folded for ever where not even one letter has room, as with COLUMNS=0.
+    console.width = max(console.width, _NARROWEST)
+    return console
 
 
 def rendered(what: RenderableType, file: TextIO | None) -> str:
@@ -155,3 +171,24 @@ def rendered(what: RenderableType, file: TextIO | None) -> str:
 def draw(what: RenderableType) -> None:
     """Draw on stderr what rich can draw, colours and all."""
     _to_stderr(f"{rendered(what, sys.stderr)}\n")
+
+
+def draw_plainly() -> None:
+    """Let both streams take what their encoding has not: drawings in ASCII, all else escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAINLY)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    piece = error.object[error.start : error.end]
+    return "".join(map(_ascii_of, piece)), error.end
+
+
+def _ascii_of(char: str) -> str:
+    return _DRAWN.get(char) or char.encode("ascii", "backslashreplace").decode()
+
+
+codecs.register_error(_PLAINLY, _in_ascii)

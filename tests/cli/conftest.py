@@ -54,9 +54,12 @@ def on_screen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> OnScreen:
     """Return what calls a command in this process, with stdout and stderr on one terminal."""
 
     def on_screen(
-        *arguments: str, columns: int = 80, stdout: TextIO | None = None
+        *arguments: str,
+        columns: int = 80,
+        stdout: TextIO | None = None,
+        encoding: str = "utf-8",
     ) -> tuple[int, str]:
-        with Screen(tmp_path / "screen") as screen, monkeypatch.context() as patched:
+        with Screen(tmp_path / "screen", encoding) as screen, monkeypatch.context() as patched:
             patched.setenv("COLUMNS", str(columns))
             patched.setattr("sys.stdout", stdout or screen)
             patched.setattr("sys.stderr", screen)

@@ -79,8 +79,8 @@ def create(api: SimulatedCometAPI, count: int = 1, **task: Any) -> list[str]:
 class Screen(io.TextIOWrapper):
     """A terminal that takes everything at once, and keeps it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.open("wb", buffering=0), write_through=True)
+    def __init__(self, path: Path, encoding: str = "utf-8") -> None:
+        super().__init__(path.open("wb", buffering=0), encoding, write_through=True)
         self._path = path
 
     def isatty(self) -> bool:
@@ -88,7 +88,7 @@ class Screen(io.TextIOWrapper):
 
     @property
     def text(self) -> str:
-        return self._path.read_text("utf-8")
+        return self._path.read_text(self.encoding)
 
 
 @attrs.frozen

@@ -6,7 +6,9 @@ import asyncio
 import errno
 import io
 import math
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,21 @@ import pytest
 
 from kling_omni_async._cli.exit import Exit, OutputError
 from kling_omni_async._cli.poll import PollJob
-from kling_omni_async._cli.progress import Bar, Lines, Rate, Silent, choose_view, second_line
+from kling_omni_async._cli.progress import (
+    Bar,
+    Lines,
+    Rate,
+    Silent,
+    choose_view,
+    second_line,
+    time_left,
+)
 from kling_omni_async._cli.report import Kind, Tally
+from kling_omni_async._cli.signals import Signals, interruptible
 from kling_omni_async._polling.watchlist import Snapshot
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .support import FAST, OnScreen, bare, create, neighbour, terminal_of
+from .support import FAST, OnScreen, bare, create, neighbour, read_all, running, terminal_of
 
 NEVER_S = 3600.0
 
@@ -142,6 +153,131 @@ def test_the_rate_is_that_of_the_last_half_minute() -> None:
     rates = [rate.add(float(second), 17 + second) for second in range(102, 1000)]
     assert rates[-1] == 1.0
     assert len(rate._samples) == 31
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "words"),
+    [
+        (0, 2.0, ""),
+        (10, 0.0, ""),
+        (10, 2.0, "~5 s left"),
+        (1, 100.0, "~1 s left"),
+        (754, 1.0, "~12 min 34 s left"),
+    ],
+)
+def test_what_is_left_is_told_once_it_is_known(count: int, rate: float, words: str) -> None:
+    """Nothing is said where nothing is left, or where nothing has ended yet."""
+    assert time_left(count, rate) == words
+
+
+def test_the_bar_tells_how_long_it_will_take(capfd: pytest.CaptureFixture[str]) -> None:
+    """By the ends of the last two minutes: one in 10 s, and one is left."""
+    tally = Tally(2)
+    with Bar() as view:
+        view.show(tally)
+        view.beat(snapshot_at(0.0), "7")
+        assert " left" not in capfd.readouterr().err
+        tally.counts[Kind.SUCCEEDED] = 1
+        view.beat(snapshot_at(10.0), "7")
+    assert " ~10 s left 1 succeeded" in bare(capfd.readouterr().err)
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(sys.platform != "linux", reason="Windows stops no programs")
+def test_a_program_that_is_stopped_leaves_its_terminal_as_it_was() -> None:
+    """Ctrl-Z shows the cursor and removes the view; after `fg` both are as before."""
+    import pty  # noqa: PLC0415 - Windows has none
+
+    screen, terminal = pty.openpty()
+    with neighbour() as api:
+        (slow,) = api.create(duration=1e6)
+        env = {"TERM": "xterm", **api.env}
+        # A group of its own: the system never stops one that nobody could wake.
+        options: Any = {"stdout": terminal, "stderr": terminal, "process_group": 0}
+        with running("poll", slow, env=env, **options) as process:
+            os.close(terminal)
+            read_until(screen, "queries/s")
+            process.send_signal(signal.SIGTSTP)
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            text = read_until(screen, "\x1b[?25h")
+            assert text.endswith("\r\x1b[2K\x1b[1A\x1b[2K\x1b[?25h")
+            process.send_signal(signal.SIGCONT)
+            assert read_until(screen, "\x1b[?25l") == "\r\n\x1b[?25l"
+            read_until(screen, "queries/s")
+            process.send_signal(signal.SIGTSTP)  # a second time too
+            os.waitpid(process.pid, os.WUNTRACED)
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+            text = read_all(screen)
+            assert process.wait() == Exit.INTERRUPTED
+    os.close(screen)
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def read_until(screen: int, end: str) -> str:
+    """Read what a terminal gets up to a text."""
+    text = b""
+    while end.encode() not in text:
+        text += os.read(screen, 1)  # no more: what follows is for the next reader
+    return text.decode()
+
+
+def test_a_stop_that_somebody_forbids_is_left_forbidden(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where the signal was ignored before, a view changes nothing."""
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with Bar():
+            assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
+def test_a_hard_end_shows_the_cursor(capfd: pytest.CaptureFixture[str]) -> None:
+    """The second signal leaves a terminal on which one can go on, even in the midst of a view."""
+    now = 0.0
+    codes: list[int] = []
+    with interruptible(Signals(end=codes.append, clock=lambda: now)), Bar():
+        signal.raise_signal(signal.SIGINT)
+        now = 1.0
+        before = capfd.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == "\x1b[?25hkling-omni: ended at once\n"
+    assert codes == [Exit.INTERRUPTED]
+    assert before
+
+
+@pytest.mark.parametrize("columns", [0, 1, 2])
+def test_a_terminal_without_room_is_taken_for_a_narrow_one(
+    columns: int, api: SimulatedCometAPI, on_screen: OnScreen
+) -> None:
+    """Help, the view and its tables are folded to some letters; nothing is folded for ever."""
+    done, failed = create(api, duration=0.0), create(api, duration=0.0, fail="no such thing")
+    code, text = on_screen("poll", "--help", columns=columns)
+    assert code == Exit.OK
+    assert max(map(len, bare(text).splitlines())) <= 80
+    code, text = on_screen("poll", *done, *failed, columns=columns)
+    assert code == Exit.NOT_ALL
+    assert text.endswith("2 of 2 done: 1 succeeded, 1 failed\n")
+
+
+def test_an_encoding_without_drawings_gets_plain_ones(
+    api: SimulatedCometAPI, on_screen: OnScreen
+) -> None:
+    """In ASCII the view, its table and help are drawn in ASCII, and all else is escaped."""
+    done, failed = create(api, duration=0.0), create(api, duration=0.0, fail="no 图 …")
+    code, text = on_screen("poll", *done, *failed, encoding="ascii")
+    assert code == Exit.NOT_ALL
+    assert text.isascii()
+    assert "no \\u56fe ..." in text
+    assert "queries/s | next query" in text
+    assert re.search(r"^-{20,}$", bare(text), re.MULTILINE)
+    assert text.count("\\u") == text.count("\\u56fe")
+    code, text = on_screen("gallery", "--help", encoding="latin-1")
+    assert code == Exit.OK
+    assert "kling-omni poll ... --jsonl" in text
+    assert "\\u" not in text
 
 
 def test_the_oldest_id_is_the_first_that_is_left() -> None:
