@@ -204,6 +204,10 @@ async def simulating() -> None:
         assert_type(api, SimulatedCometAPI)
         assert_type(api.create_task(images=2), str)
         assert_type((api.base_url, api.api_key), tuple[str, str])
+        assert_type(api.fail_next("1", 2, status=502, headers={"X": "y"}), None)
+        assert_type(api.fail_next(hang=True), None)
+        assert_type(api.fail_next_image(redirects=3), None)
+        api.fail_next(stauts=502)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         assert_type(api.queries, tuple[Query, ...])
         assert_type(api.gaps(), list[float])
         assert_type(api.image_requests, tuple[ImageRequest, ...])

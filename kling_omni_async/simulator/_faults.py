@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, fields, frozen
 from attrs.validators import in_, instance_of, optional
 
 from ._gateway import HTML_TYPE, JSON_TYPE, Answer, answer_of, gateway_error, moved, not_found
 from ._images import LEAST_BYTES, first
-from ._settings import http_status, must, not_negative, positive, whole
+from ._settings import Validator, http_status, must, not_negative, positive, whole
 
 Body: TypeAlias = str | bytes | Mapping[str, object]
 On: TypeAlias = Literal["any", "fresh", "reused"]
 
-_SCOPE = frozenset({"on", "index"})  # which answer is spoilt, not what goes wrong with it
+# which answers are spoilt, not what goes wrong with them
+_SCOPE = frozenset({"task_id", "times", "on", "index"})
 _SILENT = ("hang", "reset", "raw")
 _ELSEWHERE = frozenset({"redirects", "redirect_to"})
 _INSTEAD = frozenset({"body", "html", "not_found", "size"})
@@ -41,38 +44,40 @@ _BODY = optional(must("be str, bytes or a mapping", _is_a(str, bytes, Mapping), 
 _HEADERS = optional(must("be a mapping of str to str", _are_headers, TypeError))
 _WAIT = optional(must("be seconds or an HTTP date", _is_a(int, float, str), TypeError))
 _COUNT = optional(whole(0))
+_TIMES: Validator = optional(whole(1))
 _URL = optional(
     [instance_of(str), must("be a URL on one line", lambda url: bool(url) and url.isprintable())]
 )
 
 
-# More than ten attributes: one for each argument of `fail_next` and of `fail_next_image`, whose
-# docstrings explain them. One record for both, as most faults can happen to either.
-@frozen(kw_only=True)
+# More than ten attributes: one for each thing that can go wrong.
+@frozen
 class Fault:
-    """What goes wrong with one answer; nothing, as it stands."""
+    """What goes wrong with the next answers; :meth:`SimulatedCometAPI.fail_next` explains it.
 
-    status: int | None = field(default=None, validator=optional(http_status))
-    body: Body | None = field(default=None, validator=_BODY)
-    headers: Mapping[str, str] | None = field(default=None, validator=_HEADERS)
-    retry_after: float | str | None = field(default=None, validator=_WAIT)
-    cut_after: int | None = field(default=None, validator=_COUNT)
-    bytes_per_second: float | None = field(default=None, validator=optional(positive))
-    delay: float = field(default=0.0, validator=not_negative)
-    hang: bool = False
-    reset: bool = False
-    raw: bytes | None = field(default=None, validator=optional(instance_of(bytes)))
-    # of queries only
-    not_found: bool = False
-    malformed: bool = False
-    on: On = field(default="any", validator=in_(("any", "fresh", "reused")))
-    # of images only
-    index: int | None = field(default=None, validator=_COUNT)
-    content_length: int | None = field(default=None, validator=_COUNT)
-    html: bool = False
-    redirects: int = field(default=0, validator=whole(0))
-    redirect_to: str | None = field(default=None, validator=_URL)
-    size: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
+    Its fields are the arguments of ``fail_next``, in their order, and stand nowhere else.
+    """
+
+    # Whoever is asked for next, if None.
+    task_id: str | None = field(default=None, validator=optional(instance_of(str)))
+    # Until it is cleared, if None.
+    times: int | None = field(default=1, validator=_TIMES)
+    status: int | None = field(default=None, validator=optional(http_status), kw_only=True)
+    body: Body | None = field(default=None, validator=_BODY, kw_only=True)
+    headers: Mapping[str, str] | None = field(default=None, validator=_HEADERS, kw_only=True)
+    retry_after: float | str | None = field(default=None, validator=_WAIT, kw_only=True)
+    not_found: bool = field(default=False, kw_only=True)
+    html: bool = field(default=False, kw_only=True)
+    malformed: bool = field(default=False, kw_only=True)
+    redirect_to: str | None = field(default=None, validator=_URL, kw_only=True)
+    content_length: int | None = field(default=None, validator=_COUNT, kw_only=True)
+    cut_after: int | None = field(default=None, validator=_COUNT, kw_only=True)
+    bytes_per_second: float | None = field(default=None, validator=optional(positive), kw_only=True)
+    delay: float = field(default=0.0, validator=not_negative, kw_only=True)
+    hang: bool = field(default=False, kw_only=True)
+    reset: bool = field(default=False, kw_only=True)
+    raw: bytes | None = field(default=None, validator=optional(instance_of(bytes)), kw_only=True)
+    on: On = field(default="any", validator=in_(("any", "fresh", "reused")), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuse arguments that contradict each other."""
@@ -90,22 +95,21 @@ class Fault:
     @property
     def given(self) -> set[str]:
         """The names of what was said to go wrong."""
-        names = {each.name for each in fields(Fault) if getattr(self, each.name) != each.default}
-        return names - _SCOPE
+        named = fields(type(self))
+        return {each.name for each in named if getattr(self, each.name) != each.default} - _SCOPE
 
     @property
     def closes(self) -> bool:
         """Whether the connection ends after what is sent of the body."""
         return self.cut_after is not None or self.content_length is not None
 
-    def fits(self, *, reused: bool, index: int) -> bool:
+    def fits(self, *, reused: bool, index: int) -> bool:  # noqa: ARG002 - images differ by it
         """Return whether it may happen on such a connection, to this image of a task."""
-        right_connection = self.on in ("any", "reused" if reused else "fresh")
-        return right_connection and self.index in (None, index)
+        return self.on in ("any", "reused" if reused else "fresh")
 
     def disguise(self, truth: Answer) -> Answer:
         """Return what is sent in place of the true answer."""
-        answer = self._substitute(truth)
+        answer = self.substitute(truth)
         if self.malformed:
             answer = evolve(answer, body=first(answer.body, len(answer.body) // 2))
         given = dict(self.headers or {})
@@ -117,23 +121,38 @@ class Fault:
         wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return evolve(answer, headers={**kept, **wait, **given})
 
-    def _substitute(self, truth: Answer) -> Answer:
+    def substitute(self, truth: Answer) -> Answer:
+        """Return another answer in place of the true one, before headers are added."""
         throttled = self.retry_after is not None and self.status is None
         status = 429 if throttled else self.status
         if self.redirect_to is not None:
             return moved(self.redirect_to)
         if self.not_found:
             return not_found(status or 400)
-        # a file of a chosen size is the truth already, and comes under an error's status too
-        if self.size is not None:
-            return evolve(truth, status=status or 200)
         body = _PAGE if self.html else self.body
         if body is not None:
             return _packed(body, status or 200)
         return truth if status is None else _usual(status, truth)
 
 
-NO_FAULT = Fault()  # what a request meets when nothing is planned
+@frozen
+class ImageFault(Fault):
+    """What goes wrong with the next images; :meth:`SimulatedCometAPI.fail_next_image` explains."""
+
+    index: int | None = field(default=None, validator=_COUNT, kw_only=True)
+    redirects: int = field(default=0, validator=whole(0), kw_only=True)
+    size: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)), kw_only=True)
+
+    def fits(self, *, reused: bool, index: int) -> bool:
+        """Return whether it may happen on such a connection, to this image of a task."""
+        return self.index in (None, index) and super().fits(reused=reused, index=index)
+
+    def substitute(self, truth: Answer) -> Answer:
+        """Return another answer in place of the true one, before headers are added."""
+        # a file of a chosen size is the truth already, and comes under an error's status too
+        if self.size is not None:
+            return evolve(truth, status=self.status or 200)
+        return super().substitute(truth)
 
 
 def _packed(body: Body, status: int) -> Answer:
@@ -157,32 +176,61 @@ def _usual(status: int, truth: Answer) -> Answer:
     return gateway_error(status, f"upstream said {status}")
 
 
-@define(eq=False)
-class _Planned:
-    task_id: str | None  # None: whichever is asked for
-    fault: Fault
-    times: int | None = field(validator=optional(whole(1)))  # None: until cleared
+P = ParamSpec("P")
+S = TypeVar("S")
+F = TypeVar("F", bound=Fault)
+
+
+def by_fields(
+    record: Callable[P, F],
+) -> Callable[[Callable[[S, F], None]], Callable[Concatenate[S, P], None]]:
+    """Let a method that takes one record be called with the fields of that record.
+
+    So the arguments stand once, with their checks, for people, type checkers and the method.
+    """
+
+    def decorate(method: Callable[[S, F], None]) -> Callable[Concatenate[S, P], None]:
+        @wraps(method)
+        def call(self: S, /, *args: P.args, **named: P.kwargs) -> None:
+            method(self, record(*args, **named))
+
+        own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = (own, *signature(record).parameters.values())
+        # what help() and the docs show, in place of the one record
+        shown: Any = call
+        shown.__signature__ = signature(method).replace(parameters=parameters)
+        return call
+
+    return decorate
 
 
 @define(eq=False)
-class FaultPlan:
+class _Planned(Generic[F]):
+    fault: F
+    left: int | None  # how many times it is still to happen; None: until cleared
+
+
+@define(eq=False)
+class FaultPlan(Generic[F]):
     """Which faults wait, by task id. Queries have one plan, images another."""
 
-    _plans: dict[str | None, list[_Planned]] = field(factory=dict[str | None, list[_Planned]])
+    nothing: F  # what a request meets when nothing is planned
+    _plans: dict[str | None, list[_Planned[F]]] = field(
+        factory=dict[str | None, "list[_Planned[F]]"]
+    )
 
-    def add(self, task_id: str | None, fault: Fault, times: int | None) -> None:
-        """Plan a fault for the next ``times`` requests, or until cleared."""
-        planned = _Planned(task_id, fault, times)
+    def add(self, fault: F) -> None:
+        """Plan a fault for as many requests as it says, or until cleared."""
         if not fault.given:
             raise ValueError("say what goes wrong, such as status=502, hang=True or reset=True")
-        self._plans.setdefault(task_id, []).append(planned)
+        self._plans.setdefault(fault.task_id, []).append(_Planned(fault, fault.times))
 
     def clear(self, task_id: str | None) -> None:
         """Drop the faults of one id; with None, all of them."""
         for key in list(self._plans) if task_id is None else [task_id]:
             self._plans.pop(key, None)
 
-    def take(self, task_id: str, *, reused: bool = False, index: int = 0) -> Fault:
+    def take(self, task_id: str, *, reused: bool, index: int = 0) -> F:
         """Choose and use up the fault that a request meets."""
         waiting = [
             planned
@@ -191,20 +239,20 @@ class FaultPlan:
             if planned.fault.fits(reused=reused, index=index)
         ]
         # counted ones first: a standing one would hide them for ever
-        chosen = min(waiting, key=lambda planned: planned.times is None, default=None)
+        chosen = min(waiting, key=lambda planned: planned.left is None, default=None)
         if chosen is None:
-            return NO_FAULT
+            return self.nothing
         self._use(chosen)
         return chosen.fault
 
-    def _use(self, planned: _Planned) -> None:
-        if planned.times is None:
+    def _use(self, planned: _Planned[F]) -> None:
+        if planned.left is None:
             return
-        if planned.times > 1:
-            planned.times -= 1
+        if planned.left > 1:
+            planned.left -= 1
             return
-        plan = self._plans[planned.task_id]
+        plan = self._plans[planned.fault.task_id]
         plan.remove(planned)
         # else a long run keeps an empty list for each id that was ever spoilt
         if not plan:
-            del self._plans[planned.task_id]
+            del self._plans[planned.fault.task_id]

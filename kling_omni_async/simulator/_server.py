@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from attrs import define, field, frozen
 
-from ._faults import NO_FAULT, Fault, FaultPlan
+from ._faults import F, Fault, FaultPlan, ImageFault
 from ._gateway import Answer, Gateway, moved, picture, queried_id
 from ._images import PREFIX, Content, Place, Runs, read_place, slices
 from ._log import ImageRequest, Query, R, RequestLog
@@ -63,6 +63,11 @@ class Connection:
     transport: asyncio.Transport | None  # the way to close it
     requests: int = 0
 
+    @property
+    def reused(self) -> bool:
+        """Whether it has carried a request before this one."""
+        return self.requests > 1
+
 
 @define(eq=False)
 class Connections:
@@ -91,12 +96,12 @@ class Connections:
 
 
 @frozen
-class Kind(Generic[R]):
-    """One kind of requests: what was asked, how late answers are, and what is to go wrong."""
+class Kind(Generic[R, F]):
+    """One kind of requests: what was asked, what is to go wrong, and how late answers are."""
 
     log: RequestLog[R]
+    faults: FaultPlan[F]
     latency: float = 0.0
-    faults: FaultPlan = field(factory=FaultPlan)
 
 
 class Handler:
@@ -108,8 +113,9 @@ class Handler:
         self.gateway = Gateway(settings)
         self.connections = Connections()
         # queries and images share every mechanism, but neither their faults nor their logs
-        self.queries = Kind(RequestLog[Query](size=settings.log_size), settings.latency)
-        self.images = Kind(RequestLog[ImageRequest](size=settings.log_size))
+        size = settings.log_size
+        self.queries = Kind(RequestLog[Query](size=size), FaultPlan(Fault()), settings.latency)
+        self.images = Kind(RequestLog[ImageRequest](size=size), FaultPlan(ImageFault()))
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request."""
@@ -128,9 +134,9 @@ class Handler:
             started=self.clock.loop_time(),
         )
         # a create request and unknown paths meet no fault: a test plans them for ids
-        fault = NO_FAULT
+        fault = self.queries.faults.nothing
         if query.task_id is not None:
-            fault = self.queries.faults.take(query.task_id, reused=connection.requests > 1)
+            fault = self.queries.faults.take(query.task_id, reused=connection.reused)
 
         async def truth() -> Answer:
             # image URLs name the host that the client knows: a port may be forwarded
@@ -151,16 +157,17 @@ class Handler:
             started=self.clock.loop_time(),
         )
         # a redirect was a fault itself: what follows from it is as planned
-        fault = NO_FAULT
+        faults = self.images.faults
+        fault = faults.nothing
         if place is not None and place.hops is None and request.method == "GET":
-            fault = self.images.faults.take(place.task_id, index=place.index)
+            fault = faults.take(place.task_id, reused=connection.reused, index=place.index)
 
         async def truth() -> Answer:
             return self._picture(request.method, place, fault)
 
         return await self._serve(request, self.images, wanted, fault, truth)
 
-    def _picture(self, method: str, place: Place | None, fault: Fault) -> Answer:
+    def _picture(self, method: str, place: Place | None, fault: ImageFault) -> Answer:
         if method != "GET":
             return Answer(status=405, headers={"Allow": "GET"})
         if place is None:
@@ -172,7 +179,7 @@ class Handler:
         return self.gateway.image(place, now=self.clock.now())
 
     async def _serve(
-        self, request: web.Request, kind: Kind[R], record: R, fault: Fault, truth: Truth
+        self, request: web.Request, kind: Kind[R, F], record: R, fault: F, truth: Truth
     ) -> web.StreamResponse:
         number = kind.log.begin(record)
         delivery = Delivery(request, fault)

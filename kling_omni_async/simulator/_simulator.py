@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from attrs import AttrsInstance, fields
 
-from ._faults import Body, Fault, On
+from ._faults import Fault, ImageFault, by_fields
 from ._log import ImageRequest, Query
 from ._server import Handler, Site
 from ._settings import Settings
@@ -170,25 +170,8 @@ class SimulatedCometAPI:
         """
         del self._tasks.by_id[task_id]
 
-    def fail_next(
-        self,
-        task_id: str | None = None,
-        *,
-        times: int | None = 1,
-        status: int | None = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        retry_after: float | str | None = None,
-        not_found: bool = False,
-        malformed: bool = False,
-        cut_after: int | None = None,
-        bytes_per_second: float | None = None,
-        delay: float = 0.0,
-        hang: bool = False,
-        reset: bool = False,
-        raw: bytes | None = None,
-        on: On = "any",
-    ) -> None:
+    @by_fields(Fault)
+    def fail_next(self, fault: Fault) -> None:  # noqa: D417 - its arguments are the fields
         """Spoil the next queries of one id, or of any.
 
         Faults of one id come before those of any, and each in the order they were planned;
@@ -204,7 +187,11 @@ class SimulatedCometAPI:
             retry_after: Seconds or an HTTP date for ``Retry-After``; the status is then 429
                 unless another one is given.
             not_found: Answer ``task_not_exist`` although the task may exist.
+            html: Answer with a web page under status 200.
             malformed: Send only the first half of the body, as if it were whole.
+            redirect_to: Redirect to this URL, as it stands.
+            content_length: Announce this many bytes of body, send the true body, then close. What
+                is more than was announced comes 0.1 s later.
             cut_after: Announce the whole body, send this many bytes of it, then close.
             bytes_per_second: Send the body this slowly, ten pieces a second.
             delay: Seconds until anything else happens.
@@ -221,8 +208,7 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        fault = Fault(**_fields_of(Fault, locals()))
-        self._queries.faults.add(task_id, fault, times)
+        self._queries.faults.add(fault)
 
     def clear_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for one id, or all faults when None."""
@@ -276,28 +262,8 @@ class SimulatedCometAPI:
         """How many TCP connections have carried a request."""
         return self._handler.connections.opened
 
-    def fail_next_image(
-        self,
-        task_id: str | None = None,
-        times: int | None = 1,
-        *,
-        index: int | None = None,
-        status: int | None = None,
-        body: Body | None = None,
-        headers: Mapping[str, str] | None = None,
-        retry_after: float | str | None = None,
-        cut_after: int | None = None,
-        bytes_per_second: float | None = None,
-        delay: float = 0.0,
-        hang: bool = False,
-        reset: bool = False,
-        raw: bytes | None = None,
-        content_length: int | None = None,
-        html: bool = False,
-        redirects: int = 0,
-        redirect_to: str | None = None,
-        size: int | None = None,
-    ) -> None:
+    @by_fields(ImageFault)
+    def fail_next_image(self, fault: ImageFault) -> None:  # noqa: D417 - its arguments are the fields
         """Spoil the next requests for images of one task, or of any.
 
         The order is that of :meth:`~SimulatedCometAPI.fail_next`, and so are the arguments that
@@ -307,21 +273,7 @@ class SimulatedCometAPI:
             task_id: The task, known or not; None for whichever is asked for next.
             times: How many requests are spoilt; None for all until :meth:`clear_image_faults`.
             index: The only image that is spoilt, from 0; None for any image.
-            status: The HTTP status, 200 to 999.
-            body: The body instead of the image.
-            headers: Headers to add or to replace.
-            retry_after: Seconds or an HTTP date for ``Retry-After``.
-            cut_after: Send this many bytes of the body, then close.
-            bytes_per_second: Send the body this slowly.
-            delay: Seconds until anything else happens.
-            hang: Never answer.
-            reset: Reset the TCP connection instead of an answer.
-            raw: Write these bytes as they are, then close.
-            content_length: Announce this many bytes of body, send the true body, then close. What
-                is more than was announced comes 0.1 s later.
-            html: Answer with a web page under status 200.
             redirects: How many redirects, each to another path, lead to the true image.
-            redirect_to: Redirect to this URL, as it stands.
             size: Answer with a PNG file of this many bytes, whether the image is there or not.
 
         Raises:
@@ -329,8 +281,7 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        fault = Fault(**_fields_of(Fault, locals()))
-        self._images.faults.add(task_id, fault, times)
+        self._images.faults.add(fault)
 
     def clear_image_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for the images of one task, or of all when None."""

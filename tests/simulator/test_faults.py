@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import math
 from typing import Any
@@ -98,6 +99,8 @@ async def test_each_kind_has_faults_of_its_own(kind: Kind) -> None:
         ({"body": ""}, 200, b"", ""),
         ({"body": "", "headers": {"content-type": "a/b"}}, 200, b"", "a/b"),
         ({"body": "<p>", "headers": {"content-type": "a/b"}}, 200, b"<p>", "a/b"),
+        ({"body": "abcd", "malformed": True}, 200, b"ab", "text/plain"),
+        ({"redirect_to": "/elsewhere"}, 302, b"", ""),
     ],
 )
 async def test_any_status_body_and_headers(
@@ -123,6 +126,22 @@ async def test_other_errors_have_the_body_of_the_gateway(kind: Kind, status: int
             "message": f"upstream said {status}",
             "type": "comet_api_error",
         }
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("fault", "status", "sign"),
+    [({"html": True}, 200, b"Sign in"), ({"not_found": True}, 400, b"task_not_exist")],
+)
+async def test_answers_with_names_of_their_own(
+    kind: Kind, fault: dict[str, Any], status: int, sign: bytes
+) -> None:
+    """A web page, and what the API says of an id that nobody knows, come without being spelt."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        kind.fail_next(api, **fault)
+        answered, body, _ = await fetch(session, kind.url(api, api.create_task(duration=0)))
+        assert answered == status
+        assert sign in body
 
 
 @each_kind
@@ -290,6 +309,14 @@ async def test_fault_only_on_a_fresh_connection() -> None:
         assert await statuses(api, QUERY, "x") == [502]
 
 
+async def test_the_arguments_are_shown() -> None:
+    """An editor and ``help()`` see each argument of a fault, in place of one record."""
+    shown = inspect.signature(SimulatedCometAPI().fail_next).parameters
+    assert list(shown)[:3] == ["task_id", "times", "status"]
+    more = set(inspect.signature(SimulatedCometAPI().fail_next_image).parameters) - set(shown)
+    assert more == {"index", "redirects", "size"}
+
+
 async def test_faults_come_before_the_key() -> None:
     """The network fails for wrong keys too; other requests meet no fault."""
     async with SimulatedCometAPI() as api, client(api) as session:
@@ -315,34 +342,39 @@ NONSENSE: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bytes_per_second": 0}, ValueError, "bytes_per_second"),
     ({"delay": -1}, ValueError, "delay"),
     ({"raw": "text"}, TypeError, "raw"),
+    ({"content_length": -1}, ValueError, "content_length"),
+    ({"content_length": 1.5}, TypeError, "content_length"),
+    ({"redirect_to": ""}, ValueError, "redirect_to must be a URL on one line"),
+    ({"redirect_to": "/x\r\nA: b"}, ValueError, "redirect_to must be a URL on one line"),
+    ({"redirect_to": b"/x"}, TypeError, "redirect_to"),
+    ({"on": "fresh"}, ValueError, "say what goes wrong"),
+    ({"status": 502, "on": "old"}, ValueError, "on"),
+    ({"task_id": 7, "status": 502}, TypeError, "task_id"),
+    ({"status": 502, "of": 1}, TypeError, "'of'"),
+    ({"not_found": True, "body": ""}, ValueError, "do not go together: body, not_found"),
+    ({"hang": True, "html": True}, ValueError, "do not go together: hang, html"),
+    ({"raw": b"", "content_length": 1}, ValueError, "together: raw, content_length"),
+    ({"redirect_to": "/", "cut_after": 0}, ValueError, "together: cut_after, redirect_to"),
     ({"hang": True, "reset": True}, ValueError, "do not go together: hang, reset"),
     ({"reset": True, "status": 502}, ValueError, "do not go together: reset, status"),
 ]
 NONSENSE_FOR_QUERIES: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"on": "fresh"}, ValueError, "say what goes wrong"),
-    ({"status": 502, "on": "old"}, ValueError, "on"),
-    ({"not_found": True, "body": ""}, ValueError, "do not go together: body, not_found"),
+    ({"status": 502, "index": 1}, TypeError, "'index'"),
+    ({"redirects": 1}, TypeError, "'redirects'"),
+    ({"size": 100}, TypeError, "'size'"),
 ]
 NONSENSE_FOR_IMAGES: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"index": 1}, ValueError, "say what goes wrong"),
     ({"redirects": 0}, ValueError, "say what goes wrong"),
     ({"status": 502, "index": -1}, ValueError, "index"),
     ({"status": 502, "index": "1"}, TypeError, "index"),
-    ({"content_length": -1}, ValueError, "content_length"),
-    ({"content_length": 1.5}, TypeError, "content_length"),
     ({"redirects": -1}, ValueError, "redirects"),
     ({"redirects": True}, TypeError, "redirects"),
-    ({"redirect_to": ""}, ValueError, "redirect_to must be a URL on one line"),
-    ({"redirect_to": "/x\r\nA: b"}, ValueError, "redirect_to must be a URL on one line"),
-    ({"redirect_to": b"/x"}, TypeError, "redirect_to"),
     ({"size": 88}, ValueError, "size must be at least 89, got 88"),
     ({"size": 1e9}, TypeError, "size"),
-    ({"hang": True, "html": True}, ValueError, "do not go together: hang, html"),
-    ({"raw": b"", "content_length": 1}, ValueError, "together: raw, content_length"),
     ({"html": True, "size": 100, "body": ""}, ValueError, "together: body, html, size"),
     ({"redirects": 1, "redirect_to": "/"}, ValueError, "together: redirect_to, redirects"),
     ({"redirects": 1, "status": 301}, ValueError, "together: redirects, status"),
-    ({"redirect_to": "/", "cut_after": 0}, ValueError, "together: cut_after, redirect_to"),
 ]
 
 
