@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import sys
-from collections.abc import Callable
-from typing import Any, Final, TypeGuard
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeGuard, cast
 
 import attrs
 
@@ -61,7 +61,7 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _hosts(value: object) -> tuple[str, ...]:
-    hosts: tuple[object, ...] = tuple(value) if isinstance(value, tuple | list) else (None,)
+    hosts = cast("Sequence[object]", value) if isinstance(value, tuple | list) else (None,)
     if not all(isinstance(host, str) and _is_host(host) for host in hosts):
         rule = 'a tuple of host names or addresses, such as ("images.example", "*.example")'
         raise _refuse("allow_hosts", value, rule)
