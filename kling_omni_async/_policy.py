@@ -61,7 +61,8 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _hosts(value: object) -> tuple[str, ...]:
-    hosts = cast("Sequence[object]", value) if isinstance(value, tuple | list) else (None,)
+    given = value  # `value` itself stays an object: what is narrowed by `isinstance` is half known
+    hosts = cast("Sequence[object]", given) if isinstance(given, tuple | list) else (None,)
     if not all(isinstance(host, str) and _is_host(host) for host in hosts):
         rule = 'a tuple of host names or addresses, such as ("images.example", "*.example")'
         raise _refuse("allow_hosts", value, rule)
