@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from contextvars import Context, ContextVar
 from functools import partial
 from itertools import islice
+from threading import current_thread
 from time import perf_counter
 from typing import Any, Final, Protocol, TypeVarTuple, cast
 
@@ -58,12 +59,13 @@ class Engine:
     anywhere else, so users may enter and leave in any of their tasks (PEP 789).
     """
 
-    # Eleven attributes: state (3), what runs in it and where (4), what is kept for later (4).
+    # Twelve attributes: state (3), what runs in it and where (5), what is kept for later (4).
     def __init__(self) -> None:
         self.closed = False
         self.close_reason: BaseException | None = None  # stays None after a plain `aclose`
         self._parts: list[Part] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = ""  # the name of the loop's, for whoever comes from another
         self._owner: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         # All of it runs in here, so that no variables of whoever is first leak into it.
@@ -87,9 +89,7 @@ class Engine:
         """Whether a verb may be used now, else raise; False where it has yet to be started."""
         here = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not here and not self._left:
-            raise WrongLoopError(
-                "this session belongs to another event loop; make one KlingOmniSession for each"
-            )
+            raise WrongLoopError(_wrong_loop(self._loop, self._thread))
         if self.closed:
             raise self.closed_error()
         return self._loop is not None
@@ -105,6 +105,7 @@ class Engine:
         self.context.run(_owned_by.set, self)
         # Both are known before the task begins: an eager one runs at once.
         self._parts, self._loop = list(parts), loop
+        self._thread = current_thread().name
         try:
             self._owner = loop.create_task(
                 _LateCoroutine(self._own), name="kling_omni_async.poller", context=self.context
@@ -268,6 +269,26 @@ class Engine:
         for steps in self._endings():
             for _ in steps:
                 pass
+
+
+def _wrong_loop(loop: asyncio.AbstractEventLoop, thread: str) -> str:
+    """Say which loop a session belongs to, and what to write instead."""
+    if loop.is_closed():
+        return (
+            "this session belongs to an event loop that has ended, as each asyncio.run makes a new "
+            "one; make one KlingOmniSession for each, inside the function that asyncio.run is "
+            "given: async with KlingOmniSession() as session:"
+        )
+    if loop.is_running():  # a thread runs one loop at a time
+        return (
+            f"this session belongs to the event loop of thread {thread!r}, not to that of "
+            f"{current_thread().name!r}; make one KlingOmniSession for each, or hand the call "
+            "over: asyncio.run_coroutine_threadsafe(session.wait(task_id), loop)"
+        )
+    return (
+        "this session belongs to another event loop, which stands still now; make one "
+        "KlingOmniSession for each, or use one loop for all calls"
+    )
 
 
 class _LateCoroutine(Coroutine[Any, Any, None]):

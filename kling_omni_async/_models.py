@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from ._display import card, counted, one_line
+
 
 class TaskStatus(StrEnum):
     """How far a task is; the values are the wire's own words (CometAPI docs).
@@ -101,3 +103,11 @@ class ImageTask:
     def is_terminal(self) -> bool:
         """Whether the API has said its last word on this task."""
         return self.status.is_terminal
+
+    def __str__(self) -> str:
+        images = counted(len(self.images), "image")
+        return one_line(f"{self.task_id}: {self.status}", images, self.status_message or "")
+
+    def _repr_html_(self) -> str:
+        """Show the task in a notebook, with thumbnails."""
+        return card(str(self), (image.url for image in self.images))

@@ -11,8 +11,9 @@ import attrs
 from cattrs.preconf.json import make_converter
 
 from . import errors
+from ._display import bar, card, counted, one_line
 from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
-from .errors import KlingOmniError, copy_error
+from .errors import KlingOmniError, TaskFailedError, TaskNotFoundError, copy_error
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +43,15 @@ class TaskOutcome:
         return self.error is None
 
     @property
+    def settled(self) -> bool:
+        """Whether asking again brings nothing new.
+
+        The task succeeded, the API said that it failed, or that it does not know it. An id that
+        can be none was never asked for: mend it.
+        """
+        return self.ok or isinstance(self.error, TaskFailedError | TaskNotFoundError)
+
+    @property
     def images(self) -> tuple[TaskImage, ...]:
         """The finished images; empty unless `ok`."""
         return self.task.images if self.ok and self.task else ()
@@ -57,6 +67,16 @@ class TaskOutcome:
         if self.task is None:
             raise ValueError(f"an outcome with neither task nor error: {self.task_id!r}")
         return self.task
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return one_line(f"{self.task_id}: {type(self.error).__name__}: {self.error}")
+        images, saved = counted(len(self.images), "image"), counted(len(self.saved), "image")
+        return one_line(f"{self.task_id}: succeed", images, saved and f"{saved} saved")
+
+    def _repr_html_(self) -> str:
+        """Show the outcome in a notebook, with thumbnails."""
+        return card(str(self), (image.url for image in self.task.images) if self.task else ())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as a dictionary that JSON can carry; `from_dict` reads it."""
@@ -124,6 +144,14 @@ class Progress:
     succeeded: int = 0
     failed: int = 0
     unresolved: int = 0
+
+    def __str__(self) -> str:
+        counts = f"{self.succeeded} succeeded, {self.failed} failed, {self.unresolved} unresolved"
+        return f"{self.total - self.pending} of {self.total}: {counts}"
+
+    def _repr_html_(self) -> str:
+        """Show the counts in a notebook, with a bar."""
+        return bar(str(self), done=self.total - self.pending, total=self.total)
 
 
 _converter = make_converter(detailed_validation=False)

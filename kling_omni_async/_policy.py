@@ -18,6 +18,17 @@ LONGEST_S: Final = 1e9
 MAX_RETRY_AFTER_S: Final = 120.0
 """The longest wait that a ``Retry-After`` gets, in s."""
 
+
+class _PolicyTimeout(float):
+    """Stands for the time-out of the policy, and shows so in signatures."""
+
+    def __repr__(self) -> str:
+        return "policy.timeout"
+
+
+POLICY_TIMEOUT: Final[float] = _PolicyTimeout("nan")
+"""The default of a verb's ``timeout``; known by identity, never counted with."""
+
 _HOST = re.compile(r"(?:\*\.)?[^\s*/@?#:\[\]]+")
 
 Check = Callable[[Any, "attrs.Attribute[Any]", Any], None]
@@ -60,8 +71,9 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise _refuse(attribute.name, value, "a whole number of 1 or more")
 
 
-def _hosts(value: object) -> tuple[str, ...]:
-    given = value  # `value` itself stays an object: what is narrowed by `isinstance` is half known
+# A converter takes anything at run time; its annotation is what a type checker lets users write.
+def _hosts(value: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    given = cast("object", value)
     hosts = cast("Sequence[object]", given) if isinstance(given, tuple | list) else (None,)
     if not all(isinstance(host, str) and _is_host(host) for host in hosts):
         rule = 'a tuple of host names or addresses, such as ("images.example", "*.example")'
@@ -78,8 +90,8 @@ def _is_host(text: str) -> bool:
         return False
 
 
-def _interval(value: object) -> tuple[float, float]:
-    match value:
+def _interval(value: tuple[float, float]) -> tuple[float, float]:
+    match cast("object", value):
         case (int() | float() as low, int() | float() as high) if _is_interval(low, high):
             return float(low), float(high)
         case _:

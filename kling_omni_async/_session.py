@@ -6,8 +6,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterable, Iterable
 from random import Random
-from types import EllipsisType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self, cast, overload
 
 import aiohttp
 
@@ -17,7 +16,7 @@ from ._engine import Engine
 from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage
 from ._outcome import TaskOutcome
-from ._policy import PollPolicy, require_timeout
+from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from ._polling.poller import Poller
 from ._polling.stream import StreamState, TaskIds
 from ._polling.verdicts import Verdict
@@ -25,10 +24,12 @@ from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
-from ._streams import OutcomeStream, TaskUpdates
+from ._streams import OutcomeStream, TaskUpdates, refusal
 from .errors import InvalidTaskIdError, copy_error
 
 if TYPE_CHECKING:
+    from typing_extensions import deprecated
+
     from ._saving.wing import Saving
 
 
@@ -90,6 +91,9 @@ class KlingOmniSession:
         poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
         return f"<KlingOmniSession {self._settings.base_url} {poller}>"
 
+    def __str__(self) -> str:
+        return f"session with {self._settings.base_url}, {self._engine.state}"
+
     @property
     def policy(self) -> PollPolicy:
         """How this session polls."""
@@ -143,7 +147,7 @@ class KlingOmniSession:
             raise copy_error(reply)
         return reply
 
-    async def wait(self, task_id: str, *, timeout: float | EllipsisType | None = ...) -> ImageTask:
+    async def wait(self, task_id: str, *, timeout: float | None = POLICY_TIMEOUT) -> ImageTask:
         """Wait until a task has succeeded.
 
         Cancelling the call never cancels the remote task: the API has no such call.
@@ -182,7 +186,7 @@ class KlingOmniSession:
             poller.leave(waiter)
         return _succeeded(result)
 
-    def watch(self, task_id: str, *, timeout: float | EllipsisType | None = ...) -> TaskUpdates:
+    def watch(self, task_id: str, *, timeout: float | None = POLICY_TIMEOUT) -> TaskUpdates:
         """Follow one task: the first answer, each change of status, and the final answer.
 
         Args:
@@ -204,11 +208,48 @@ class KlingOmniSession:
             called_at=_time_of_call(),
         )
 
+    if TYPE_CHECKING:
+        # One str is an iterable of str too: only so a type checker can tell it from many ids. What
+        # it knows nothing of it takes for the first.
+        @overload
+        def poll(
+            self,
+            task_ids: AsyncIterable[str],
+            *,
+            timeout: float | None = ...,
+            save_to: StoreLike | None = ...,
+            watermarked: bool = ...,
+            overwrite: bool = ...,
+        ) -> OutcomeStream: ...
+
+        @overload
+        @deprecated("poll takes many ids; for a single one write poll([task_id])")
+        def poll(
+            self,
+            task_ids: str,
+            *,
+            timeout: float | None = ...,
+            save_to: StoreLike | None = ...,
+            watermarked: bool = ...,
+            overwrite: bool = ...,
+        ) -> OutcomeStream: ...
+
+        @overload
+        def poll(
+            self,
+            task_ids: Iterable[str],
+            *,
+            timeout: float | None = ...,
+            save_to: StoreLike | None = ...,
+            watermarked: bool = ...,
+            overwrite: bool = ...,
+        ) -> OutcomeStream: ...
+
     def poll(
         self,
         task_ids: TaskIds,
         *,
-        timeout: float | EllipsisType | None = ...,
+        timeout: float | None = POLICY_TIMEOUT,
         save_to: StoreLike | None = None,
         watermarked: bool = False,
         overwrite: bool = False,
@@ -302,6 +343,11 @@ class KlingOmniSession:
         if engine is not None and not engine.closed:
             engine.call_from_anywhere(engine.cancel)
 
+    if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses it better by itself
+        __enter__ = __exit__ = refusal(
+            "a session needs `async with`; write: async with KlingOmniSession() as session:"
+        )
+
     async def __aenter__(self) -> Self:
         self._ready()
         return self
@@ -338,8 +384,8 @@ class KlingOmniSession:
             self._engine.add(self._saving)
         return self._saving
 
-    def _time_limit(self, timeout: float | EllipsisType | None) -> float | None:
-        if isinstance(timeout, EllipsisType):
+    def _time_limit(self, timeout: float | None) -> float | None:
+        if timeout is POLICY_TIMEOUT:
             return self._settings.policy.timeout
         return require_timeout(timeout)
 

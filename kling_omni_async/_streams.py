@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
@@ -13,6 +13,15 @@ from ._polling.poller import Poller
 from ._polling.stream import Phase, StreamState
 from ._polling.waiters import UpdatesWaiter
 from ._results import End
+
+
+def refusal(text: str) -> Callable[..., NoReturn]:
+    """Return a method for a use that forgets an ``async``, which raises what to write instead."""
+
+    def refuse(_: object) -> NoReturn:
+        raise TypeError(text)
+
+    return refuse
 
 
 class PendingIds(AbstractSet[str]):
@@ -61,7 +70,19 @@ class OutcomeStream:
 
     def __repr__(self) -> str:
         state = "closed" if self._state.is_left else "open" if self._poller else "not started"
-        return f"<OutcomeStream {state} {self.progress}>"
+        return f"<OutcomeStream {state} {self.progress!r}>"
+
+    if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
+        __enter__ = __exit__ = refusal(
+            "poll needs `async with`; write: async with session.poll(task_ids) as outcomes:"
+        )
+        __iter__ = refusal(
+            "poll needs `async for`; write: async for outcome in session.poll(task_ids):"
+        )
+        __await__ = refusal(
+            "poll gives many outcomes, one by one; write: async for outcome in "
+            "session.poll(task_ids): or, for a single task: task = await session.wait(task_id)"
+        )
 
     def __aiter__(self) -> Self:
         return self
@@ -164,6 +185,18 @@ class TaskUpdates:
     def __repr__(self) -> str:
         state = "closed" if self._end else "open" if self._poller else "not started"
         return f"<TaskUpdates {state} of {self._task_id!r}>"
+
+    if not TYPE_CHECKING:  # pragma: no branch - as above
+        __enter__ = __exit__ = refusal(
+            "watch needs `async with`; write: async with session.watch(task_id) as updates:"
+        )
+        __iter__ = refusal(
+            "watch needs `async for`; write: async for task in session.watch(task_id):"
+        )
+        __await__ = refusal(
+            "watch gives each change; write: async for task in session.watch(task_id): "
+            "or, for the last one alone: task = await session.wait(task_id)"
+        )
 
     def __aiter__(self) -> Self:
         return self

@@ -55,6 +55,14 @@ def test_trouble() -> None:
     assert outcome.images == ()
 
 
+@pytest.mark.parametrize("name", errors.__all__)
+def test_settled(name: str) -> None:
+    """Asking again brings nothing new where the API has said its last word, and nowhere else."""
+    assert SUCCESS.settled
+    outcome = attrs.evolve(SUCCESS, error=SAMPLES[name])
+    assert outcome.settled is (name in {"TaskFailedError", "TaskNotFoundError"})
+
+
 def test_result_raises_a_copy() -> None:
     """`result` raises the same each time, and the kept error gathers no traceback."""
     error = errors.TaskNotFoundError("task_not_exist", task_id="t-1", http_status=400)

@@ -259,7 +259,7 @@ async def test_an_input_that_is_no_collection_is_refused(
         with pytest.raises(InvalidTaskIdError, match=r"poll"):
             session.poll(task_ids)
         with pytest.raises(InvalidTaskIdError, match=r"poll\(\['123'\]\)"):
-            session.poll("123")
+            session.poll("123")  # type: ignore[deprecated]
 
 
 @pytest.mark.parametrize("as_feed", [False, True])

@@ -3,8 +3,11 @@
 Each ``assert_type`` says what a user's editor must know of a verb, a record or an error.
 """
 
+# pyright: reportDeprecated=true
+
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -106,6 +109,7 @@ async def polling() -> None:
     assert_type(collected, list[TaskOutcome])
     session.poll(("1", "2"), save_to="s3://bucket", overwrite=True)
     session.poll({"1": 0}.keys(), save_to=MemoryStore())
+    assert_type(session.poll(json.loads("[]")), OutcomeStream)  # what has no type is no mistake
 
 
 async def saving(session: KlingOmniSession, task: ImageTask, outcome: TaskOutcome) -> None:
@@ -151,6 +155,7 @@ def outcome_fields(outcome: TaskOutcome, progress: Progress) -> None:
     assert_type(outcome.queries, int)
     assert_type(outcome.elapsed, float)
     assert_type(outcome.ok, bool)
+    assert_type(outcome.settled, bool)
     assert_type(outcome.images, tuple[TaskImage, ...])
     assert_type(outcome.result(), ImageTask)
     assert_type(outcome.to_dict(), dict[str, Any])
@@ -217,6 +222,30 @@ def mistakes(session: KlingOmniSession, task: ImageTask) -> None:
     """What a checker must refuse: an error that is not seen makes the comment itself one."""
     session.wait(1)  # type: ignore[arg-type,unused-coroutine]  # pyright: ignore[reportArgumentType,reportUnusedCoroutine]
     session.poll([1, 2])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
-    session.poll(["1"], 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    session.poll(["1"], 5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     task.status = TaskStatus.FAILED  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     PollPolicy((20, 30))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    PollPolicy(interval=25)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    PollPolicy(interval="20-30")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    PollPolicy(interval=(20, 25, 30))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    PollPolicy(allow_hosts="host")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    session.wait("1", timeout="1m")  # type: ignore[arg-type,unused-coroutine]  # pyright: ignore[reportArgumentType,reportUnusedCoroutine]
+    session.wait("1", timeout=...)  # type: ignore[arg-type,unused-coroutine]  # pyright: ignore[reportArgumentType,reportUnusedCoroutine]
+    session.poll("1")  # type: ignore[deprecated]  # pyright: ignore[reportDeprecated]
+    session.poll(b"1")  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue,reportArgumentType]
+
+
+async def forgotten_async(session: KlingOmniSession) -> None:
+    """What needs an ``async`` is refused without one, though it raises what to write when run."""
+    with session:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    with session.poll(["1"]):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    with session.watch("1"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    for _ in session.poll(["1"]):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    for _ in session.watch("1"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    await session.poll(["1"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    await session.watch("1")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
