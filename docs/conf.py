@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sphinx.pycode import ModuleAnalyzer
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for what is beside this file
 
@@ -51,7 +53,6 @@ nb_execution_timeout = 120
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 python_use_unqualified_type_names = True
 
@@ -105,8 +106,30 @@ def name_public_bases(
     bases[:] = [base.__base__ if base.__name__.startswith("_") else base for base in bases]
 
 
+def show_one_signature(_app: Sphinx) -> None:
+    """Show signatures as they are written: overloads are for type checkers."""
+    analyzer = ModuleAnalyzer.for_module("kling_omni_async._session")
+    analyzer.analyze()
+    analyzer.overloads.clear()
+
+
+def show_defaults(
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    _which: object,
+    _options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """Show the default that a factory makes, where attrs shows that there is one."""
+    return signature and signature.replace("= NOTHING", "= {}"), returns
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx of what is here."""
     app.connect("missing-reference", link_by_public_name, priority=400)  # before intersphinx
     app.connect("autodoc-process-bases", name_public_bases)
+    app.connect("builder-inited", show_one_signature)
+    app.connect("autodoc-process-signature", show_defaults)
     return {"parallel_read_safe": True}
