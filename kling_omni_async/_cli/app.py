@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -13,15 +13,15 @@ from kling_omni_async._version import __version__
 from .demo import demo
 from .exit import Exit
 from .gallery import gallery
-from .options import parted, with_intervals_joined
+from .options import parted, with_values_joined
 from .poll import poll
 from .query import query
 from .report import ending
 from .simulate import simulate
-from .terminal import draw_plainly, make_console, note, wants_colour
+from .terminal import draw_plainly, make_console, note, out, wants_colour
 
 _DEBUG_OPTION: Final = "--debug"
-_COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate"})
+COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate", "completion"})
 
 # What ``--help`` says besides the options.
 _KEY: Final = "The key comes from the environment variable COMETAPI_KEY."
@@ -133,6 +133,21 @@ _SIMULATE: Final = _page(
     "Exit codes: 2 wrong usage, 130 when Ctrl-C or SIGTERM ends it.",
 )
 
+_COMPLETION: Final = _page(
+    """
+  # In ~/.bashrc:
+  eval "$(kling-omni completion bash)"
+
+  # In ~/.config/fish/config.fish:
+  kling-omni completion fish | source
+
+  # For zsh, in a folder of its $fpath:
+  kling-omni completion zsh > _kling-omni
+""",
+    _DEBUG,
+    "Exit codes: 0 written, 2 wrong usage.",
+)
+
 app = App(
     name="kling-omni",
     help="Poll Kling Omni image tasks of CometAPI.",
@@ -169,13 +184,33 @@ app.command(
 )
 
 
+Shell: TypeAlias = Literal["bash", "zsh", "fish", "powershell"]
+
+
+def completion(shell: Shell, /) -> None:
+    """Print a script with which a shell completes commands, options and files.
+
+    Args:
+        shell: For which one.
+    """
+    out(app.generate_completion(shell=shell))
+
+
+app.command(
+    completion,
+    usage="Usage: kling-omni completion SHELL",
+    help_epilogue=_COMPLETION,
+    sort_key=6,
+)
+
+
 def run(arguments: list[str]) -> int:
     """Run a command, and return the exit code."""
     draw_plainly()
     options, ids = parted(arguments)
     # No option of cyclopts: it holds for every command, and wherever it stands.
     debug = _DEBUG_OPTION in options
-    tokens = with_intervals_joined([each for each in options if each != _DEBUG_OPTION])
+    tokens = with_values_joined([each for each in options if each != _DEBUG_OPTION])
     try:
         return app(tokens + ids, console=_console()) or Exit.OK
     except CycloptsError as error:
@@ -187,7 +222,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _help_of(tokens: list[str]) -> str:
-    command = next((f" {each}" for each in tokens[:1] if each in _COMMANDS), "")
+    command = next((f" {each}" for each in tokens[:1] if each in COMMANDS), "")
     return f"kling-omni{command} --help"
 
 

@@ -19,8 +19,8 @@ from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import Exit, UsageError
-from .gallery import NAME, write_outcomes
-from .options import Saving
+from .gallery import NAME, is_foreign, write_outcomes
+from .options import FileName, Saving
 from .poll import PollJob
 from .progress import Silent, choose_view
 from .report import Kind, kind_of
@@ -141,11 +141,13 @@ def _folder(save: str | None) -> Path:
     saving = Saving(save=save)
     if saving.folder is None:
         raise UsageError("the demo saves its images to a directory: give its path")
+    if is_foreign(page := saving.folder / NAME):
+        raise UsageError(f"{page} is not of this program: move it away, or give another directory")
     saving.prepare()
     return saving.folder
 
 
-def demo(*, save: Annotated[str | None, Parameter(metavar="DIR")] = None) -> Exit:
+def demo(*, save: Annotated[FileName | None, Parameter(metavar="DIR")] = None) -> Exit:
     """Poll a simulated batch in compressed time, save its images and show them; needs no key.
 
     Args:

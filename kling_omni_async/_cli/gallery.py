@@ -84,8 +84,7 @@ def write_outcomes(
     """Write the gallery of a folder, in the order given, and return what was counted."""
     sizes = _images_in(directory)
     target = directory / NAME
-    # Not `exists`: a link that leads nowhere is somebody's too.
-    if not overwrite and os.path.lexists(target) and not _is_ours(target):
+    if not overwrite and is_foreign(target):
         raise UsageError(f"{target} is not of this program; --overwrite replaces it")
     cards = cards_of(outcomes, sizes)
     totals = count(cards, sizes)
@@ -120,18 +119,35 @@ def _images_in(directory: Path) -> dict[str, int]:
 
 
 def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[TaskOutcome]:
-    """Read journals; one that cannot be read is told, and passed over."""
-    if journals is None:
-        found = sorted(directory.glob("*.jsonl"))
-        journals = [path for path in found if path.is_file() and not path.name.startswith(".")]
-    for path in journals:
+    """Read the journals that are named, or else all of a folder.
+
+    One of the folder that cannot be read is told, and passed over.
+
+    Raises:
+        UsageError: One that was named cannot be read.
+    """
+    for path in _journals_in(directory) if journals is None else journals:
         try:
             # A pipe would wait for a writer.
             if not path.is_file() and path.exists():
                 raise OSError("no plain file")  # noqa: TRY301 - told like the others
             yield from read_outcomes(path)
         except OSError as error:
-            note(f"cannot read {path}: {error.strerror or error}; going on without it")
+            text = f"cannot read {path}: {error.strerror or error}"
+            if journals is not None:
+                raise UsageError(text) from None
+            note(f"{text}; going on without it")
+
+
+def _journals_in(directory: Path) -> list[Path]:
+    found = sorted(directory.glob("*.jsonl"))
+    return [path for path in found if path.is_file() and not path.name.startswith(".")]
+
+
+def is_foreign(path: Path) -> bool:
+    """Return whether a page is there that is not of this program."""
+    # Not `exists`: a link that leads nowhere is somebody's too.
+    return os.path.lexists(path) and not _is_ours(path)
 
 
 def _is_ours(path: Path) -> bool:

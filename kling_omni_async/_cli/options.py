@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
@@ -19,9 +19,20 @@ from .cards import base_name
 from .exit import Exit, OutputError, UsageError
 from .journal import Entry
 
+if TYPE_CHECKING:
+    FileName: TypeAlias = str
+else:
+    FileName = str | Path  # it is read as the first, and by the second shells complete it
+
 _USUAL: Final = PollPolicy()
 _FLAG: Final = Parameter(show_default=False)
 _INTERVAL: Final = "--interval"
+_MEASURED: Final = frozenset(
+    {
+        *(_INTERVAL, "--timeout", "--query-timeout", "--download-timeout"),
+        *("--max-image-bytes", "--max-response-bytes"),
+    }
+)
 _END: Final = "--"
 
 
@@ -31,15 +42,22 @@ def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at:]
 
 
-def with_intervals_joined(arguments: list[str]) -> list[str]:
-    """Write ``--interval 20s 30s`` as ``--interval 20s-30s``."""
-    joined: list[str] = []
-    for word in arguments:
-        if joined[-2:-1] == [_INTERVAL] and not units.is_interval(joined[-1]) and word[:1] != "-":
-            joined[-1] += f"-{word}"
+def with_values_joined(arguments: list[str]) -> list[str]:
+    """Write ``--interval 20s 30s`` as ``--interval 20s-30s``, and ``100 MB`` as one word."""
+    words, done = list(arguments), list[str]()
+    while words:
+        option, given, value = words[0].partition("=")
+        if option not in _MEASURED:
+            done.append(words.pop(0))
+        elif given:
+            words[0] = value
+            done.append(f"{option}={units.joined(words, two_times=option == _INTERVAL)}")
         else:
-            joined.append(word)
-    return joined
+            done.append(words.pop(0))
+            # A value that is missing is told by whoever reads the options.
+            if words and words[0][:1] != "-":
+                done.append(units.joined(words, two_times=option == _INTERVAL))
+    return done
 
 
 def _policy_option(
@@ -81,7 +99,10 @@ _RATE: Final = _policy_option(
     "{:g}".format,
 )
 _PAUSES: Final = _policy_option(
-    units.parse_interval, "two times, the lower first, such as 20s-30s", "LOW-HIGH", _show_interval
+    units.parse_interval,
+    "two times, the lower first, such as 20s-30s, or one",
+    "LOW-HIGH",
+    _show_interval,
 )
 _HOSTS: Final = _policy_option(
     units.parse_names,
@@ -192,7 +213,7 @@ class Saving:
         overwrite: Replace what is there under the names of images.
     """
 
-    save: Annotated[str | None, Parameter(metavar="DIR|URL")] = None
+    save: Annotated[FileName | None, Parameter(metavar="DIR|URL")] = None
     watermarked: Annotated[bool, _FLAG] = False
     overwrite: Annotated[bool, _FLAG] = False
 
@@ -259,10 +280,12 @@ _HYPHEN_TOO: Final = Parameter(allow_leading_hyphen=True)  # "-" is stdin or std
 
 Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
 IdFile: TypeAlias = Annotated[
-    str | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HYPHEN_TOO
+    FileName | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HYPHEN_TOO
 ]
 Column: TypeAlias = Annotated[str | None, Parameter(metavar="NAME", group=_IDS)]
-JournalFile: TypeAlias = Annotated[str | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO]
+JournalFile: TypeAlias = Annotated[
+    FileName | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO
+]
 Quiet: TypeAlias = Annotated[bool, _FLAG, Parameter(alias="-q", group=_OUT)]
 AsJson: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_OUT)]
 TalkOptions: TypeAlias = Annotated[Talk, Parameter(name="*", group=_OUT)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -14,11 +16,14 @@ from cyclopts import Parameter
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import OutputError, UsageError
+from .options import FileName
 from .signals import run
 from .terminal import note, out
 
 # The summary at the end counts from the log, which forgets what is beyond its size.
 _LOG_SIZE = 10_000_000
+_MOST_TASKS = 1_000_000
+_LAST_PORT = 65_535
 _REASON = "Failure to pass the risk control system"
 
 
@@ -27,14 +32,14 @@ class Setting:
     """What is simulated.
 
     Attributes:
-        ids: The file that the ids are written to, one a line; without it they follow on stdout.
+        ids: A new file for the ids, one a line; without it they follow on stdout.
         failing: How many of the tasks fail.
         port: The port to listen on; 0 for any that is free.
         seed: The number that ids, durations and images are drawn from.
         time_scale: How many times faster than the clock tasks run.
     """
 
-    ids: Annotated[str | None, Parameter(metavar="FILE")] = None
+    ids: Annotated[FileName | None, Parameter(metavar="FILE")] = None
     failing: int = 0
     port: int = 0
     seed: int = 0
@@ -55,23 +60,31 @@ def simulate(
         count: How many tasks.
         setting: All the rest.
     """
-    try:
-        api = SimulatedCometAPI(
-            seed=setting.seed, port=setting.port, time_scale=setting.time_scale, log_size=_LOG_SIZE
-        )
-    except ValueError as error:  # the simulator itself knows which settings make sense
-        raise UsageError(str(error)) from None
-    if not 0 <= setting.failing <= count:
-        raise UsageError(f"--failing must be from 0 to {count}, not {setting.failing}")
+    _require(0 <= count <= _MOST_TASKS, "COUNT", f"from 0 to {_MOST_TASKS:,}", count)
+    _require(0 <= setting.failing <= count, "--failing", f"from 0 to {count:,}", setting.failing)
+    _require(0 <= setting.port <= _LAST_PORT, "--port", f"from 0 to {_LAST_PORT}", setting.port)
+    _require(setting.seed >= 0, "--seed", "0 or more", setting.seed)
+    scale = setting.time_scale
+    _require(0 < scale < math.inf, "--time-scale", "a number above 0", scale)
+    if setting.ids is not None and _is_kept(Path(setting.ids)):
+        raise UsageError(_there_already(setting.ids))
+    api = SimulatedCometAPI(
+        seed=setting.seed, port=setting.port, time_scale=scale, log_size=_LOG_SIZE
+    )
     run(partial(serve, api, count, setting))
+
+
+def _require(fits: object, name: str, wanted: str, given: float) -> None:
+    if not fits:
+        raise UsageError(f"{name} must be {wanted}, not {given}")
 
 
 async def serve(api: SimulatedCometAPI, count: int, setting: Setting) -> None:
     """Start the simulator, print how to reach it, and wait to be cancelled."""
     try:
         await api.start()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"cannot listen on port {setting.port}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"cannot listen on --port {setting.port}: {error.strerror}") from None
     try:
         reasons = [_REASON] * setting.failing + [None] * (count - setting.failing)
         _announce(api, [api.create_task(fail=reason) for reason in reasons], setting.ids)
@@ -83,15 +96,43 @@ async def serve(api: SimulatedCometAPI, count: int, setting: Setting) -> None:
 
 def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | None) -> None:
     if path is not None:
-        try:
-            Path(path).write_text("".join(f"{each}\n" for each in task_ids), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(path, error) from None
+        write_ids(path, task_ids)
     out(f"export COMETAPI_BASE_URL={shlex.quote(api.base_url)}")
     out(f"export COMETAPI_KEY={shlex.quote(api.api_key)}")
     if path is None:
         out("\n".join(task_ids))
     note(f"simulating {len(task_ids)} tasks on {api.base_url}; Ctrl-C ends it")
+
+
+def write_ids(path: str, task_ids: list[str]) -> None:
+    """Write a file of ids that was not there before; devices and pipes are written to."""
+    is_new = not _is_device(Path(path))
+    try:
+        with open(path, "x" if is_new else "w", encoding="utf-8") as file:  # noqa: PTH123 - /dev/stdout and the like need no Path
+            try:
+                file.writelines(f"{each}\n" for each in task_ids)
+                file.flush()
+            except OSError:
+                if is_new:
+                    Path(path).unlink()
+                raise
+    except FileExistsError:
+        raise UsageError(_there_already(path)) from None
+    except OSError as error:
+        raise OutputError(path, error) from None
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _is_kept(path: Path) -> bool:
+    # Not `exists`: a link that leads nowhere is somebody's too.
+    return os.path.lexists(path) and not _is_device(path)
+
+
+def _there_already(path: str) -> str:
+    return f"{path} is there already, and is not overwritten: give --ids a new file"
 
 
 def summary(api: SimulatedCometAPI) -> str:

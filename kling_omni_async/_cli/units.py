@@ -15,56 +15,116 @@ T = TypeVar("T")
 
 _NUMBER: Final = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN: Final = re.compile(rf"{_NUMBER}(?:[eE][+-]?\d{{1,3}})?", re.ASCII)
-_TIME: Final = re.compile(
-    rf"(?:(?P<d>{_NUMBER})d)?(?:(?P<h>{_NUMBER})h)?(?:(?P<m>{_NUMBER})m(?!s))?"
-    rf"(?:(?P<s>{_NUMBER})s)?(?:(?P<ms>{_NUMBER})ms)?",
-    re.ASCII,
-)
-_SIZE: Final = re.compile(rf"({_NUMBER}) ?([kMG]i?B|KiB|B)?", re.ASCII)
+_PART: Final = re.compile(rf"({_NUMBER}) ?([a-z]+) ?", re.ASCII)
 _RANGE: Final = re.compile(r"([^-]+)-([^-]+)")
 
 # The greatest first, as they are written; `format_time` divides by them in this order.
 _MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_NAMES_OF: Final = {
+    "d": ("day", "days"),
+    "h": ("hr", "hrs", "hour", "hours"),
+    "m": ("min", "mins", "minute", "minutes"),
+    "s": ("sec", "secs", "second", "seconds"),
+    "ms": ("msec", "msecs", "millisecond", "milliseconds"),
+}
+_MS_BY_NAME: Final = _MS | {name: _MS[unit] for unit, names in _NAMES_OF.items() for name in names}
 # Of a size that both kinds of unit divide the binary one is shown, so they stand first.
 _BYTES: Final = {
-    "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "kiB": 1 << 10,
-    "GB": 10**9, "MB": 10**6, "kB": 1000, "B": 1,
+    "TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10,
+    "TB": 10**12, "GB": 10**9, "MB": 10**6, "kB": 1000, "B": 1,
 }  # fmt: skip
+_BYTES_BY_NAME: Final = {
+    **{unit.lower(): factor for unit, factor in _BYTES.items()},
+    **dict.fromkeys(("byte", "bytes"), 1),
+}
 _NOTHING: Final = frozenset({"none", "never"})
 _SIXTY: Final = 60
 _THOUSAND: Final = 1000
+_DAY_S: Final = 86_400
 # In characters. Nobody needs more, and a text without end is not calculated with.
 _LONGEST: Final = 40
 
 
 def parse_time(text: str) -> float:
-    """Read a time as s: ``1h30m``, ``20s``, ``500ms``; a plain number is s."""
-    match = _TIME.fullmatch(text) if 0 < len(text) <= _LONGEST else None
-    if match is None:
+    """Read a time as s: ``1h30m``, ``20s``, ``500ms``, ``30 min``; a plain number is s."""
+    parts = _parts(text)
+    if not parts:
         return parse_number(text)
-    parts = (Decimal(value) * _MS[unit] for unit, value in match.groupdict().items() if value)
-    return float(sum(parts, Decimal()) / 1000)
+    factors = [_MS_BY_NAME.get(unit, 0) for _, unit in parts]
+    # The greatest unit first, and each once.
+    if 0 in factors or sorted({*factors}, reverse=True) != factors:
+        raise ValueError(text)
+    counts = (number * factor for (number, _), factor in zip(parts, factors, strict=True))
+    return float(sum(counts, Decimal()) / 1000)
 
 
 def parse_size(text: str) -> int:
-    """Read a size as bytes: ``1MiB``, ``100MB``, ``1.5GB``; a plain number is bytes."""
-    match = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
-    if match is None:
-        raise ValueError(text)
-    return int(Decimal(match[1]) * _BYTES[match[2] or "B"])
+    """Read a size as bytes: ``1MiB``, ``100MB``, ``1.5 gb``; a plain number is bytes."""
+    match _parts(text):
+        case [(number, unit)] if unit in _BYTES_BY_NAME:
+            return int(number * _BYTES_BY_NAME[unit])
+        case _ if len(text) <= _LONGEST and re.fullmatch(_NUMBER, text, re.ASCII):
+            return int(Decimal(text))
+        case _:
+            raise ValueError(text)
+
+
+def _parts(text: str) -> list[tuple[Decimal, str]]:
+    """Return the numbers and units that a text is made of; empty if it is made otherwise."""
+    parts: list[tuple[Decimal, str]] = []
+    at, low = 0, text.lower() if text.isascii() and len(text) <= _LONGEST else ""
+    while match := _PART.match(low, at):
+        parts.append((Decimal(match[1]), match[2]))
+        at = match.end()
+    return parts if at == len(low) else []
 
 
 def parse_interval(text: str) -> tuple[float, float]:
-    """Read two times with a hyphen between, such as ``20s-30s``, as s."""
+    """Read two times as s, such as ``20s-30s`` or ``20-30min``; a single one is both."""
     match = _RANGE.fullmatch(text)
     if match is None:
-        raise ValueError(text)
-    return parse_time(match[1]), parse_time(match[2])
+        return parse_time(text), parse_time(text)
+    low, high = match[1].strip(), match[2].strip()
+    # Of `20-30min` both are minutes.
+    unit = "".join(unit for _, unit in _parts(high)[-1:]) if _PLAIN.fullmatch(low) else ""
+    return parse_time(f"{low}{unit}"), parse_time(high)
 
 
-def is_interval(text: str) -> bool:
-    """Return whether a text is made like two times with a hyphen between."""
-    return _RANGE.fullmatch(text) is not None
+def joined(words: list[str], *, two_times: bool) -> str:
+    """Take the words off a list that are one value, such as ``100 MB``, and return them as one.
+
+    With `two_times` also ``20s 30s``, and that is ``20s-30s``.
+    """
+    value = _with_unit(words)
+    if two_times and is_time(value) and words and _is_second_time(words):
+        value = f"{value}-{_with_unit(words)}"
+    return value
+
+
+def _with_unit(words: list[str]) -> str:
+    word = words.pop(0)
+    if words and _PLAIN.fullmatch(word) and _is_unit(words[0]):
+        word = f"{word} {words.pop(0)}"
+    return word
+
+
+def _is_unit(word: str) -> bool:
+    return word.lower() in _MS_BY_NAME.keys() | _BYTES_BY_NAME.keys()
+
+
+def _is_second_time(words: list[str]) -> bool:
+    """Return whether a time begins a list; a number beyond a day is an id."""
+    word = _with_unit(words[:2])
+    return is_time(word) and (bool(_parts(word)) or parse_number(word) <= _DAY_S)
+
+
+def is_time(text: str) -> bool:
+    """Return whether a text can be read as one time."""
+    try:
+        parse_time(text)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_number(text: str) -> float:

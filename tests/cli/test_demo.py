@@ -65,10 +65,13 @@ def test_the_demo_tells_when_something_is_amiss(
 
 
 def test_the_demo_saves_to_a_directory_only(tmp_path: Path) -> None:
-    """A URL is refused, and so is a directory that cannot be made; nothing is played."""
+    """What is refused, such as a directory with a foreign page, is so before anything is played."""
     with pytest.raises(UsageError, match="give its path"):
         demo.demo(save="s3://bucket")
     (tmp_path / "file").touch()
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(UsageError, match="not of this program: move it away"):
+        demo.demo(save=str(tmp_path))
     with pytest.raises(OutputError, match="Not a directory"):
         demo.demo(save=str(tmp_path / "file" / "below"))
 

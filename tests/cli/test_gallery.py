@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -42,7 +42,7 @@ from kling_omni_async._cli.cards import (
 )
 from kling_omni_async._cli.exit import CliError, Exit, OutputError, UsageError
 from kling_omni_async._cli.gallery import write_outcomes
-from kling_omni_async._cli.journal import Journal
+from kling_omni_async._cli.journal import Journal, read_outcomes
 from kling_omni_async._cli.report import Kind
 
 from .support import success, trouble, write_gallery
@@ -155,17 +155,43 @@ def test_named_journals_take_the_place_of_those_in_the_folder(tmp_path: Path) ->
     assert titles(folder / "index.html") == ["a", "b"]
 
 
-def test_a_missing_journal_does_not_stop_it(tmp_path: Path, capfd: Captured) -> None:
-    """What cannot be read is told in one line, and the rest is shown."""
-    put(tmp_path, "a-0.png")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("typo.jsonl", "No such file or directory"), ("folder", "no plain file")]
+)
+def test_a_journal_that_is_named_must_be_there(
+    name: str, reason: str, tmp_path: Path, capfd: Captured
+) -> None:
+    """A typo is wrong usage, and writes no page in which the tasks are missing."""
     (tmp_path / "folder").mkdir()
-    page = write_gallery(tmp_path, [tmp_path / "none.jsonl", tmp_path / "folder"])
-    assert titles(page) == ["a"]
-    assert capfd.readouterr().err == (
-        f"kling-omni: cannot read {tmp_path / 'none.jsonl'}: No such file or directory; "
-        "going on without it\n"
-        f"kling-omni: cannot read {tmp_path / 'folder'}: no plain file; going on without it\n"
-    )
+    assert run(["gallery", str(tmp_path), "--jsonl", str(tmp_path / name)]) == Exit.USAGE
+    assert capfd.readouterr() == ("", f"kling-omni: cannot read {tmp_path / name}: {reason}\n")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_a_journal_that_is_found_may_be_unreadable(
+    tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the folder has beside the images is told in one line, and the rest is shown."""
+    write(tmp_path / "1.jsonl", success("a"))
+    write(tmp_path / "2.jsonl", success("b"))
+    monkeypatch.setattr(gallery, "read_outcomes", refuse_the_first(read_outcomes))
+    assert titles(write_gallery(tmp_path)) == ["b"]
+    told = f"kling-omni: cannot read {tmp_path / '1.jsonl'}: Input/output error"
+    assert capfd.readouterr().err == f"{told}; going on without it\n"
+
+
+Read = Callable[[Path], Generator[TaskOutcome]]
+
+
+def refuse_the_first(read: Read) -> Read:
+    """Read journals as before, but fail on that whose name begins with 1, as a broken disk does."""
+
+    def read_others(path: Path) -> Generator[TaskOutcome]:
+        if path.name[0] == "1":
+            raise OSError(errno.EIO, "Input/output error")
+        yield from read(path)
+
+    return read_others
 
 
 def test_a_torn_journal_in_use_is_read(tmp_path: Path) -> None:

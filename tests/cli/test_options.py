@@ -12,7 +12,7 @@ import pytest
 from cyclopts import Argument
 
 from kling_omni_async import PollPolicy
-from kling_omni_async._cli.app import app, run
+from kling_omni_async._cli.app import COMMANDS, app, run
 from kling_omni_async._cli.exit import Exit, UsageError
 from kling_omni_async._cli.options import Connection, Downloads, Limits, Pace, policy_of
 
@@ -28,7 +28,6 @@ NOT_FOR_ONE_LOOK = {
     "download_tries": "it saves nothing",
     "allow_hosts": "it saves nothing",
 }
-COMMANDS = ("poll", "query", "gallery", "demo", "simulate")
 OTHERS: dict[str, tuple[str, object]] = {
     "interval": ("21s-1m", (21.0, 60.0)),
     "timeout": ("1h30m", 5400.0),
@@ -141,7 +140,7 @@ def test_a_long_value_is_told_in_short(capsys: pytest.CaptureFixture[str]) -> No
     assert f"cannot be '{'x' * 59}: write" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in sorted(COMMANDS))])
 def test_help_is_readable_at_80_columns(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -171,9 +170,9 @@ def test_help_shows_every_option_with_its_default(
 
 def examples() -> list[list[str]]:
     """Return the arguments of every example that help shows."""
-    pages = [app.help_epilogue, *(app[command].help_epilogue for command in COMMANDS)]
+    pages = [app.help_epilogue, *(app[command].help_epilogue for command in sorted(COMMANDS))]
     lines = (line.strip() for page in pages for line in str(page).splitlines())
-    parts = (part.strip() for line in lines for part in line.split("|"))
+    parts = (part.strip() for line in lines for part in re.split(r"[|>]", line))
     calls = dict.fromkeys(part for part in parts if part.startswith("kling-omni "))
     return [shlex.split(call)[1:] for call in calls]
 

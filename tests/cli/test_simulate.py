@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from kling_omni_async import KlingOmniSession, PollPolicy
 from kling_omni_async._cli.app import run
-from kling_omni_async._cli.exit import Exit
-from kling_omni_async._cli.simulate import summary
+from kling_omni_async._cli.exit import Exit, OutputError, UsageError
+from kling_omni_async._cli.simulate import summary, write_ids
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import FAST, finish, ids_in, running, start
@@ -82,10 +83,12 @@ async def test_the_summary_measures_pauses() -> None:
         (["--failing", "201"], "--failing must be from 0 to 200, not 201"),
         (["--failing", "-1"], "--failing"),
         (["-5"], "-5"),
-        (["--time-scale", "0"], "time_scale"),
-        (["--seed", "-1"], "seed"),
-        (["--port", "-1"], "port"),
-        (["--port", "70000"], "cannot listen on port 70000"),
+        (["2000000"], "COUNT must be from 0 to 1,000,000, not 2000000"),
+        (["--time-scale", "0"], "--time-scale must be a number above 0, not 0.0"),
+        (["--time-scale", "nan"], "--time-scale must be a number above 0, not nan"),
+        (["--seed=-1"], "--seed must be 0 or more, not -1"),
+        (["--port=-1"], "--port must be from 0 to 65535, not -1"),
+        (["--port", "70000"], "--port must be from 0 to 65535, not 70000"),
     ],
 )
 def test_refuses_settings_that_make_no_sense(
@@ -103,7 +106,45 @@ def test_refuses_a_port_that_is_taken(capfd: Captured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["simulate", "--port", str(port)]) == Exit.USAGE
-    assert f"cannot listen on port {port}: " in capfd.readouterr().err
+    assert f"cannot listen on --port {port}: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_of_ids_is_never_overwritten(kind: str, tmp_path: Path, capfd: Captured) -> None:
+    """What is there, ids of paid tasks for instance, stays as it is."""
+    path = tmp_path / "ids.txt"
+    path.write_text("mine") if kind == "file" else path.symlink_to("nowhere")
+    assert run(["simulate", "2", "--ids", str(path)]) == Exit.USAGE
+    line = f"kling-omni: {path} is there already, and is not overwritten: give --ids a new file\n"
+    assert capfd.readouterr() == ("", line)
+    assert path.is_symlink() or path.read_text() == "mine"
+
+
+def test_a_file_of_ids_that_comes_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """It is made anew or not at all, so nothing can come in between."""
+    path = tmp_path / "ids.txt"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        write_ids(str(path), ["1"])
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_half_a_file_of_ids_is_not_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a full disk the new file is removed; a device stays."""
+    with pytest.raises(OutputError, match="No space left"):
+        write_ids("/dev/full", ["1"])
+    assert Path("/dev/full").exists()
+    path = tmp_path / "ids.txt"
+
+    def full(*_: object, **__: object) -> TextIO:
+        path.touch()
+        return Path("/dev/full").open("w")
+
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_ids(str(path), ["1"])
+    assert not path.exists()
 
 
 def test_says_that_the_ids_cannot_be_written(tmp_path: Path, capfd: Captured) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kling_omni_async._cli.options import parted, with_intervals_joined
+from kling_omni_async._cli.app import app
+from kling_omni_async._cli.options import parted, with_values_joined
 from kling_omni_async._cli.units import (
     format_size,
     format_time,
@@ -43,10 +44,16 @@ whole = st.integers(0, 10_000)
         ("20", 20.0),
         ("0.05", 0.05),
         ("1e6", 1e6),
+        ("30min", 1800.0),
+        ("90 sec", 90.0),
+        ("2hours", 7200.0),
+        ("1 h 30 min", 5400.0),
+        ("1H30M", 5400.0),
+        ("2 days", 172_800.0),
     ],
 )
 def test_a_time_is_read(text: str, value: float) -> None:
-    """Units from days to ms, fractions, and plain numbers of s."""
+    """Units from days to ms, short and in words, fractions, and plain numbers of s."""
     assert parse_time(text) == value
 
 
@@ -60,6 +67,12 @@ def test_a_time_is_read(text: str, value: float) -> None:
         ("1.5GB", 1_500_000_000),
         ("2KiB", 2048),
         ("0.3B", 0),
+        ("100mb", 100_000_000),
+        ("100MB", 100_000_000),
+        ("5 mib", 5_242_880),
+        ("1TB", 10**12),
+        ("100 bytes", 100),
+        ("0.5", 0),
     ],
 )
 def test_a_size_is_read(text: str, value: int) -> None:
@@ -69,7 +82,23 @@ def test_a_size_is_read(text: str, value: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s", "-1", "-1s", "20x", "1s1h", "1h1h", "nan", "inf", "1e999", "٣s", "1 h", "9" * 41],
+    [
+        "",
+        "s",
+        "-1",
+        "-1s",
+        "20x",
+        "1s1h",
+        "1h1h",
+        "nan",
+        "inf",
+        "1e999",
+        "٣s",
+        "1h1",
+        "1 hh",
+        "1m1min",
+        "9" * 41,
+    ],
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
     """Neither signs nor another order of units, nor anything that is not finite."""
@@ -77,9 +106,9 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         parse_time(text)
 
 
-@pytest.mark.parametrize("text", ["", "MB", "1mb", "1M", "-1B", "1e3", "9" * 41])
+@pytest.mark.parametrize("text", ["", "MB", "1M", "-1B", "1e3", "1 MB 1 kB", "9" * 41])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    """A unit says whether it counts bytes, and is written as it is everywhere."""
+    """A unit says whether it counts bytes, and there is one of them."""
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         parse_size(text)
 
@@ -117,11 +146,21 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert all(part >= 0 and math.isfinite(part) for part in parts)
 
 
-def test_an_interval_is_two_times() -> None:
-    """Both may have units of their own."""
-    assert parse_interval("500ms-1m") == (0.5, 60.0)
-    with pytest.raises(ValueError, match="20"):
-        parse_interval("20")
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("500ms-1m", (0.5, 60.0)),
+        ("20s - 30 s", (20.0, 30.0)),
+        ("20-30", (20.0, 30.0)),
+        ("20-30s", (20.0, 30.0)),
+        ("20-30min", (1200.0, 1800.0)),
+        ("20", (20.0, 20.0)),
+        ("30s", (30.0, 30.0)),
+    ],
+)
+def test_an_interval_is_two_times_or_one(text: str, interval: tuple[float, float]) -> None:
+    """Both may have units of their own, or share that of the second; one is both."""
+    assert parse_interval(text) == interval
 
 
 @pytest.mark.parametrize("text", ["none", "never"])
@@ -150,19 +189,52 @@ def test_times_are_shown_short() -> None:
     assert [format_size(value) for value in (1_048_576, 1000, 1001)] == ["1MiB", "1kB", "1001B"]
 
 
+ID = "842250903629086785"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "joined"),
+    ("line", "joined"),
     [
-        (["--interval", "20", "30", "a"], ["--interval", "20-30", "a"]),
-        (["--interval", "20-30", "a"], ["--interval", "20-30", "a"]),
-        (["--interval=20-30", "a"], ["--interval=20-30", "a"]),
-        (["--interval", "20", "--quiet"], ["--interval", "20", "--quiet"]),
-        (["a", "--interval", "20"], ["a", "--interval", "20"]),
+        ("--interval 20 30 a", ["--interval", "20-30", "a"]),
+        ("--interval 20s 30s a", ["--interval", "20s-30s", "a"]),
+        ("--interval=20 30 a", ["--interval=20-30", "a"]),
+        ("--interval 20 s 30 s a", ["--interval", "20 s-30 s", "a"]),
+        ("--interval 30s 20s a", ["--interval", "30s-20s", "a"]),
+        ("--interval 20-30 40", ["--interval", "20-30", "40"]),
+        ("--interval=20-30 a", ["--interval=20-30", "a"]),
+        ("--interval 20 --quiet", ["--interval", "20", "--quiet"]),
+        ("a --interval 20", ["a", "--interval", "20"]),
+        ("a --interval", ["a", "--interval"]),
+        ("--interval soon 30s", ["--interval", "soon", "30s"]),
+        (f"--interval 30s {ID}", ["--interval", "30s", ID]),
+        (f"--interval 30 {ID} {ID}", ["--interval", "30", ID, ID]),
+        (f"--interval 20s 30s {ID}", ["--interval", "20s-30s", ID]),
+        ("--max-image-bytes 100 MB a", ["--max-image-bytes", "100 MB", "a"]),
+        ("--timeout 30 min a", ["--timeout", "30 min", "a"]),
+        ("--timeout=30 min", ["--timeout=30 min"]),
+        ("--timeout=-5 a", ["--timeout=-5", "a"]),
+        ("--timeout= a", ["--timeout=", "a"]),
+        ("--timeout 30m s", ["--timeout", "30m", "s"]),
+        ("--quiet 30 s", ["--quiet", "30", "s"]),
     ],
 )
-def test_an_interval_may_be_two_words(arguments: list[str], joined: list[str]) -> None:
-    """Two words behind the option are one interval; a range or an option ends it."""
-    assert with_intervals_joined(arguments) == joined
+def test_a_value_may_be_several_words(line: str, joined: list[str]) -> None:
+    """A number and its unit are one value, two times are one interval; an id is neither."""
+    assert with_values_joined(line.split(" ")) == joined
+
+
+def test_every_option_with_a_unit_may_have_a_blank_before_it() -> None:
+    """None is forgotten: those that name a time or a size behind them are all."""
+    arguments = app["poll"].assemble_argument_collection(default_parameter=app.default_parameter)
+    measured = {
+        name
+        for argument in arguments
+        for name in argument.names
+        if argument.parameter.metavar in {"TIME", "SIZE", "LOW-HIGH"}
+    }
+    assert len(measured) > 3
+    for option in measured:
+        assert with_values_joined([option, "5", "s"]) == [option, "5 s"]
 
 
 def test_two_hyphens_end_the_options() -> None:
