@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors as errors
     from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
+    from ._order import ImageOrder
     from ._outcome import Progress, TaskOutcome
     from ._policy import PollPolicy
     from ._session import KlingOmniSession
@@ -29,7 +30,10 @@ __all__ = [
     "AssetExpiredError",
     "AuthenticationError",
     "ConfigurationError",
+    "CreateUncertainError",
     "DownloadError",
+    "DuplicateOrderError",
+    "ImageOrder",
     "ImageTask",
     "InvalidTaskIdError",
     "KlingOmniError",
@@ -57,7 +61,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("_version", "errors", "_models", "_policy", "_outcome", "_streams", "_session")
+_HOMES = ("_version", "errors", "_models", "_policy", "_order", "_outcome", "_streams", "_session")
 """Where the names are looked for, in this order, as the later ones import more."""
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name for one of ours

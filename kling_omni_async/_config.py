@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.request import getproxies_environment, proxy_bypass
+from uuid import UUID, uuid5
 
 import attrs
 from yarl import URL
@@ -38,6 +41,7 @@ class Settings:
     api_key: str = attrs.field(repr=False)
     base_url: str  # without the route and without a slash at its end
     policy: PollPolicy
+    namespace: UUID = attrs.field(repr=False)  # of the external ids that are made of keys
     _route: URL = attrs.field(
         init=False, repr=False, default=attrs.Factory(_route_of, takes_self=True)
     )
@@ -46,6 +50,11 @@ class Settings:
         """Return the URL of a task from its encoded id."""
         # Cheaper than to parse a whole URL each time.
         return self._route.with_path(self._route.raw_path + segment, encoded=True)
+
+    @property
+    def create_url(self) -> URL:
+        """The URL that makes a task."""
+        return self._route.with_path(self._route.raw_path.removesuffix("/"), encoded=True)
 
     @property
     def polls_too_fast(self) -> bool:
@@ -75,10 +84,37 @@ def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:
 
 
 def make_settings(
-    api_key: str | None, base_url: str | None, policy: PollPolicy | None, *, allow_http: bool
+    api_key: str | None,
+    base_url: str | None,
+    policy: PollPolicy | None,
+    *,
+    allow_http: bool,
+    namespace: str | None = None,
 ) -> Settings:
     """Collect a session's settings, and refuse what cannot be used."""
-    return Settings(_key(api_key), _base_url(base_url, allow_http=allow_http), _policy(policy))
+    key, url = _key(api_key), _base_url(base_url, allow_http=allow_http)
+    return Settings(key, url, _policy(policy), _namespace(key, namespace))
+
+
+_OURS: Final = UUID("5d2f3d5c-7a3f-5b0e-9d55-0c3f4e1b6a27")
+"""Under which the namespaces that users name stand, so that they are no ids of others."""
+
+
+def _namespace(key: str, given: object) -> UUID:
+    """Return what the external ids of an account are made in."""
+    # Customers may share one namespace at the vendor: a stranger's "invoice-42" must not be ours.
+    if given is None:
+        digest = hmac.new(key.encode(), b"kling_omni_async namespace", hashlib.sha256).digest()
+        return UUID(bytes=digest[:16], version=5)
+    if isinstance(given, str) and given.strip() and not _has_lone_surrogates(given):
+        return uuid5(_OURS, given)
+    raise ConfigurationError(
+        "namespace must be a text that is not blank, such as 'shop.example', or None"
+    )
+
+
+def _has_lone_surrogates(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _policy(given: object) -> PollPolicy:

@@ -38,12 +38,28 @@ MOST_HEADER_BYTES: Final = 65_536
 """The longest header, and the longest first line."""
 
 _SECONDS = re.compile(r"\s*[+-]?[\d.]{1,40}\s*", re.ASCII)
+_NEVER_LEFT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+"""What aiohttp raises only before it has a connection (measured against a raw socket server)."""
+
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def out_of_descriptors(error: BaseException) -> bool:
     """Return whether this process, or the machine, had no file descriptor left."""
     return isinstance(error, OSError) and error.errno in _EXHAUSTED
+
+
+def never_left(error: BaseException) -> bool:
+    """Return whether an error proves that nothing of the request was sent.
+
+    Others may come before the connection, too, and look as if they came behind it.
+    """
+    return isinstance(error, _NEVER_LEFT)
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from cattrs.preconf.json import make_converter
 from . import errors
 from ._display import bar, card, counted, one_line
 from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
-from .errors import KlingOmniError, TaskFailedError, TaskNotFoundError, copy_error
+from ._order import ImageOrder, order_from_dict, order_to_dict
+from .errors import ApiError, KlingOmniError, TaskFailedError, TaskNotFoundError, copy_error
 
 
 @attrs.frozen(kw_only=True)
@@ -21,13 +22,17 @@ class TaskOutcome:
     """How the polling of one id ended.
 
     Attributes:
-        task_id: The id as it was given, without white space around it.
+        task_id: The id as it was given, without white space around it; empty where no task was
+            created, or none is known of.
         task: The last `ImageTask` seen, or None.
         error: Why there is no success, or None. Where the images were to be saved and were not
             all, it is a `DownloadError`, and `task` is the one that succeeded.
         saved: The images that are in the store that `poll` was given.
         queries: How many queries it took.
-        elapsed: The time since the id was added, in s.
+        elapsed: The time since the id was added, or its order taken, in s.
+        order: What was ordered, where this library created the task, or None.
+        external_task_id: The name that this library gave the task when it created it, or None.
+        note: What a book keeps with the id, or None; no part of ``==``.
     """
 
     task_id: str
@@ -36,6 +41,9 @@ class TaskOutcome:
     saved: tuple[SavedImage, ...] = ()
     queries: int = 0
     elapsed: float = 0.0
+    order: ImageOrder | None = attrs.field(default=None, hash=False)
+    external_task_id: str | None = attrs.field(default=None, hash=False)
+    note: Any = attrs.field(default=None, eq=False, hash=False)
 
     @property
     def ok(self) -> bool:
@@ -44,11 +52,13 @@ class TaskOutcome:
 
     @property
     def settled(self) -> bool:
-        """Whether asking again brings nothing new.
+        """Whether asking, or ordering, again brings nothing new.
 
-        The task succeeded, the API said that it failed, or that it does not know it. An id that
-        can be none was never asked for: mend it.
+        The task succeeded, the API said that it failed, or that it does not know it; or it refused
+        the contents of the order. An id that can be none was never asked for: mend it.
         """
+        if not self.task_id:
+            return type(self.error) is ApiError
         return self.ok or isinstance(self.error, TaskFailedError | TaskNotFoundError)
 
     @property
@@ -88,6 +98,9 @@ class TaskOutcome:
             "saved": _converter.unstructure(self.saved, tuple[SavedImage, ...]),
             "queries": self.queries,
             "elapsed": self.elapsed,
+            "order": order_to_dict(self.order),
+            "external_task_id": self.external_task_id,
+            "note": self.note,
         }
 
     @classmethod
@@ -124,6 +137,10 @@ class TaskOutcome:
             saved=_converter.structure(data.get("saved", ()), tuple[SavedImage, ...]),
             queries=int(data["queries"]),
             elapsed=float(data["elapsed"]),
+            # Nor had one of before tasks were created here these.
+            order=order_from_dict(data.get("order")),
+            external_task_id=data.get("external_task_id"),
+            note=data.get("note"),
         )
 
 
@@ -164,7 +181,7 @@ _STATUSES = frozenset(map(str, TaskStatus))
 # A word of tomorrow is no reason to lose the outcome that has it.
 _converter.register_structure_hook(TaskStatus, lambda word, _: _status_of(word))
 
-_APART = frozenset({"task", "task_id", "message", "last_error"})
+_APART = frozenset({"task", "task_id", "message", "last_error", "order"})
 """Parameters of errors that have a place of their own in the form, or are written once for all."""
 
 
@@ -199,6 +216,7 @@ def _error_from_dict(
     name = data["type"]
     kind: type[KlingOmniError] = getattr(errors, name) if name in errors.__all__ else KlingOmniError
     attributes: dict[str, Any] = {**data, "task_id": task_id, "task": task}
+    attributes["order"] = data.get("digest") or None  # as in a pickle
     attributes["last_error"] = _error_from_dict(data.get("last_error"), task_id=task_id, task=task)
     known = inspect.signature(kind).parameters
     return kind(**{name: value for name, value in attributes.items() if name in known})

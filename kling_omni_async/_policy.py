@@ -123,6 +123,9 @@ class PollPolicy:
         max_response_bytes: The largest answer that is read, in bytes after decompression.
         max_pending: Ids of one stream that are read from an input without a length, such as a
             generator or a feed, and not yet handed out; the input waits beyond it.
+        create_timeout: The time for one create, from connecting to the last byte, in s, of which at
+            most 15 s are for connecting. It is longer than that of a query, as to give up makes
+            doubt.
         max_downloads: Images on their way into a store, for the whole session.
         max_image_bytes: The largest image that is stored, in bytes.
         download_timeout: The time for one try to fetch an image, from connecting to the last
@@ -143,6 +146,7 @@ class PollPolicy:
     confirmations: int = attrs.field(default=2, validator=_at_least_one)
     max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
     max_pending: int = attrs.field(default=1_000_000, validator=_at_least_one)
+    create_timeout: float = attrs.field(default=60.0, validator=_above_0)
     max_downloads: int = attrs.field(default=8, validator=_at_least_one)
     max_image_bytes: int = attrs.field(default=100 * 1_048_576, validator=_at_least_one)
     download_timeout: float = attrs.field(default=300.0, validator=_above_0)

@@ -1,4 +1,4 @@
-"""The session: five verbs over one engine, in which polling and saving run."""
+"""The session: its verbs over one engine, in which polling, saving and creating run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ._config import REFRESH_S, make_settings
 from ._engine import Engine
 from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage
+from ._order import ImageOrder, require_order
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from ._polling.poller import Poller
@@ -30,6 +31,7 @@ from .errors import InvalidTaskIdError, copy_error
 if TYPE_CHECKING:
     from typing_extensions import deprecated
 
+    from ._creating.creator import Creator
     from ._saving.wing import Saving
 
 
@@ -56,6 +58,9 @@ class KlingOmniSession:
         http: An aiohttp session to use; it is never changed and never closed. By default the
             session opens and closes its own.
         allow_http: Whether ``http://`` may be used for a host that is not this machine.
+        namespace: In which the keys of orders are names, such as your domain; by default one that
+            is made of the API key. With a name of your own a wish keeps its external id when the
+            API key changes; choose one that no other customer would.
 
     Raises:
         ConfigurationError: One of these cannot be used; the text says which and why.
@@ -69,8 +74,11 @@ class KlingOmniSession:
         policy: PollPolicy | None = None,
         http: aiohttp.ClientSession | None = None,
         allow_http: bool = False,
+        namespace: str | None = None,
     ) -> None:
-        self._settings = make_settings(api_key, base_url, policy, allow_http=allow_http)
+        self._settings = make_settings(
+            api_key, base_url, policy, allow_http=allow_http, namespace=namespace
+        )
         if http is not None:
             require_usable(http)
         if self._settings.polls_too_fast:
@@ -86,6 +94,7 @@ class KlingOmniSession:
         # was made must not march in step.
         self._poller: Poller | None = None
         self._saving: Saving | None = None
+        self._creator: Creator | None = None
 
     def __repr__(self) -> str:
         poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
@@ -288,6 +297,58 @@ class KlingOmniSession:
         state = StreamState(source, timeout=limit, outlet=outlet, most_pending=policy.max_pending)
         return OutcomeStream(self._ready, state)
 
+    async def create(self, order: ImageOrder) -> ImageTask:
+        """Create a task by one POST, which costs money and is never sent twice.
+
+        It is sent again, at most twice, only where nothing was created and that may pass: the
+        request never left, or the API asked to wait. Where nobody knows what came of it, the task
+        is looked for by its external id, up to 20 s. Cancelling the call never aborts a POST that
+        has begun: what it brings is logged, at WARNING.
+
+        Args:
+            order: What is wanted. With a `key` it is created once: a further call of this session
+                gives the task of the first.
+
+        Returns:
+            The task as the answer describes it, just submitted, with its external id.
+
+        Raises:
+            CreateUncertainError: Nobody knows whether there is a task; never just send it again.
+            DuplicateOrderError: The vendor knows this order, and its task was not found.
+            ConfigurationError: The order cannot be sent; the text names its field.
+            RateLimitError: Too many tasks or requests, three times.
+            AuthenticationError: The key is not accepted.
+            AccountError: The account's balance, quota or plan does not allow it.
+            ApiError: The API refused the order; nothing was created.
+            TransportError: It never left, three times; nothing was created.
+            ResponseError: A redirect, or an intermediary's refusal; nothing was created.
+            SessionClosedError: The session was closed before anything was sent.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        self._ready()
+        task, _ = await self._creating_wing().create(require_order(order))
+        return task
+
+    async def recover(self, external_task_id: str) -> ImageTask | None:
+        """Look for a task by the external id under which it was created, by one GET.
+
+        Args:
+            external_task_id: As in a `CreateUncertainError`, a `TaskOutcome` or the log.
+
+        Returns:
+            The task, whatever its status, or None where the API knows none.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one; nothing was sent.
+            ApiError: The API said no otherwise.
+            ResponseError: What answered was not the API, or is about another task.
+            TransportError: Nothing answered.
+            SessionClosedError: The session was closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        self._ready()
+        return await self._creating_wing().recover(require_id(external_task_id))
+
     async def save(
         self,
         task: ImageTask | TaskOutcome,
@@ -383,6 +444,18 @@ class KlingOmniSession:
             )
             self._engine.add(self._saving)
         return self._saving
+
+    def _creating_wing(self) -> Creator:
+        """Return what creates tasks, made when it is first asked for, once the poller runs."""
+        if self._creator is None:
+            from ._creating.creator import Creator  # noqa: PLC0415 - not for those who only poll
+
+            poller = self._ready()
+            self._creator = Creator(
+                self._engine, self._settings, self._client, poller, rng=Random()
+            )
+            self._engine.add(self._creator)
+        return self._creator
 
     def _time_limit(self, timeout: float | None) -> float | None:
         if timeout is POLICY_TIMEOUT:

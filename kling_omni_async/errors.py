@@ -13,6 +13,7 @@
     │   ├── AuthenticationError             the key is not accepted
     │   ├── PermissionDeniedError           the key may not do this
     │   ├── AccountError                    balance, quota or plan
+    │   ├── DuplicateOrderError             the vendor knows this order already
     │   ├── TaskNotFoundError               unknown, foreign or expired id
     │   ├── RateLimitError                  too many requests                      transient
     │   └── ServerError                     trouble at the API's side              transient
@@ -21,6 +22,7 @@
     ├── DownloadError                       an image was not brought into the store
     │   ├── AssetExpiredError               its URL gives it no more
     │   └── StorageError                    the store did not take it
+    ├── CreateUncertainError                a create whose end is not known
     └── PollTimeoutError (TimeoutError)     no final answer before the deadline
 
 What to write::
@@ -42,10 +44,11 @@ from __future__ import annotations
 
 import copy
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
     from ._models import ImageTask
+    from ._order import ImageOrder
 
 __all__ = [
     "AccountError",
@@ -53,7 +56,9 @@ __all__ = [
     "AssetExpiredError",
     "AuthenticationError",
     "ConfigurationError",
+    "CreateUncertainError",
     "DownloadError",
+    "DuplicateOrderError",
     "InvalidTaskIdError",
     "KlingOmniError",
     "NoImagesError",
@@ -191,6 +196,37 @@ class AccountError(ApiError):
     """Raised when the account's balance, quota or plan does not allow it."""
 
 
+class DuplicateOrderError(ApiError):
+    """Raised when the vendor knows this order already, and `recover` has not found its task.
+
+    Nothing new was created, nothing more is billed.
+
+    Attributes:
+        external_task_id: The name under which the vendor has it.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        http_status: int = 0,
+        code: int | str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        external_task_id: str | None = None,
+    ) -> None:
+        super().__init__(
+            message,
+            task_id=task_id,
+            http_status=http_status,
+            code=code,
+            request_id=request_id,
+            retry_after=retry_after,
+        )
+        self.external_task_id = external_task_id
+
+
 class TaskNotFoundError(ApiError):
     """Raised when the API does not know the id: unknown, expired, or of another account."""
 
@@ -256,6 +292,44 @@ class PollTimeoutError(_TaskError, TimeoutError):
     ) -> None:
         super().__init__(message, task_id=task_id, task=task)
         self.last_error = last_error
+
+
+class CreateUncertainError(KlingOmniError):
+    """Raised when a create was sent and nobody knows whether it made a task, which would be billed.
+
+    Its ``__cause__`` is what the create met. Do not send the order again before
+    ``await session.recover(error.external_task_id)`` has said that there is none, and not within
+    the first minute: where that finds nothing, only your account's list can tell.
+
+    Attributes:
+        external_task_id: The name under which the task can be found, if there is one.
+        order: The `ImageOrder`; after pickling only its digest, a str.
+        digest: The SHA-256 of what was ordered, in hexadecimal.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        task_id: str | None = None,
+        external_task_id: str = "",
+        order: ImageOrder | str | None = None,
+        digest: str = "",
+    ) -> None:
+        super().__init__(message, task_id=task_id)
+        self.external_task_id = external_task_id
+        self.order = order
+        self.digest = digest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The order may hold 100 MB of images, and its callback's URL a secret.
+        state = {**vars(self), "order": self.digest or None}
+        return type(self), self.args, state
+
+    def __copy__(self) -> Self:
+        twin = type(self)(*self.args)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class DownloadError(KlingOmniError):

@@ -426,3 +426,29 @@ def test_proxy_credentials_for_no_header(monkeypatch: pytest.MonkeyPatch, creden
 def test_own_loopback(base_url: str, url: str, *, expected: bool) -> None:
     """Only what the API's own host and port on this machine serves is its own."""
     assert made(base_url=base_url).is_own_loopback(URL(url)) is expected
+
+
+def test_the_namespace_of_keys() -> None:
+    """It is made of the API key, so that no other customer has it, or of a name of one's own."""
+    given = {
+        name: make_settings(key, None, None, allow_http=False, namespace=name).namespace
+        for key, name in [("k-1", "shop"), ("k-2", "shop.example"), ("k-1", None)]
+    }
+    assert len(set(given.values())) == 3
+    changed = make_settings("k-2", None, None, allow_http=False, namespace="shop")
+    assert changed.namespace == given["shop"]
+    assert made("k-1").namespace == given[None] != made("k-2").namespace
+    assert str(given[None]) not in repr(made("k-1"))
+
+
+@pytest.mark.parametrize("given", ["", " ", 7, b"shop", "\ud800"], ids=quoted)
+def test_a_bad_namespace(given: Any) -> None:
+    """What is no name is refused with one to write."""
+    with pytest.raises(ConfigurationError, match=r"^namespace must be .*'shop\.example'"):
+        make_settings(KEY, None, None, allow_http=False, namespace=given)
+
+
+def test_the_url_of_creates() -> None:
+    """It is the collection's, under the prefix of the base URL."""
+    assert str(made().create_url) == f"{HOME}/kling/v1/images/omni-image"
+    assert str(made(base_url="https://x/y").create_url) == "https://x/y/kling/v1/images/omni-image"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kling_omni_async import ImageTask, TaskStatus, errors
+from kling_omni_async import ImageOrder, ImageTask, TaskStatus, errors
 from kling_omni_async.errors import ApiError, KlingOmniError, copy_error
 
 TASK = ImageTask(task_id="t-1", status=TaskStatus.PROCESSING, raw={"task_status": "processing"})
@@ -28,6 +28,18 @@ def samples() -> dict[str, KlingOmniError]:
         ),
         errors.TaskFailedError("text", task_id="t-1", task=TASK),
         errors.NoImagesError("text", task_id="t-1", task=TASK),
+        errors.CreateUncertainError(
+            "text", task_id="t-1", external_task_id="e-1", order="d1", digest="d1"
+        ),
+        errors.DuplicateOrderError(
+            "text",
+            task_id="t-1",
+            http_status=400,
+            code=1201,
+            request_id="req-1",
+            retry_after=2.5,
+            external_task_id="e-1",
+        ),
         errors.PollTimeoutError(
             "text",
             task_id="t-1",
@@ -101,6 +113,20 @@ def test_survives_copying(name: str, duplicate: Callable[[KlingOmniError], Kling
     double = duplicate(error)
     assert double is not error
     assert facts(double) == facts(error)
+
+
+def test_an_uncertain_create_keeps_its_order_but_in_pickles() -> None:
+    """Its copies have the order; in another process its digest stands for it."""
+    order = ImageOrder("a fox", callback_url="https://hooks.example/secret")
+    error = errors.CreateUncertainError("text", external_task_id="e-1", order=order, digest="d1")
+    error.__cause__ = errors.ServerError(http_status=502)
+    assert copy_error(error).order is order
+    assert copy_error(error).__cause__ is error.__cause__
+    pickled = pickle.dumps(error)
+    assert b"secret" not in pickled
+    assert pickle.loads(pickled).order == "d1"  # noqa: S301 - ours
+    bare = errors.CreateUncertainError("text", order=order)
+    assert pickle.loads(pickle.dumps(bare)).order is None  # noqa: S301 - ours
 
 
 def test_a_copy_shares_no_traceback() -> None:

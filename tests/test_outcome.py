@@ -118,6 +118,9 @@ def test_form_of_a_success() -> None:
         ],
         "queries": 3,
         "elapsed": 51.5,
+        "order": None,
+        "external_task_id": None,
+        "note": None,
     }
 
 

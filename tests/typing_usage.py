@@ -20,7 +20,10 @@ from obstore.store import MemoryStore
 
 from kling_omni_async import (
     ApiError,
+    CreateUncertainError,
     DownloadError,
+    DuplicateOrderError,
+    ImageOrder,
     ImageTask,
     KlingOmniError,
     KlingOmniSession,
@@ -59,6 +62,7 @@ def policy_fields(policy: PollPolicy) -> None:
     assert_type(policy.confirmations, int)
     assert_type(policy.max_response_bytes, int)
     assert_type(policy.max_pending, int)
+    assert_type(policy.create_timeout, float)
     assert_type(policy.max_downloads, int)
     assert_type(policy.max_image_bytes, int)
     assert_type(policy.download_timeout, float)
@@ -249,3 +253,32 @@ async def forgotten_async(session: KlingOmniSession) -> None:
         pass
     await session.poll(["1"])  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
     await session.watch("1")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def creating(session: KlingOmniSession, picture: bytes) -> None:
+    """An order takes URLs, paths and bytes; a create gives a task, a look may give none."""
+    order = ImageOrder(
+        "a fox in <<<image_1>>>",
+        model="kling-v3-omni",
+        images=["https://images.example/1.png", Path("fox.png"), picture],
+        elements=[7],
+        n=2,
+        extra={"style": "flat"},
+    )
+    assert_type(order.images, tuple[str | Path | bytes, ...])
+    assert_type(order.elements, tuple[int, ...])
+    assert_type(order.n, int | None)
+    assert_type(await session.create(order), ImageTask)
+    assert_type(await session.recover("a name"), ImageTask | None)
+
+
+def uncertain(outcome: TaskOutcome) -> None:
+    """An outcome of an order says what it was of, and an error of doubt by which name to look."""
+    assert_type(outcome.order, ImageOrder | None)
+    assert_type(outcome.external_task_id, str | None)
+    assert_type(outcome.settled, bool)
+    if isinstance(outcome.error, CreateUncertainError):
+        assert_type(outcome.error.external_task_id, str)
+        assert_type(outcome.error.order, ImageOrder | str | None)
+    if isinstance(outcome.error, DuplicateOrderError):
+        assert_type(outcome.error.external_task_id, str | None)

@@ -109,11 +109,16 @@ def status_word(task: ImageTask) -> str:
 
 def foreign_id(task: ImageTask) -> str | None:
     """Return the id in the answer if it is another than the one asked for."""
+    name = named_id(task)
+    return None if name == task.task_id else name
+
+
+def named_id(task: ImageTask) -> str | None:
+    """Return the id in the answer, or None if it holds none."""
     name = values.name(task.raw.get("task_id"))
     if name is None:  # a wrapper names none where only its provider does
         name = values.name(_layers(task.raw)[1].get("task_id"))
-    name = name and trimmed(name)
-    return None if name == task.task_id else name
+    return name and trimmed(name)
 
 
 def unusable_images(task: ImageTask) -> int:

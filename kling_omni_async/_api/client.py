@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from kling_omni_async._config import Settings
-from kling_omni_async._http import MOST_HEADER_BYTES, USER_AGENT, detail_of, reason_of
+from kling_omni_async._http import MOST_HEADER_BYTES, USER_AGENT, detail_of, never_left, reason_of
 from kling_omni_async._ids import path_segment
 from kling_omni_async.errors import (
     ConfigurationError,
@@ -25,6 +25,8 @@ from kling_omni_async.errors import (
 )
 
 from .answers import SNIPPET_LENGTH, Answer, Echo, snippet_of
+from .create import NotSent
+from .posting import OneTimeBody, PostLimit
 from .values import Secret
 
 KEEP_ALIVE_S: Final = 45.0
@@ -47,6 +49,7 @@ class Client:
         self._settings = settings
         self._given = http
         self._pool: _Pool | None = None
+        self._posting: aiohttp.ClientSession | None = None  # our own for creates, once there is one
         self._closing: set[asyncio.Task[None]] = set()
         self._limit = SharedTimeout(settings.policy.query_timeout)
         self._secret = Secret(settings.api_key)
@@ -91,6 +94,8 @@ class Client:
         """Close the session if it is our own."""
         if self._given is None and self._pool is not None:
             await self._pool.http.close()
+        if self._posting is not None:
+            await self._posting.close()
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -110,9 +115,7 @@ class Client:
         url = self._settings.task_url(task_id if plain else path_segment(task_id))
         return await self.request("GET", url, task_id=task_id)
 
-    async def request(
-        self, method: str, url: URL, *, task_id: str | None = None, data: bytes | None = None
-    ) -> Reply:
+    async def request(self, method: str, url: URL, *, task_id: str | None = None) -> Reply:
         """Send one request with the key, bounded in time and in the bytes of its answer."""
         pool = self._pool
         task = asyncio.current_task()
@@ -122,7 +125,9 @@ class Client:
         self._limit.start(task)
         pool.in_flight += 1
         try:
-            return await self._exchange(pool, method, url, data, task_id)
+            reply = await self._exchange(pool.http, method, url, task_id, self._options)
+            pool.has_served = True
+            return reply  # noqa: TRY300 - what is in between cannot fail
         except asyncio.CancelledError as error:
             if self._limit.stop(task):
                 text = f"no full answer within {self._settings.policy.query_timeout:g} s"
@@ -144,10 +149,60 @@ class Client:
         finally:
             del failure  # and its frames, which hold the key
 
+    async def post(self, url: URL, body: bytes, limit: PostLimit) -> NotSent | Reply:
+        """Send one POST on a connection of its own, never again by itself; say if it never left."""
+        http = self._http_for_posts()
+        if http.closed:
+            return NotSent(ConfigurationError("the given aiohttp session was closed"))
+        try:
+            return await limit.bound(self._post(http, url, OneTimeBody(body, limit.begun), limit))
+        except TimeoutError:
+            text = f"no full answer within {limit.limit_s:g} s"
+            return TransportError(text, reason="timeout")
+
+    async def _post(
+        self, http: aiohttp.ClientSession, url: URL, body: OneTimeBody, limit: PostLimit
+    ) -> NotSent | Reply:
+        connect = aiohttp.ClientTimeout(connect=limit.connect_s)
+        # The name makes another key in a given session's pool, so that no idle connection is used.
+        own = {"timeout": connect, "server_hostname": url.raw_host, "data": body}
+        failure: BaseException
+        try:
+            return await self._exchange(http, "POST", url, None, self._options | own)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = error
+        except Exception as error:  # noqa: BLE001 - as for a query
+            failure = error
+        finally:
+            body.hang_up()
+        try:
+            told = self._translate(http, failure, None)
+            return NotSent(told) if never_left(failure) else told
+        finally:
+            del failure
+
+    def _http_for_posts(self) -> aiohttp.ClientSession:
+        if self._given is not None:
+            return self._given
+        if self._posting is None:
+            connector = aiohttp.TCPConnector(force_close=True)
+            self._posting = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._posting
+
     async def _exchange(
-        self, pool: _Pool, method: str, url: URL, data: bytes | None, task_id: str | None
+        self,
+        http: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        task_id: str | None,
+        options: dict[str, Any],
     ) -> Reply:
-        response = await pool.http.request(method, url, data=data, **self._options)
+        response = await http.request(method, url, **options)
         try:
             # `readany` would unpack all that came, however much that is (aiohttp 3.14.0).
             body = await response.content.read(_CHUNK_BYTES)
@@ -156,7 +211,6 @@ class Client:
         finally:
             if not response.closed:  # by its end, after which there is nothing to release
                 response.release()
-        pool.has_served = True
         if len(body) > self._settings.policy.max_response_bytes:
             return self._too_long(response.status, body, task_id)
         if self._secret.is_in(body):

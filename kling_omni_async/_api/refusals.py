@@ -51,6 +51,10 @@ _BY_STATUS: Final[Mapping[int, ErrorClass]] = {
 }
 
 
+VENDOR_CODES: Final = range(1000, 1305)
+"""With one of them the vendor says no before it does anything."""
+
+
 @attrs.frozen
 class _Complaint:
     """What the four families of error bodies have in common."""
@@ -75,6 +79,23 @@ def is_error_body(envelope: Mapping[str, Any]) -> bool:
     if type(code) is int:
         return code != 0
     return envelope.get("success") is False
+
+
+def code_and_message(body: object) -> tuple[int | str | None, str]:
+    """Return the code, a number where it is one, and the words of an error's body."""
+    complaint = _complaint(body)
+    number = complaint.number
+    return (complaint.code if number is None else number), complaint.message
+
+
+def unwrapped(body: object) -> dict[str, Any] | None:
+    """Return the vendor's own refusal where a gateway has put it into its message as JSON."""
+    message = code_and_message(body)[1]
+    start = message.find("{")
+    if start < 0:
+        return None
+    inner = an_object(values.parse(message[start:].encode())[0])
+    return inner if code_and_message(inner)[0] in VENDOR_CODES else None
 
 
 def refusal(

@@ -34,6 +34,12 @@ class RateLimit:
         waited = due <= self.next_start and now - self.next_start <= CATCH_UP_S
         self.next_start = (self.next_start if waited else now) + self.gap_s
 
+    def reserve(self, now: float) -> float:
+        """Take the next start, for whatever it is; return its time in s."""
+        start = max(now, self.next_start)
+        self.next_start = start + self.gap_s
+        return start
+
     def skip(self, now: float) -> None:
         """Let turns go by that nothing could have used, so that nothing makes up for them."""
         self.next_start = max(self.next_start, now)

@@ -47,7 +47,11 @@ class PollingLog:
         if decision.verdict.kind is VerdictKind.FAULT:
             self._warn_of_fault(reply, ends_all=decision.ends_all)
         if decision.pause_s:
-            logger.warning("throttled by the API: no scheduled query for %.1f s", decision.pause_s)
+            self.throttled(decision.pause_s)
+
+    def throttled(self, pause_s: float) -> None:
+        """Log a pause of all scheduled queries, each time."""
+        logger.warning("throttled by the API: no scheduled query for %.1f s", pause_s)
 
     def stretched(self, factor: float) -> None:
         """Log stretched gaps: when they begin, and each time the factor has doubled."""

@@ -13,7 +13,7 @@ from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, Successes, log_end
-from kling_omni_async.errors import KlingOmniError
+from kling_omni_async.errors import KlingOmniError, RateLimitError
 
 from .inputs import read_input
 from .limits import NEVER
@@ -121,6 +121,16 @@ class Poller:
     def drop_stream(self, stream: StreamState) -> None:
         """Leave a stream that was dropped, by whichever thread collects the garbage."""
         self._engine.call_from_anywhere(self.leave_stream, stream)
+
+    def take_start(self) -> float:
+        """Take a start of the pace for what is no scheduled query; return its time in s."""
+        return self._watchlist.schedule.reserve(self._loop.time())
+
+    def limited(self, error: RateLimitError, started: float) -> None:
+        """Hold scheduled queries back for a 429 that met another request, of a start in s."""
+        throttle = self._watchlist.schedule.throttle
+        if pause_s := throttle.limited(error, started=started, now=self._loop.time()):
+            self._log.throttled(pause_s)
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""

@@ -199,6 +199,10 @@ class Schedule(Generic[S]):
         """Whether the scheduled query of an item could start now, but for what holds all back."""
         return item.when <= now or item in self._newcomers
 
+    def reserve(self, now: float) -> float:
+        """Take the next start for what is no query of an item; return its time in s."""
+        return self._rate.reserve(now)
+
     def next_start(self) -> float:
         """Return the time in s at which `pop` may next give something, or infinity."""
         if self.in_flight >= self.limit:

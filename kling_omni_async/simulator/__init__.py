@@ -8,7 +8,7 @@ A pytest fixture comes with it: see :mod:`kling_omni_async.simulator.pytest_plug
 
 from __future__ import annotations
 
-from ._log import ImageRequest, Query
+from ._log import BilledTask, ImageRequest, Query
 from ._simulator import SimulatedCometAPI
 
-__all__ = ["ImageRequest", "Query", "SimulatedCometAPI"]
+__all__ = ["BilledTask", "ImageRequest", "Query", "SimulatedCometAPI"]

@@ -19,7 +19,7 @@ Body: TypeAlias = str | bytes | Mapping[str, object]
 On: TypeAlias = Literal["any", "fresh", "reused"]
 
 # which answers are spoilt, not what goes wrong with them
-_SCOPE = frozenset({"task_id", "times", "on", "index"})
+_SCOPE = frozenset({"task_id", "times", "on", "index", "created"})
 _SILENT = ("hang", "reset", "raw")
 _ELSEWHERE = frozenset({"redirects", "redirect_to"})
 _INSTEAD = frozenset({"body", "html", "not_found", "size"})
@@ -153,6 +153,21 @@ class ImageFault(Fault):
         if self.size is not None:
             return evolve(truth, status=self.status or 200)
         return super().substitute(truth)
+
+
+@frozen
+class CreateFault(Fault):
+    """What goes wrong with the next creates; `fail_next_create` explains it."""
+
+    created: bool | None = field(default=None, validator=optional(instance_of(bool)), kw_only=True)
+
+    @property
+    def lets_create(self) -> bool:
+        """Whether a create that meets it makes its task all the same."""
+        if self.created is not None:
+            return self.created
+        replaced = {*_SILENT, *_INSTEAD, "redirect_to", "status", "retry_after"}
+        return not self.given & replaced
 
 
 def _packed(body: Body, status: int) -> Answer:

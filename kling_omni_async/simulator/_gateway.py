@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -15,11 +16,14 @@ from attrs import field, frozen
 
 from ._create import BadOrderError, read_order
 from ._images import Content, Place, draw, draw_sized, signature
-from ._log import Query
+from ._log import BilledTask, Query
 from ._settings import Settings
-from ._tasks import USUAL_UNITS, SimulatedTask, Status, TaskBook
+from ._tasks import SimulatedTask, Status, TaskBook
 
 Json: TypeAlias = dict[str, object]
+
+_SLOTS_TAKEN = 1303
+_DUPLICATE = 1201
 
 COLLECTION = "/kling/v1/images/omni-image"
 JSON_TYPE = "application/json"
@@ -80,6 +84,11 @@ def picture(place: Place, size: int | None, *, seed: int) -> Answer:
     return answer_of("image/png", body)
 
 
+def creates(method: str, path: str) -> bool:
+    """Return whether a request is a create."""
+    return method == "POST" and path.partition("?")[0] == COLLECTION
+
+
 def queried_id(method: str, path: str) -> str | None:
     """Return the id that a request asks for; None if it is no query."""
     parent, _, name = path.partition("?")[0].rpartition("/")
@@ -101,24 +110,27 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self.tasks = TaskBook(settings)
+        self.billed: deque[BilledTask] = deque(maxlen=settings.log_size)
         self._settings = settings
         # apart from the draws of the tasks: how often one asks must not change their ids
         self._random = random.Random(f"requests {settings.seed}")
 
     def answer(self, query: Query, body: bytes, *, origin: str, now: float) -> Answer:
         """Answer one request to the API, in which images are of an ``origin``."""
-        creates = query.method == "POST" and query.path.partition("?")[0] == COLLECTION
+        is_create = creates(query.method, query.path)
         # what is no route is a web page, whatever the key (source)
-        if query.task_id is None and not creates:
+        if query.task_id is None and not is_create:
             return answer_of(HTML_TYPE, _WELCOME)
         if not query.authorised:
             token = self._token(now)
             return gateway_error(401, f"Invalid token (request id: {token})", request_id=token)
         drawn = uuid.UUID(int=self._random.getrandbits(128), version=4)
         view = View(now=now, origin=origin, request_id=str(drawn), settings=self._settings)
-        if creates:
-            return self._create(body, view)
+        if is_create:
+            return self._create(body, view, query.started)
         task = self.tasks.by_id.get(query.task_id or "")
+        if task is None and self._settings.by_external_id:
+            task = self.tasks.named(query.task_id)
         return not_found() if task is None else _queried(task, view)
 
     def image(self, place: Place, *, now: float) -> Answer:
@@ -136,14 +148,38 @@ class Gateway:
             return answer_of("application/xml", _DENIED, status=refusal)
         return Answer(status=refusal)
 
-    def _create(self, body: bytes, view: View) -> Answer:
+    def _create(self, body: bytes, view: View, started: float) -> Answer:
         try:
-            task = self.tasks.create(view.now, units=USUAL_UNITS, **read_order(body))
+            order = read_order(body)
+            self._require_new(order["external_task_id"])
         except BadOrderError as refusal:
-            code, message = refusal.args
-            refused: Json = {"code": code, "message": message, "request_id": view.request_id}
-            return json_answer(refused, status=400, request_id=view.request_id)
+            return self._refused(*refusal.args, view=view)
+        slots = self._settings.slots
+        if slots is not None and self.tasks.slots_held(view.now) + order["slots"] > slots:
+            text = "parallel task over resource pack limit"
+            return self._refused(_SLOTS_TAKEN, text, view=view, status=429)
+        task = self.tasks.create(view.now, **order)
+        bill = BilledTask(
+            task_id=task.task_id,
+            external_task_id=task.external_task_id,
+            images=task.images,
+            units=int(order["units"]),
+            created=started,
+        )
+        self.billed.append(bill)
         return _created(task, view)
+
+    def _require_new(self, external_task_id: str | None) -> None:
+        known = self.tasks.named(external_task_id)
+        if known is not None and self._settings.duplicates != "accepted":
+            raise BadOrderError(_DUPLICATE, "external_task_id already exists")
+
+    def _refused(self, code: int, message: str, *, view: View, status: int = 400) -> Answer:
+        """Answer with a refusal of the vendor, as such or in the words of a gateway (source)."""
+        body: Json = {"code": code, "message": message, "request_id": view.request_id}
+        if self._settings.duplicates == "wrapped":
+            body = {"code": "fail_to_fetch_task", "message": json.dumps(body), "data": None}
+        return json_answer(body, status=status, request_id=view.request_id)
 
     def _refusal(self, place: Place, task: SimulatedTask, now: float) -> int | None:
         """Return the status under which an image is not given; None where it is."""

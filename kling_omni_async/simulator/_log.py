@@ -25,6 +25,7 @@ class Query:
         started: When it arrived, in seconds of the event loop's clock.
         finished: When it was answered or had ended otherwise; None while it is in flight.
         status: The HTTP status answered; None while in flight, or if no answer was sent.
+        external_task_id: What a create request names its task.
     """
 
     task_id: str | None
@@ -35,6 +36,26 @@ class Query:
     started: float
     finished: float | None = None
     status: int | None = None
+    external_task_id: str | None = None
+
+
+@frozen(kw_only=True)
+class BilledTask:
+    """One task that a create request has made, and that costs money.
+
+    Attributes:
+        task_id: Its id.
+        external_task_id: The caller's own name for it, or None.
+        images: How many images were ordered.
+        units: What it costs, in units.
+        created: When it was made, in seconds of the event loop's clock.
+    """
+
+    task_id: str
+    external_task_id: str | None
+    images: int
+    units: int
+    created: float
 
 
 # More than ten attributes: a record for the tests of others, who sort and count by any of them.

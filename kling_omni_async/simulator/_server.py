@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from attrs import define, field, frozen
 
-from ._faults import F, Fault, FaultPlan, ImageFault
-from ._gateway import Answer, Gateway, moved, picture, queried_id
+from ._create import external_id_in
+from ._faults import CreateFault, F, Fault, FaultPlan, ImageFault
+from ._gateway import Answer, Gateway, creates, moved, picture, queried_id
 from ._images import PREFIX, Content, Place, Runs, read_place, slices
 from ._log import ImageRequest, Query, R, RequestLog
 from ._settings import Settings
@@ -116,6 +117,7 @@ class Handler:
         size = settings.log_size
         self.queries = Kind(RequestLog[Query](size=size), FaultPlan(Fault()), settings.latency)
         self.images = Kind(RequestLog[ImageRequest](size=size), FaultPlan(ImageFault()))
+        self.creates = FaultPlan(CreateFault())
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request."""
@@ -125,6 +127,9 @@ class Handler:
         return await self._query(request, connection)
 
     async def _query(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        is_create = creates(request.method, request.raw_path)
+        # a create is known by what is in it
+        body = await request.read() if is_create else b""
         query = Query(
             task_id=queried_id(request.method, request.raw_path),
             method=request.method,
@@ -132,15 +137,22 @@ class Handler:
             authorised=request.headers.get("Authorization") == f"Bearer {self.settings.api_key}",
             connection=connection.number,
             started=self.clock.loop_time(),
+            external_task_id=external_id_in(body) if is_create else None,
         )
-        # a create request and unknown paths meet no fault: a test plans them for ids
-        fault = self.queries.faults.nothing
+        # unknown paths meet no fault: a test plans them for ids, and for creates apart
+        fault: Fault = self.queries.faults.nothing
+        lets_create = True
         if query.task_id is not None:
             fault = self.queries.faults.take(query.task_id, reused=connection.reused)
+        elif is_create:
+            fault = spoilt = self.creates.take(query.external_task_id or "", reused=False)
+            lets_create = spoilt.lets_create
 
         async def truth() -> Answer:
             # image URLs name the host that the client knows: a port may be forwarded
-            origin, body = f"http://{request.host}", await request.read()
+            if not lets_create:
+                return Answer()
+            origin = f"http://{request.host}"
             return self.gateway.answer(query, body, origin=origin, now=self.clock.now())
 
         return await self._serve(request, self.queries, query, fault, truth)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
-from attrs.validators import and_, instance_of
+from attrs.validators import and_, in_, instance_of, optional
+
+Duplicates: TypeAlias = Literal["refused", "wrapped", "accepted"]
 
 Fits: TypeAlias = Callable[[Any], bool]
 Validator: TypeAlias = Callable[[object, "Attribute[Any]", Any], None]
@@ -62,6 +64,9 @@ class Settings:
     wrapped: bool = field(validator=instance_of(bool))
     epoch: datetime = field(validator=[instance_of(datetime), _aware])
     log_size: int = field(validator=whole(1))
+    slots: int | None = field(validator=optional(whole(1)))
+    duplicates: Duplicates = field(validator=in_(("refused", "wrapped", "accepted")))
+    by_external_id: bool = field(validator=instance_of(bool))
 
     def milliseconds(self, moment: float) -> int:
         """Return simulated seconds as milliseconds since the epoch."""

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from attrs import AttrsInstance, fields
 
-from ._faults import Fault, ImageFault, by_fields
-from ._log import ImageRequest, Query
+from ._faults import CreateFault, Fault, ImageFault, by_fields
+from ._log import BilledTask, ImageRequest, Query
 from ._server import Handler, Site
-from ._settings import Settings
+from ._settings import Duplicates, Settings
 from ._tasks import USUAL_UNITS, Expiry, SimulatedTask
 
 
@@ -36,6 +36,13 @@ class SimulatedCometAPI:
         wrapped: Whether tasks answer in the older wrapped form unless they say otherwise.
         epoch: The date, with time zone, that the simulator starts at; None for now.
         log_size: How many queries are remembered, and how many requests for images.
+        slots: The account's concurrency: a task that a request has made holds as many as its
+            ``n`` until its end, and a create over it is refused with 429 and vendor code 1303;
+            None for no limit.
+        duplicates: What becomes of a create whose ``external_task_id`` is known: ``"refused"``, as
+            the vendor does, ``"wrapped"``, with every refusal of the vendor as JSON in a gateway's
+            message, or ``"accepted"``, so that it makes a second task.
+        by_external_id: Whether a query may name a task by its ``external_task_id``.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -54,6 +61,9 @@ class SimulatedCometAPI:
         wrapped: bool = False,
         epoch: datetime | None = None,
         log_size: int = 100_000,
+        slots: int | None = None,
+        duplicates: Duplicates = "refused",
+        by_external_id: bool = True,
     ) -> None:
         # one that nobody takes for a real key
         drawn = f"sk-simulated-{random.Random(f'key {seed}').getrandbits(128):032x}"
@@ -213,6 +223,37 @@ class SimulatedCometAPI:
     def clear_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for one id, or all faults when None."""
         self._queries.faults.clear(task_id)
+
+    @by_fields(CreateFault)
+    def fail_next_create(self, fault: CreateFault) -> None:  # noqa: D417 - as `fail_next`
+        """Spoil the next create requests.
+
+        The order is that of :meth:`fail_next`, and so are the arguments that are not explained
+        here.
+
+        Args:
+            task_id: The external id of the order; None for whichever comes next.
+            times: How many create requests are spoilt; None for all until :meth:`clear_creates`.
+            created: Whether the task is made, and billed, before the answer is spoilt: True for
+                an answer that is lost, False for a request that never came so far. When None it
+                is made where its true answer is what gets spoilt.
+            delay: Seconds until anything else happens, the making of the task too.
+
+        Raises:
+            TypeError: An argument is of a wrong type.
+            ValueError: A value makes no sense, two arguments contradict each other, or nothing
+                was said that goes wrong.
+        """
+        self._handler.creates.add(fault)
+
+    def clear_creates(self) -> None:
+        """Drop the faults planned for create requests."""
+        self._handler.creates.clear(None)
+
+    @property
+    def billed(self) -> tuple[BilledTask, ...]:
+        """The last tasks that create requests have made, in the order of their creation."""
+        return tuple(self._handler.gateway.billed)
 
     @property
     def queries(self) -> tuple[Query, ...]:

@@ -13,7 +13,7 @@ from ._settings import Settings, http_status, not_negative, whole
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
 
-USUAL_UNITS = "8"  # what a task costs in CometAPI's docs
+USUAL_UNITS = "8"  # what an image costs in CometAPI's docs
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
@@ -44,6 +44,7 @@ class SimulatedTask:
     units: str | None = field(default=None, validator=optional(instance_of(str)))
     image_bytes: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
     signed: bool = field(default=False, validator=instance_of(bool))
+    slots: int = 0  # of the account's concurrency, until its end; none where no request made it
     expiry: Expiry | None = None
 
     @property
@@ -68,6 +69,8 @@ class TaskBook:
 
     def __init__(self, settings: Settings) -> None:
         self.by_id: dict[str, SimulatedTask] = {}
+        self._by_external_id: dict[str, str] = {}
+        self._holding: dict[str, None] = {}  # those that hold slots, or did a moment ago
         self._wrapped = settings.wrapped
         self._random = random.Random(f"tasks {settings.seed}")
 
@@ -85,7 +88,22 @@ class TaskBook:
         if not task.task_id or task.task_id in self.by_id:
             raise ValueError(f"task_id must be new and not empty, got {task.task_id!r}")
         self.by_id[task.task_id] = task
+        if task.external_task_id is not None:
+            self._by_external_id.setdefault(task.external_task_id, task.task_id)
+        if task.slots:
+            self._holding[task.task_id] = None
         return task
+
+    def named(self, external_task_id: str | None) -> SimulatedTask | None:
+        """Return the first task that was given a name, by whoever made it."""
+        return self.by_id.get(self._by_external_id.get(external_task_id or "", ""))
+
+    def slots_held(self, now: float) -> int:
+        """Return how many places of the account's concurrency are taken."""
+        running = [self.by_id[name] for name in self._holding if name in self.by_id]
+        running = [task for task in running if task.finished > now]
+        self._holding = {task.task_id: None for task in running}
+        return sum(task.slots for task in running)
 
     def finish(self, task_id: str, now: float) -> None:
         """Make a task finish by ``now``."""

@@ -30,6 +30,8 @@ from kling_omni_async import (
 )
 from kling_omni_async._api.answers import Answer
 from kling_omni_async._api.client import Client, _connections
+from kling_omni_async._api.create import NotSent
+from kling_omni_async._api.posting import PostLimit
 from kling_omni_async._config import make_settings
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import all_of, freeze, now, now_waiting, open_session
@@ -667,21 +669,23 @@ async def test_a_real_cancellation_goes_through(comet_api: SimulatedCometAPI) ->
         assert client._pool.in_flight == 0
 
 
-async def test_a_request_of_any_method(comet_api: SimulatedCometAPI) -> None:
-    """A body is sent by the same way, with the key and within the same bounds."""
+async def test_a_post(comet_api: SimulatedCometAPI) -> None:
+    """A body is sent with the key, and within the same bounds; one that never left says so."""
 
     async def echo(request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {KEY}"
+        assert request.content_type == "application/json"
         return web.Response(text=f"{request.method} {await request.text()}", status=201)
 
     async with serving(echo) as url, opened(url) as client:
-        reply = await client.request("POST", URL(f"{url}/x"), data=b'{"a": 1}')
+        reply = await client.post(URL(f"{url}/x"), b'{"a": 1}', PostLimit(60.0))
         assert isinstance(reply, Answer)
         assert (reply.status, reply.body) == (201, b'POST {"a": 1}')
     async with opened("http://127.0.0.1:9") as client:
-        reply = await client.request("POST", URL("http://127.0.0.1:9/x"))
-        assert isinstance(reply, TransportError)
-        assert (reply.reason, reply.task_id) == ("connect", None)
+        never = await client.post(URL("http://127.0.0.1:9/x"), b"{}", PostLimit(60.0))
+        assert isinstance(never, NotSent)
+        assert isinstance(never.error, TransportError)
+        assert (never.error.reason, never.error.task_id) == ("connect", None)
 
 
 @pytest.mark.parametrize("frozen_s", [0.9, 1.1, 100.0])

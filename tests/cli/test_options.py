@@ -16,7 +16,8 @@ from kling_omni_async._cli.app import COMMANDS, app, run
 from kling_omni_async._cli.exit import Exit, UsageError
 from kling_omni_async._cli.options import Connection, Downloads, Limits, Pace, policy_of
 
-FIELDS = {field.name for field in attrs.fields(PollPolicy)}
+NOT_FOR_POLLING = {"create_timeout"}  # of those who create
+FIELDS = {field.name for field in attrs.fields(PollPolicy)} - NOT_FOR_POLLING
 NOT_FOR_ONE_LOOK = {
     "interval": "it looks once",
     "timeout": "--query-timeout ends it",

@@ -24,7 +24,7 @@ EPOCH_MS = 1_782_450_245_512
 
 async def test_promises_exactly_these_names() -> None:
     """``__all__`` is the promise."""
-    assert sorted(simulator.__all__) == ["ImageRequest", "Query", "SimulatedCometAPI"]
+    assert sorted(simulator.__all__) == ["BilledTask", "ImageRequest", "Query", "SimulatedCometAPI"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The wing that creates tasks, and never pays twice."""

@@ -1,0 +1,433 @@
+"""Creates tasks: each order is sent once, its end is found out, and nothing paid is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from enum import Enum
+from random import Random
+from typing import Final, Protocol, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import attrs
+from yarl import URL
+
+from kling_omni_async._api.answers import Answer
+from kling_omni_async._api.create import (
+    CreateRequest,
+    Doubt,
+    NeverLeft,
+    NotSent,
+    Refused,
+    Reply,
+    Verdict,
+    external_id_of,
+    read_created,
+    read_recovered,
+    uncertain,
+)
+from kling_omni_async._api.posting import PostLimit
+from kling_omni_async._config import Settings
+from kling_omni_async._engine import Engine
+from kling_omni_async._ids import path_segment, quoted
+from kling_omni_async._models import ImageTask
+from kling_omni_async._order import ImageOrder
+from kling_omni_async._policy import MAX_RETRY_AFTER_S
+from kling_omni_async._polling.poller import Poller
+from kling_omni_async._results import Ending, Result, one_line, resolve
+from kling_omni_async.errors import (
+    ConfigurationError,
+    CreateUncertainError,
+    KlingOmniError,
+    RateLimitError,
+    TransportError,
+    copy_error,
+)
+
+from .files import prepare
+
+End: TypeAlias = ImageTask | Refused | Ending
+"""How a create ended: a task, proof that there is none, or why that is not known."""
+
+FAREWELL_S: Final = 5.0
+"""How long a POST may still wait for its answer when the session is closed, in s."""
+
+_PAUSES_S: Final = ((1.0, 2.0), (4.0, 6.0))
+"""Before an order that made nothing is sent once more, and before the last time."""
+
+_LOOKS_S: Final = (0.0, 5.0, 20.0)
+"""When a task that may be there is looked for, in s after the end of its POST."""
+
+_MOST_KNOWN: Final = 10_000
+
+logger: Final = logging.getLogger("kling_omni_async.creator")
+
+
+class Client(Protocol):
+    """What sends creates, and looks for what they made."""
+
+    async def post(
+        self, url: URL, body: bytes, limit: PostLimit
+    ) -> NotSent | Answer | KlingOmniError:
+        """Send one POST, once."""
+        ...
+
+    async def request(
+        self, method: str, url: URL, *, task_id: str | None = None
+    ) -> Answer | KlingOmniError:
+        """Send one request."""
+        ...
+
+
+class Stage(Enum):
+    """How far a create is."""
+
+    SAFE = "nothing was sent, or what was sent is proved to have made nothing"
+    POSTING = "its POST is under way"
+    LOOKING = "nobody knows what its POST has made"
+
+
+@attrs.define(eq=False)
+class Creation:
+    """One order on its way to a task, and who waits for that."""
+
+    order: ImageOrder
+    external_id: str
+    on_end: Callable[[Creation, End], object] | None  # None once nobody waits
+    tries: int = 1
+    request: CreateRequest | None = None  # once its files have been read
+    stage: Stage = Stage.SAFE
+    first_sent: float | None = None  # in s
+    limit: PostLimit | None = None  # of the POST under way
+    doubt: KlingOmniError | None = None  # while it is looked for
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    ended: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+
+class Creator:
+    """Creates for all who order in a session: a part of its engine."""
+
+    # Eleven attributes: what it was given (6), what is under way (3), what is known, the pace.
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        client: Client,
+        poller: Poller,
+        *,
+        rng: Random,
+        wall_clock: Callable[[], float] = time.time,  # for a ``Retry-After`` that is a date
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._client = client
+        self._poller = poller
+        self._random = rng
+        self._wall_clock = wall_clock
+        self._creations: dict[Creation, None] = {}
+        self._claims: dict[str, Creation] = {}
+        self._lookers: dict[Result[ImageTask | None], None] = {}
+        self._known: OrderedDict[str, tuple[str, ImageTask | CreateUncertainError]] = OrderedDict()
+        self._next_turn = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Creator creating={len(self._creations)}>"
+
+    # What the session calls.
+
+    async def create(self, order: ImageOrder) -> tuple[ImageTask, str]:
+        """Create a task; return it and its external id.
+
+        Raises:
+            KlingOmniError: There is none, or none is known.
+        """
+        result: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+        def tell(creation: Creation, end: End) -> None:
+            if result.done():  # cancelled, and he who waits does not know it yet
+                self._log_left(creation, end)
+            else:
+                result.set_result(end)
+
+        creation = self.start(order, tell, tries=3)
+        try:
+            end = await result
+        except BaseException:
+            if result.done() and not result.cancelled():  # told, and cancelled in the same pass
+                self._log_left(creation, result.result())
+            self.leave(creation)
+            raise
+        return require_task(end), creation.external_id
+
+    def start(
+        self,
+        order: ImageOrder,
+        on_end: Callable[[Creation, End], object],
+        *,
+        tries: int,
+        external_id: str | None = None,
+        request: CreateRequest | None = None,
+    ) -> Creation:
+        """Begin to create a task; `on_end` is told how that ended."""
+        name = external_id or external_id_of(order, self._settings.namespace)
+        creation = Creation(order, name, on_end, tries, request)
+        self._creations[creation] = None
+        self._engine.start_soon(self._run, creation, name="kling_omni_async.create")
+        return creation
+
+    def leave(self, creation: Creation) -> None:
+        """Wait for it no longer: what was not sent never will be, the rest is told by the log."""
+        creation.on_end = None
+        if creation.stage is Stage.SAFE:
+            creation.scope.cancel()
+
+    async def recover(self, external_id: str) -> ImageTask | None:
+        """Look for a task by its external id, by one GET."""
+        result: Result[ImageTask | None] = asyncio.get_running_loop().create_future()
+        self._lookers[result] = None
+        self._engine.start_soon(self._recover, external_id, result, name="kling_omni_async.recover")
+        try:
+            found = await result
+        finally:
+            self._lookers.pop(result, None)
+        if found is None or isinstance(found, ImageTask):
+            return found
+        raise copy_error(found)
+
+    # What the engine calls.
+
+    def bind(self) -> None:
+        """Do nothing: it is made in the loop where it runs."""
+
+    async def open(self) -> None:
+        """Do nothing: the poller has opened the client."""
+
+    def stop(self) -> None:
+        """Leave what is under way little time: the loop is about to go."""
+        for creation in self._creations:
+            if creation.limit is not None:
+                creation.limit.shorten(FAREWELL_S)
+
+    def tell_end(self, reason: Ending) -> Iterator[None]:
+        """Tell all who wait why there will be nothing more, but those whose POST is under way."""
+        for result in list(self._lookers):
+            resolve(result, reason)
+            yield
+        for creation in list(self._creations):
+            if creation.stage is not Stage.POSTING:
+                self._settle(creation, creation.doubt or reason)
+            yield
+
+    async def aclose(self) -> None:
+        """Do nothing: all has ended by then."""
+
+    # One create.
+
+    async def _run(self, creation: Creation) -> None:
+        try:
+            with creation.scope:
+                self._settle(creation, await self._bring(creation))
+        except asyncio.CancelledError:
+            self._settle(creation, self._cut(creation))
+            raise
+        except Exception as defect:
+            self._settle(creation, self._in_doubt(creation, defect))
+            raise
+        finally:
+            self._creations.pop(creation, None)
+            if self._claims.get(creation.external_id) is creation:
+                del self._claims[creation.external_id]
+            creation.ended.set()
+
+    def _cut(self, creation: Creation) -> Ending:
+        return self._in_doubt(creation, self._engine.closed_error())
+
+    def _in_doubt(self, creation: Creation, cause: BaseException) -> Ending:
+        """Return why a create ended that was cut off: doubt, unless it is known to be safe."""
+        if creation.stage is Stage.SAFE or creation.request is None:
+            return cause
+        return creation.doubt or uncertain(creation.request, cause)
+
+    async def _bring(self, creation: Creation) -> End:
+        if creation.request is None:
+            try:
+                creation.request = await prepare(creation.order, creation.external_id)
+            except ConfigurationError as error:
+                return Refused(error)
+        known = await self._claim(creation, creation.request)
+        if known is not None:
+            return known
+        end = await self._send(creation, creation.request)
+        self._remember(creation.request, end)
+        return end
+
+    def _settle(self, creation: Creation, end: End) -> None:
+        """Tell how a create ended, once: who waits for it, else the log."""
+        if creation in self._creations:
+            del self._creations[creation]
+            on_end, creation.on_end = creation.on_end, None
+            if on_end is None:
+                self._log_left(creation, end)
+            else:
+                on_end(creation, end)
+
+    # The same wish twice.
+
+    async def _claim(self, creation: Creation, request: CreateRequest) -> End | None:
+        """Return what is known of the wish; where that is nothing, it is this create's to send."""
+        while (first := self._claims.get(request.external_id)) is not None:
+            if first.request is not None and first.request.digest != request.digest:
+                return _another_wish(request)
+            await first.ended.wait()
+        known = self._known.get(request.external_id)
+        if known is None:
+            self._claims[request.external_id] = creation
+            return None
+        digest, end = known
+        if digest != request.digest:
+            return _another_wish(request)
+        if isinstance(end, ImageTask):
+            return end
+        # To be sent again, a wish has to be named anew: the first may have been paid for.
+        found = await self._look(request.external_id)
+        self._remember(request, end := found if isinstance(found, ImageTask) else end)
+        return end
+
+    def _remember(self, request: CreateRequest, end: End) -> None:
+        if request.order.key is not None and isinstance(end, ImageTask | CreateUncertainError):
+            self._known[request.external_id] = request.digest, end
+            if len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+
+    # Sending.
+
+    async def _send(self, creation: Creation, request: CreateRequest) -> End:
+        for pause_s in (*_PAUSES_S[: creation.tries - 1], None):
+            await self._turn()
+            # The last moment at which leaving and closing keep the money.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            if self._engine.closed or creation.on_end is None:
+                return self._engine.closed_error()
+            verdict = await self._post(creation, request)
+            if isinstance(verdict, Doubt):
+                return await self._find_out(creation, request, verdict)
+            if isinstance(verdict, ImageTask):
+                logger.info("created %s", _names(request.external_id, verdict))
+                return verdict
+            if pause_s is None or not passes(verdict):
+                return verdict
+            await asyncio.sleep(self._pause_s(verdict, pause_s))
+        raise AssertionError  # pragma: no cover - the last round returns
+
+    async def _post(self, creation: Creation, request: CreateRequest) -> Verdict:
+        now = asyncio.get_running_loop().time()
+        creation.stage = Stage.POSTING
+        creation.first_sent = now if creation.first_sent is None else creation.first_sent
+        creation.limit = PostLimit(self._settings.policy.create_timeout)
+        try:
+            # Nobody who leaves and no end of the session aborts what may be paid for already.
+            with anyio.CancelScope(shield=True):
+                reply = await self._client.post(
+                    self._settings.create_url, request.body, creation.limit
+                )
+        finally:
+            creation.limit = None
+        reply = self._unless_closed(reply)
+        verdict = read_created(reply, request.external_id, wall_s=self._wall_clock())
+        if isinstance(verdict, Refused):
+            creation.stage = Stage.SAFE
+            if isinstance(verdict.error, RateLimitError) and verdict.error.retry_after is not None:
+                self._poller.limited(verdict.error, now)
+        return verdict
+
+    def _unless_closed(self, reply: Reply) -> Reply:
+        """Return what came of a POST, or that the end of the session left it no time."""
+        ran_out = isinstance(reply, TransportError) and reply.reason == "timeout"
+        return self._engine.closed_error() if ran_out and self._engine.closed else reply
+
+    def _pause_s(self, refused: Refused, usual_s: tuple[float, float]) -> float:
+        wanted = getattr(refused.error, "retry_after", None)
+        if wanted is not None:
+            return min(float(wanted), MAX_RETRY_AFTER_S)
+        return self._random.uniform(*usual_s)
+
+    # Doubt.
+
+    async def _find_out(self, creation: Creation, request: CreateRequest, doubt: Doubt) -> End:
+        """Look for what a POST may have made, before anybody has to doubt it."""
+        error = doubt.error if doubt.duplicate else uncertain(request, doubt.error)
+        creation.stage, creation.doubt = Stage.LOOKING, error
+        ended = asyncio.get_running_loop().time()
+        for look_s in _LOOKS_S:
+            await _sleep_until(ended + look_s)
+            # Whatever else it meets proves nothing: the next look or the POST's own word counts.
+            found = await self._look(request.external_id)
+            if isinstance(found, ImageTask):
+                logger.info("found %s", _names(request.external_id, found))
+                return found
+        return error
+
+    async def _look(self, external_id: str) -> ImageTask | KlingOmniError | None:
+        await _sleep_until(self._poller.take_start())
+        url = self._settings.task_url(path_segment(external_id))
+        reply = await self._client.request("GET", url, task_id=external_id)
+        return read_recovered(reply, external_id, wall_s=self._wall_clock())
+
+    async def _recover(self, external_id: str, result: Result[ImageTask | None]) -> None:
+        resolve(result, await self._look(external_id))
+
+    async def _turn(self) -> None:
+        """Wait for a start of the pace, every second of which is left to queries."""
+        rate = self._settings.policy.max_rate
+        turn = max(asyncio.get_running_loop().time(), self._next_turn)
+        self._next_turn = turn + (0.0 if rate is None else 2.0 / rate)
+        await _sleep_until(turn)
+        await _sleep_until(self._poller.take_start())
+
+    # The log.
+
+    def _log_left(self, creation: Creation, end: End) -> None:
+        """Name a task that was paid for and that nobody waits for, or that may have been."""
+        name = creation.external_id
+        if isinstance(end, ImageTask):
+            text = "nobody waits any more for what was ordered: it is %s"
+            logger.warning(text, _names(name, end))
+        elif creation.stage is not Stage.SAFE and not isinstance(end, Refused):
+            text = "nobody waits any more for what was ordered: recover(%s) may find it; %s"
+            said = one_line(end) if isinstance(end, KlingOmniError) else type(end).__name__
+            logger.warning(text, quoted(name), said)
+
+
+def passes(refused: Refused) -> bool:
+    """Whether the same order may be taken the next time."""
+    return refused.is_rate_limit or (isinstance(refused, NeverLeft) and refused.may_pass)
+
+
+def require_task(end: End) -> ImageTask:
+    """Return the task of a create, or raise why there is none."""
+    if isinstance(end, ImageTask):
+        return end
+    raise copy_error(end.error if isinstance(end, Refused) else end)
+
+
+def _another_wish(request: CreateRequest) -> Refused:
+    return Refused(
+        ConfigurationError(
+            f"ImageOrder.key {quoted(request.order.key)} names another order of this session; "
+            "give each wish a key of its own"
+        )
+    )
+
+
+def _names(external_id: str, task: ImageTask) -> str:
+    return f"task {quoted(task.task_id)} (external id {quoted(external_id)})"
+
+
+async def _sleep_until(when: float) -> None:
+    left_s = when - asyncio.get_running_loop().time()
+    if left_s > 0:
+        await asyncio.sleep(left_s)
