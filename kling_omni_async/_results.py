@@ -85,6 +85,9 @@ class Outlet:
         """Whether nothing more is put in."""
         return self._end is not None
 
+    async def prepare(self) -> None:
+        """Get ready before polling begins, or raise why it must not; may be done again."""
+
     def put(self, outcome: TaskOutcome) -> None:
         """Offer an outcome to the consumers, unless it comes behind the end."""
         if self._end is None:

@@ -88,7 +88,7 @@ class OutcomeStream:
         return self
 
     async def __aenter__(self) -> Self:
-        self._start()
+        await self._open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -111,12 +111,13 @@ class OutcomeStream:
         Raises:
             StopAsyncIteration: All ids have come out, or the stream was closed.
             AuthenticationError: The key is not accepted; so do other faults of the set-up.
+            ConfigurationError: At the first step: nothing can be saved to ``save_to``.
             SessionClosedError: The session was closed.
             Exception: What the input raised, once all ids before it have come out.
         """
         state = self._state
         if self._loop is not asyncio.get_running_loop() and state.phase is not Phase.ENDED:
-            self._start()
+            await self._open()
         try:
             outcome = await state.outlet.take()
         except asyncio.CancelledError:
@@ -139,10 +140,19 @@ class OutcomeStream:
         if self._poller is not None and intake.task is not asyncio.current_task():
             await intake.closed.wait()
 
-    def _start(self) -> None:
+    async def _open(self) -> None:
+        """Begin to poll, unless that was done, once all is ready for what will come."""
         if self._loop is asyncio.get_running_loop():
             return  # what ended it since then comes behind what it holds
         self._state.begin()  # first, so that nothing given is lost if polling cannot begin
+        self._find_poller()
+        await self._state.outlet.prepare()
+        self._start()
+
+    def _start(self) -> None:
+        # Another consumer may have been faster meanwhile, or may have closed it.
+        if self._loop is asyncio.get_running_loop() or self._state.is_left:
+            return
         poller = self._find_poller()
         self._poller, self._loop = poller, asyncio.get_running_loop()
         poller.open_stream(self._state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ import anyio
 import attrs
 
 from kling_omni_async._http import out_of_descriptors
-from kling_omni_async.errors import StorageError
+from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .formats import HEAD_BYTES, KINDS, ImageKind, kind_of, require_image
 from .wholeness import Wholeness
@@ -36,8 +37,14 @@ _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.kling-part")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _CHUNK_BYTES: Final = 1_048_576
 _MOST_THREADS: Final = 32
-_NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-"""What file systems answer that cannot bring a directory to the disk."""
+_MOST_TOLD: Final = 1000
+_NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
+"""What file systems answer that cannot bring something to the disk."""
+
+_PASSING: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT})
+"""What a file system says, above all one of a network, that may be well a moment later."""
+
+logger: Final = logging.getLogger("kling_omni_async.saver")
 
 
 @attrs.frozen
@@ -103,7 +110,13 @@ class PartialFile:
     def seal(self) -> None:
         """Bring it to the disk and close it, or raise an OSError."""
         # Before the name: a crash must not leave one with nothing behind it.
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except (
+            OSError
+        ) as error:  # on a file system that has no better to offer, images are kept, too
+            if error.errno not in _NO_SYNC:
+                raise
         self._file.close()
 
     def discard(self) -> None:
@@ -120,15 +133,43 @@ def discard_part(begun: Stored | PartialFile) -> None:
         begun.discard()
 
 
+def try_folder(prepare: Callable[[], object], folder: Path, hint: str) -> bool:
+    """Try whether a file can be written to a folder that was prepared; False where a fault passes.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    try:
+        with translate_os_errors(str(folder)):
+            prepare()
+            part = PartialFile(folder, "try")
+            try:
+                part.write(b"?")
+            finally:
+                part.discard()
+    except StorageError as error:
+        if error.transient:
+            return False
+        raise ConfigurationError(f"{error}; {hint}") from None
+    return True
+
+
 class LocalStore:
     """A directory, made when the first image comes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._mishaps = Mishaps()
         self._ready = False
+        self._tried = False
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.folder}>"
+
+    async def try_out(self) -> None:
+        """Try once whether images can be kept there, or raise `ConfigurationError`."""
+        if not self._tried:
+            self._tried = await in_thread(self._try_out)
 
     # One job of a thread for each: a hop into a thread costs more than most of what is done there.
 
@@ -142,17 +183,36 @@ class LocalStore:
 
     def _begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         with translate_os_errors(str(self.folder)):
-            if not self._ready:
-                _make(self.folder)
-                sweep(self.folder)
-                self._ready = True
+            self._get_ready()
             if look and (stored := self._find(stem)):
                 return stored
             try:
                 return PartialFile(self.folder, stem)
             except FileNotFoundError:  # somebody has removed the directory meanwhile
-                _make(self.folder)
+                self._make_folder()
                 return PartialFile(self.folder, stem)
+
+    def _try_out(self) -> bool:
+        made = self._missing()
+        try:
+            hint = "choose another directory, or make this one writable"
+            return try_folder(self._get_ready, self.folder, hint)
+        finally:
+            # Nothing may be left where no image will come.
+            self._ready = self._ready and not made
+            for each in made:
+                with suppress(OSError):  # by now somebody else has put something there
+                    each.rmdir()
+
+    def _missing(self) -> list[Path]:
+        """Return the directory and those above it that are not there, the lowest first."""
+        return [each for each in (self.folder, *self.folder.parents) if not os.path.lexists(each)]
+
+    def _get_ready(self) -> None:
+        if not self._ready:
+            self._make_folder()
+            self._mishaps.sweep(self.folder)
+            self._ready = True
 
     def _find(self, stem: str) -> Stored | None:
         for kind in KINDS:
@@ -173,8 +233,10 @@ class LocalStore:
                 # Another process was faster; with the same image that is as good as ours.
                 if not path.is_file() or content_of(path).sha256 != part.content.sha256:
                     raise not_ours(str(path)) from None
-            # Also where another process named it: whoever is told "stored" may cut the power.
-            _sync_folder(self.folder)
+        # It is there. What goes wrong from here on must not make anybody fetch it anew, or give up
+        # what was paid for.
+        # Also where another process named it: whoever is told "stored" may cut the power.
+        self._sync(self.folder)
         if overwrite:
             self._remove_others(stem, kind)
         part.discard()
@@ -182,22 +244,26 @@ class LocalStore:
 
     def _remove_others(self, stem: str, kind: ImageKind) -> None:
         """Remove the image that was replaced, if it had another ending."""
-        with translate_os_errors(str(self.folder)):
-            for other in KINDS:
-                if other is not kind:
-                    self._path(stem, other).unlink(missing_ok=True)
+        for other in KINDS:
+            if other is not kind:
+                path = self._path(stem, other)
+                with self._mishaps.survived(f"{path}, which was replaced, cannot be removed"):
+                    path.unlink(missing_ok=True)
+
+    def _make_folder(self) -> None:
+        """Make the directory and those above it, and bring their names to the disk."""
+        # Their names are in the folders above them, and a crash may lose those as it loses files.
+        new = self._missing()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for each in new:
+            self._sync(each.parent)
+
+    def _sync(self, folder: Path) -> None:
+        with self._mishaps.survived(f"names in {folder} may be lost if the power fails now"):
+            sync_folder(folder)
 
     def _path(self, stem: str, kind: ImageKind) -> Path:
         return self.folder / f"{stem}.{kind.ending}"
-
-
-def _make(folder: Path) -> None:
-    """Make a directory and those above it, and bring their names to the disk."""
-    # Their names are in the folders above them, and a crash may lose those as it loses files.
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in new:
-        _sync_folder(each.parent)
 
 
 def _stored(path: Path, kind: ImageKind) -> Stored:
@@ -234,8 +300,8 @@ def _rename(part: Path, path: Path, *, overwrite: bool) -> None:
     os.replace(part, path)  # noqa: PTH105 - as os.link
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk too, where the system can."""
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
     # Windows opens no folders.
     if os.name == "nt":
         return
@@ -243,10 +309,41 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        if error.errno not in _NO_SYNC:
+        if error.errno not in _NO_SYNC | {errno.EBADF}:
             raise
     finally:
         os.close(fd)
+
+
+class Mishaps:
+    """What goes wrong beside the saving of images and stops none; each is logged once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    @contextmanager
+    def survived(self, what: str) -> Generator[None]:
+        """Go on where the file system says no."""
+        try:
+            yield
+        except OSError as error:
+            self.tell(f"{what}: {error.strerror or error}")
+
+    def tell(self, line: str) -> None:
+        """Warn of something, unless that was done."""
+        if line not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(line)
+            logger.warning("%s", line)
+
+    def sweep(self, folder: Path) -> None:
+        """Remove the partial files of processes that died, if the folder can be read."""
+        try:
+            sweep(folder)
+        except OSError as error:
+            if reason_of(error) != "store":
+                raise  # it passes: later this can be done
+            with self.survived(f"what dead processes may have left in {folder} stays"):
+                raise
 
 
 def sweep(folder: Path) -> None:
@@ -272,8 +369,15 @@ def translate_os_errors(target: str) -> Generator[None]:
         yield
     except (OSError, ValueError) as error:  # the latter for what no path can hold
         text = getattr(error, "strerror", None) or error
-        reason = "descriptors" if out_of_descriptors(error) else "store"
-        raise StorageError(f"cannot store in {target}: {text}", reason=reason) from None
+        raise StorageError(f"cannot store in {target}: {text}", reason=reason_of(error)) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return our word for what a file system says."""
+    if out_of_descriptors(error):
+        return "descriptors"
+    passes = isinstance(error, OSError) and error.errno in _PASSING
+    return "busy" if passes else "store"
 
 
 def not_ours(key: str) -> StorageError:

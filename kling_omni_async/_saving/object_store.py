@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import re
 import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -18,19 +19,23 @@ from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
     Content,
+    Mishaps,
     PartialFile,
     Stored,
     discard_part,
     in_thread,
     not_ours,
-    sweep,
+    reason_of,
     translate_os_errors,
+    try_folder,
 )
 from .formats import KINDS, ImageKind
 
 if TYPE_CHECKING:
-    from obstore import Attributes
+    from obstore import Attributes, UpdateVersion
     from obstore.store import S3Store
+
+logger: Final = logging.getLogger("kling_omni_async.saver")
 
 PIECE_BYTES: Final = 5 * 1_048_576
 """Of a multipart upload; the least that S3 takes."""
@@ -38,9 +43,23 @@ PIECE_BYTES: Final = 5 * 1_048_576
 PIECES_AT_A_TIME: Final = 2
 """Of one upload: with eight images on their way at most 80 MiB are held."""
 
+TRIAL_S: Final = 30.0
+"""The time in which a store must answer when it is tried, in s."""
+
+_PLACE_HINT = "set TMPDIR to a directory that may be written to"
+_TRIAL = ".kling-omni-try"
+_NO_SUCH_VERSION: Final[UpdateVersion] = {"e_tag": '"0"', "version": "1"}
 _DIGEST = "klingsha256"  # letters and digits: some stores take no others
 _REST_S = 0.05
 _LONGEST_TEXT = 400
+_UNCONDITIONAL: Final = frozenset(
+    {"NotImplementedError", "NotSupportedError", "PermissionDeniedError"}
+)
+"""What stores raise that know no condition, or do not allow one."""
+
+_DENIED = "(code: AccessDenied)"  # of one key, in an answer that is well
+_TROUBLE = re.compile(r"status code: 5\d\d")  # of the server's own
+_NO_PLACE = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist", re.IGNORECASE)
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _NO_DESCRIPTOR = re.compile(r"\(os error 2[34]\)|\bcode: 2[34],")  # as Rust writes EMFILE, ENFILE
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
@@ -56,12 +75,53 @@ class RemoteStore:
         self._store = cast("S3Store", store)  # whichever it is, the methods are the same
         prefix: object = getattr(store, "prefix", None)  # obstore's own local store has a path
         self._prefix = f"{prefix}/" if prefix and isinstance(prefix, str | Path) else ""
-        self._spool = Path(tempfile.gettempdir())
-        self._swept = False
+        self._spool = _spool()
+        self._mishaps = Mishaps()
+        self._swept = self._tried = False
+        self._is_blind = False  # it answers 403 for an image that is not there
+        self._holding = asyncio.Lock()  # whoever holds a large image in memory
         _exit_after_obstore()
 
     def __repr__(self) -> str:
         return f"<RemoteStore {type(self._store).__name__} {self._prefix}>"
+
+    async def try_out(self) -> None:
+        """Try once whether images can be kept there, or raise `ConfigurationError`."""
+        if not self._tried and await in_thread(
+            try_folder, self._get_ready, self._spool, _PLACE_HINT
+        ):
+            # A class of the caller's own is not tried: it is not known what else it would do.
+            self._tried = not _is_obstores(self._store) or await self._write_nothing()
+
+    async def _write_nothing(self) -> bool:
+        """Write on a condition that no object meets; return False where a fault may pass."""
+        try:
+            async with asyncio.timeout(TRIAL_S):
+                await self._try_to_write()
+        except TimeoutError:
+            text = f"it did not answer within {TRIAL_S:g} s"
+        except Exception as error:  # noqa: BLE001 - whatever obstore thinks of it
+            text = _text_of(error) + _rights_of(error, "s3:PutObject")
+            if _is_exhausted(error) or _TROUBLE.search(text):
+                logger.warning("the store could not be tried: %s", text)
+                return False
+        else:
+            return True
+        raise ConfigurationError(f"nothing can be written to the store: {text}")
+
+    async def _try_to_write(self) -> None:
+        put = partial(self._store.put_async, _TRIAL, b"")
+        try:
+            await put(mode=_NO_SUCH_VERSION)
+        except Exception as error:
+            name = type(error).__name__
+            if name == "PreconditionError" and not _NO_PLACE.search(str(error)):
+                return
+            if name not in _UNCONDITIONAL and "NotImplemented" not in str(error):
+                raise
+            await put()
+        with suppress(Exception):
+            await self._store.delete_async(_TRIAL)
 
     async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         """Find an image, or make the temporary file for it, for nobody else to read."""
@@ -70,28 +130,40 @@ class RemoteStore:
         return await in_thread(self._begin, stem, undo=discard_part)
 
     async def keep(self, part: PartialFile, rest: bytes, stem: str, *, overwrite: bool) -> Stored:
-        """Upload an image; whether something else is there was seen when it was looked for."""
+        """Upload an image; whether something else is there was seen when it was looked for.
+
+        Where it could not be seen, the store itself is told to take it only if nothing is there.
+        """
         kind, content = await in_thread(part.complete, rest), part.content
         name = f"{stem}.{kind.ending}"
         # Read from the disk, where it is whole and checked. Straight through, a download that dies
         # would leave an upload to be aborted, and the digest would come too late to stand with it.
         attributes: Attributes = {"Content-Type": kind.content_type, _DIGEST: content.sha256}
-        with _translate_store_errors(self._prefix + name):
+        stored = Stored(self._prefix + name, content.size, content.sha256, kind.content_type)
+        put = self._create if self._is_blind and not overwrite else self._put
+        with _translate_store_errors(self._prefix + name, "s3:PutObject"):
             try:
-                await self._put(name, part.path, attributes)
+                await put(name, part, attributes)
             except NotImplementedError:  # a store that keeps no attributes
-                await self._put(name, part.path, None)
-            if overwrite:
-                await self._remove_others(stem, kind)
+                await put(name, part, None)
+            except Exception as error:
+                if type(error).__name__ != "AlreadyExistsError":
+                    raise
+                await self._require_same(stem, kind, stored)
+        if overwrite:
+            await self._remove_others(stem, kind)
         await in_thread(part.discard)
-        return Stored(self._prefix + name, content.size, content.sha256, kind.content_type)
+        return stored
 
     def _begin(self, stem: str) -> PartialFile:
         with translate_os_errors(str(self._spool)):
-            if not self._swept:
-                sweep(self._spool)
-                self._swept = True
+            self._get_ready()
             return PartialFile(self._spool, stem, mode=0o600)
+
+    def _get_ready(self) -> None:
+        if not self._swept:
+            self._mishaps.sweep(self._spool)
+            self._swept = True
 
     async def _find(self, stem: str) -> Stored | None:
         # All at once: one after another, five round trips would stand before each first save.
@@ -104,10 +176,16 @@ class RemoteStore:
 
     async def _look(self, stem: str, kind: ImageKind) -> Stored | None:
         name = f"{stem}.{kind.ending}"
-        with _translate_store_errors(self._prefix + name):
+        with _translate_store_errors(self._prefix + name, "s3:GetObject"):
             try:
                 result = await self._store.get_async(name, options={"head": True})
             except FileNotFoundError:
+                return None
+            except Exception as error:
+                # S3 says so of a key that is not there, too, where the right to list is missing.
+                if type(error).__name__ != "PermissionDeniedError":
+                    raise
+                self._is_blind = True
                 return None
             # An ETag is no digest where an image went up in pieces.
             digest = result.attributes.get(_DIGEST)
@@ -125,14 +203,36 @@ class RemoteStore:
             raise not_ours(self._prefix + name)
         return content.sha256
 
-    async def _put(self, name: str, path: Path, attributes: Attributes | None) -> None:
+    async def _put(self, name: str, part: PartialFile, attributes: Attributes | None) -> None:
         await self._store.put_async(
             name,
-            path,
+            part.path,
             attributes=attributes,
             chunk_size=PIECE_BYTES,
             max_concurrency=PIECES_AT_A_TIME,
         )
+
+    async def _create(self, name: str, part: PartialFile, attributes: Attributes | None) -> None:
+        """Upload an image only if nothing is there, by ``If-None-Match``."""
+        create = partial(self._store.put_async, attributes=attributes, mode="create")
+        if part.content.size <= PIECE_BYTES:
+            await create(name, part.path)
+            return
+        # Such an upload has no pieces, so that obstore holds all of it.
+        async with self._holding:
+            await create(name, part.path)
+
+    async def _require_same(self, stem: str, kind: ImageKind, stored: Stored) -> None:
+        """Raise that something else is there, unless somebody has just put the same image there."""
+        found = await self._look(stem, kind)
+        if found is None:
+            raise StorageError(
+                f"{stored.key} is there and may not be looked at: give the right to read it "
+                "(s3:GetObject), move it away, or pass overwrite=True",
+                reason="exists",
+            )
+        if found.sha256 != stored.sha256:
+            raise not_ours(stored.key)
 
     async def _remove_others(self, stem: str, kind: ImageKind) -> None:
         """Remove the image that was replaced, if it had another ending."""
@@ -140,8 +240,16 @@ class RemoteStore:
             return  # a class of the caller's own, which was not asked for it
         for other in KINDS:
             if other is not kind:
-                with suppress(FileNotFoundError):
-                    await self._store.delete_async(f"{stem}.{other.ending}")
+                await self._remove(f"{stem}.{other.ending}")
+
+    async def _remove(self, name: str) -> None:
+        try:
+            await self._store.delete_async(name)
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the new image is stored all the same
+            text = _rights_of(error, "s3:DeleteObject") or f": {_text_of(error)}"
+            self._mishaps.tell(f"images that were replaced may stay under another ending{text}")
 
 
 @cache
@@ -155,16 +263,43 @@ def _exit_after_obstore() -> None:
 
 
 @contextmanager
-def _translate_store_errors(key: str) -> Generator[None]:
-    """Raise an error of obstore in our words."""
+def _translate_store_errors(key: str, right: str) -> Generator[None]:
+    """Raise an error of obstore in our words, with the right that it takes to go on."""
     try:
         yield
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
-        exhausted = out_of_descriptors(error) or _NO_DESCRIPTOR.search(str(error))
-        reason = "descriptors" if exhausted else "store"
-        raise StorageError(f"cannot store {key}: {_text_of(error)}", reason=reason) from None
+        reason = "descriptors" if _is_exhausted(error) else reason_of(error)
+        text = _text_of(error) + _rights_of(error, right)
+        raise StorageError(f"cannot store {key}: {text}", reason=reason) from None
+
+
+def _is_exhausted(error: Exception) -> bool:
+    return out_of_descriptors(error) or bool(_NO_DESCRIPTOR.search(str(error)))
+
+
+def _rights_of(error: Exception, right: str) -> str:
+    """Return which right may be missing, where a store says that one is."""
+    refused = type(error).__name__ == "PermissionDeniedError" or _DENIED in str(error)
+    code = _CODE.search(str(error))
+    wrong_key = code is not None and code[1] != "AccessDenied"
+    missing = refused and not wrong_key
+    return f"; the credentials may lack the right to do so ({right})" if missing else ""
+
+
+def _is_obstores(store: object) -> bool:
+    return any(each.__module__.partition(".")[0] == "obstore" for each in type(store).__mro__)
+
+
+def _spool() -> Path:
+    """Return the place for images before their upload."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no place for temporary files, where images wait for uploads; {_PLACE_HINT}"
+        ) from None
 
 
 def _text_of(error: Exception) -> str:

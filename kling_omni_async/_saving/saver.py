@@ -23,7 +23,7 @@ from .files import OwnThreads, Stored, in_thread, own_threads
 from .formats import image_stems
 from .hosts import redact_url
 from .rules import is_not_ready, pause_before_retry
-from .stores import SavePlan
+from .stores import SavePlan, Store
 
 _JITTER: Final = 1.5
 
@@ -256,6 +256,11 @@ class Saver:
         if reply.error is not None:
             raise copy_error(reply.error)
         return reply.saved
+
+    async def try_out(self, store: Store) -> None:
+        """Try whether images can be kept in a store, or raise `ConfigurationError`."""
+        own_threads.set(self._threads)
+        await store.try_out()
 
     def submit(self, order: SaveOrder, *, first: bool = False) -> None:
         """Begin to save the images of a task; the first go ahead of what waits already."""

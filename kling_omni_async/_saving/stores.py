@@ -39,7 +39,10 @@ StoreLike: TypeAlias = str | os.PathLike[str] | ObjectStore
 
 
 class Store(Protocol):
-    """A place for images. Both methods raise `StorageError` for whatever goes wrong in it."""
+    """A place for images. `begin` and `keep` raise `StorageError` for whatever goes wrong in it."""
+
+    async def try_out(self) -> None:
+        """Try once whether images can be kept there, or raise `ConfigurationError`."""
 
     async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         """Find an image, whatever its ending, if `look`; else make the temporary file for it."""
@@ -66,7 +69,7 @@ class Stores:
         self._named = lru_cache(MAX_OPEN)(_named)
 
     def open(self, store: object) -> Store:
-        """Return the store that an argument names; a directory is made when the first image comes.
+        """Return the store that an argument names; it is not asked anything yet.
 
         Raises:
             ConfigurationError: It names none, or needs an extra.
@@ -104,7 +107,7 @@ def folder_of(name: object) -> Path | None:
     if _URL_AS_PATH.match(name):
         raise _refusal(name, "give a URL as text, with both slashes")
     if "://" not in name:
-        return Path(name)
+        return _expanded(name)
     scheme, _, rest = name.partition("://")
     if scheme.lower() != "file":
         return None
@@ -114,12 +117,22 @@ def folder_of(name: object) -> Path | None:
     return Path(url2pathname(f"/{path}"))
 
 
+def _expanded(name: str) -> Path:
+    """Return a path, with ``~`` as shells read it: nobody wants a directory of that name."""
+    if not name.startswith("~"):
+        return Path(name)
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise _refusal(name, "there is no such home; write ./~ for a directory") from None
+
+
 def _local(folder: Path) -> LocalStore:
     try:
         # Told at the call, not with the first image, an hour later.
         os.stat(os.fsencode(folder))  # noqa: PTH116 - Path's own swallow some of these errors
     except (FileNotFoundError, PermissionError):
-        # What may not be looked at may be writable all the same: the first image tells.
+        # What may not be looked at may be writable all the same: trying it tells.
         return LocalStore(folder)
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or "no path of this system"

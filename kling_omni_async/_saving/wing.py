@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from random import Random
 
@@ -13,12 +13,20 @@ from kling_omni_async._config import Settings
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import SavedImage
 from kling_omni_async._outcome import TaskOutcome
-from kling_omni_async._results import End, Outlet, Successes, log_end
+from kling_omni_async._results import (
+    End,
+    Outlet,
+    Result,
+    Successes,
+    log_end,
+    raise_copy,
+    resolve,
+)
 
 from .download import Downloader
 from .rules import task_to_save
 from .saver import SaveOrder, Saver
-from .stores import SavePlan, Stores
+from .stores import SavePlan, Store, Stores
 
 
 class Saving:
@@ -48,6 +56,7 @@ class Saving:
             successes=successes,
             on_exhausted=on_exhausted,
         )
+        self._trials: set[Result[None]] = set()
 
     def __repr__(self) -> str:
         return f"<Saving {self._saver!r}>"
@@ -59,7 +68,7 @@ class Saving:
             ConfigurationError: The store cannot be used.
         """
         plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
-        return SavingOutlet(self._saver, plan)
+        return SavingOutlet(self._saver, plan, try_out=partial(self._try_out, plan.store))
 
     async def save(
         self, given: object, store: object, *, watermarked: bool, overwrite: bool
@@ -71,6 +80,30 @@ class Saving:
         """
         plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
         return await self._saver.save(task_to_save(given), plan)
+
+    async def _try_out(self, store: Store) -> None:
+        """Try a store, in a task of the engine: so it ends with the session, if not before.
+
+        Raises:
+            ConfigurationError: Images cannot be kept there.
+        """
+        trial: Result[None] = asyncio.get_running_loop().create_future()
+        self._trials.add(trial)
+        self._engine.start_soon(self._try, store, trial, name="kling_omni_async.store")
+        try:
+            reply = await trial
+        finally:
+            self._trials.discard(trial)
+        if reply is not None:
+            raise_copy(reply)
+
+    async def _try(self, store: Store, trial: Result[None]) -> None:
+        try:
+            await self._saver.try_out(store)
+        except Exception as error:  # noqa: BLE001 - whoever waits for it gets it, and nobody else
+            resolve(trial, error)
+        else:
+            resolve(trial, None)
 
     # What the engine calls.
 
@@ -86,8 +119,10 @@ class Saving:
         """Do nothing: workers may be cancelled as a task group does."""
 
     def tell_end(self, reason: BaseException) -> Iterator[None]:
-        """Tell all who wait for images that they will not be saved."""
-        return self._saver.tell_end(reason)
+        """Tell all who wait for images or for a store that nothing more comes of it."""
+        yield from self._saver.tell_end(reason)
+        for trial in self._trials:
+            resolve(trial, reason)
 
     async def aclose(self) -> None:
         """Release everything."""
@@ -97,8 +132,11 @@ class Saving:
 class SavingOutlet(Outlet):
     """Saves the images of each outcome that is ok before a consumer gets it."""
 
-    def __init__(self, saver: Saver, plan: SavePlan) -> None:
+    def __init__(
+        self, saver: Saver, plan: SavePlan, *, try_out: Callable[[], Awaitable[None]]
+    ) -> None:
         super().__init__()
+        self._try_out = try_out
         self._saver = saver
         self._plan = plan
         self._orders: set[SaveOrder] = set()
@@ -108,6 +146,10 @@ class SavingOutlet(Outlet):
     def has_ended(self) -> bool:
         """Whether nothing more is put in."""
         return self._ending is not None
+
+    async def prepare(self) -> None:
+        """Try the store before anything is asked: nobody shall wait an hour for a typo."""
+        await self._try_out()
 
     def put(self, outcome: TaskOutcome) -> None:
         """Deliver an outcome once its images are saved or given up; others go ahead of it."""

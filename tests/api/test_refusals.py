@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kling_omni_async._api.refusals import is_error_body, refusal
 from kling_omni_async._api.values import NOT_JSON
-from kling_omni_async._http import retry_after_s
 from kling_omni_async._ids import quoted
 from kling_omni_async.errors import ApiError
 
@@ -27,75 +20,6 @@ def refused(body: object, status: int, headers: dict[str, str] | None = None) ->
     error = refusal(body, status=status, headers=headers or {}, task_id="t-1", wall_s=NOW_S)
     assert error is not None
     return error
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("1", 1.0),
-        (" 120 ", 120.0),
-        ("+5", 5.0),
-        ("0.5", 0.5),
-        (".5", 0.5),
-        ("86400", 86400.0),
-        ("Sun, 03 May 2026 03:10:07 GMT", 30.0),
-        ("Sunday, 03-May-26 03:10:07 GMT", 30.0),
-        ("Sun May  3 03:10:07 2026", 30.0),
-        ("Sun, 03 May 2026 05:10:07 +0200", 30.0),
-        ("Sun, 03 May 2026 03:10:07 -0000", 30.0),
-        (" Sun, 03 May 2026 03:10:07 GMT ", 30.0),
-    ],
-)
-def test_retry_after(value: str, expected: float) -> None:
-    """Seconds and each of the three forms of HTTP's dates give s from now."""
-    assert retry_after_s(value, NOW_S) == expected
-
-
-@pytest.mark.parametrize(
-    "value",
-    [None, "", " ", "0", "-5", "nan", "NaN", "inf", "-inf", "1e3", "1.2.3", "9" * 41, "1_000",
-     "\u0665", "soon", "Sun, 03 May 2026 03:09:37 GMT", "Sun, 03 May 2026 03:00:00 GMT",
-     "Thu, 01 Jan 1970 00:00:00 GMT", "Sun, 99 May 2026 03:10:07 GMT", "May", "0 0 0 0 0",
-     "Sun, 03 May 99999999999999999999 03:10:07 GMT", "Sun, 03 May 2026 03:10:07 +9999",
-     "Sun, 03 May 2026 03:10:07 +" + "9" * 30, "\x00", "\ud800"],
-    ids=quoted,
-)  # fmt: skip
-def test_no_retry_after(value: str | None) -> None:
-    """Nothing, zero, negative, past, and what is neither a number nor a date mean nothing."""
-    assert retry_after_s(value, NOW_S) is None
-
-
-@pytest.fixture
-def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put the machine into another time zone."""
-    if not hasattr(time, "tzset"):
-        pytest.skip("this system's time zone cannot be changed")
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "XXX-9")
-        time.tzset()
-        yield
-    time.tzset()
-
-
-@pytest.mark.usefixtures("far_east")
-@pytest.mark.parametrize(
-    "value", ["Sun, 03 May 2026 03:10:07 GMT", "Sun May  3 03:10:07 2026", "3 May 2026 03:10:07"]
-)
-def test_dates_are_never_local(value: str) -> None:
-    """A date is in UTC wherever the machine stands, also where it names no zone."""
-    assert os.environ["TZ"] == "XXX-9"
-    assert retry_after_s(value, NOW_S) == 30.0
-
-
-WORDS = ["Sun,", "3", "May", "2026", "03:10:07", "-0000", "GMT", "+9999", ":", ",", "-", "99", ""]
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(max_size=30) | st.lists(st.sampled_from(WORDS), max_size=7).map(" ".join))
-def test_any_retry_after(value: str) -> None:
-    """Any header gives a finite number above 0, or None."""
-    delay = retry_after_s(value, NOW_S)
-    assert delay is None or (math.isfinite(delay) and delay > 0)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ class FakeStore:
         self.looked = 0
         self.fails = False
 
+    async def try_out(self) -> None:
+        await in_thread(self.parts.copy)
+
     async def begin(self, stem: str, *, look: bool) -> Stored | FakePartialFile:
         return await in_thread(self._begin, stem, look, undo=self._undo)
 

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from kling_omni_async import StorageError
-from kling_omni_async._saving.files import LocalStore, Stored, _sync_folder
+from kling_omni_async import ConfigurationError, StorageError
+from kling_omni_async._saving.files import (
+    LocalStore,
+    Mishaps,
+    PartialFile,
+    Stored,
+    sync_folder,
+)
 from kling_omni_async._saving.stores import Store
 from tests.support import now_waiting
 
-from .image_files import png
+from .image_files import jpeg, png
 from .places import begin, find, names_in, put
 
 pytestmark = pytest.mark.anyio
@@ -322,7 +328,7 @@ def folders_fail(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
-async def test_systems_that_cannot_sync_folders(
+async def test_systems_that_cannotsync_folders(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A file system that knows no such thing is no reason to fail; nothing stays open."""
@@ -333,26 +339,230 @@ async def test_systems_that_cannot_sync_folders(
         os.fstat(fds[0])
 
 
-async def test_a_folder_that_the_disk_did_not_take(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+BEHIND = [errno.EIO, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EMFILE, errno.ESTALE]
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Give what was warned of."""
+    return lambda: [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("number", BEHIND, ids=errno.errorcode.get)
+async def test_what_fails_behind_the_name_loses_no_image(
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+    number: int,
 ) -> None:
-    """A disk that fails on the folder is told, and nothing stays open."""
-    fds = folders_fail(errno.EIO, monkeypatch)
-    refusal = await refusal_of(store, png())
-    assert refusal.reason == "store"
-    assert os.strerror(errno.EIO) in str(refusal)
+    """An image that has its name is stored, though its folder cannot be synced: warned of once."""
+    fds = folders_fail(number, monkeypatch)
+    stored = await put(store, png())
+    assert stored == await find(store)
+    await put(store, png("b"), overwrite=True)
+    assert names_in(store.folder) == ["1-0.png"]
+    told = (
+        []
+        if number == errno.ENOSYS
+        else [f"names in {store.folder} may be lost if the power fails now: {os.strerror(number)}"]
+    )
+    assert warnings() == told
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fds[0])
+
+
+@pytest.mark.parametrize("number", BEHIND, ids=errno.errorcode.get)
+async def test_a_folder_that_cannot_be_opened_loses_no_image(
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings: Callable[[], list[str]],
+    number: int,
+) -> None:
+    """So it is where the system does not even open the folder to sync it."""
+    part, opened = await begin(store), os.open
+
+    def fail(path: Path, flags: int, *mode: int) -> int:
+        if path == store.folder:
+            raise OSError(number, os.strerror(number))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", fail)
+    part.write(png())
+    stored = await store.keep(part, b"", "1-0", overwrite=False)
+    assert names_in(store.folder) == ["1-0.png"]
+    assert stored.size == len(png())
+    assert len(warnings()) == 1
+
+
+async def test_an_older_image_that_stays(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    """An image that was replaced and cannot be removed makes the new one no failure."""
+    await put(store, jpeg())
+    unlink = Path.unlink
+
+    def fail(path: Path, *, missing_ok: bool = False) -> None:
+        if path.suffix == ".jpg":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    stored = await put(store, png(), overwrite=True)
+    assert stored.content_type == "image/png"
+    assert names_in(store.folder) == ["1-0.jpg", "1-0.png"]
+    path = store.folder / "1-0.jpg"
+    assert warnings() == [f"{path}, which was replaced, cannot be removed: Permission denied"]
+
+
+async def test_the_folders_above_are_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    """A folder that was made is used, also where those above it cannot be synced."""
+    folders_fail(errno.EIO, monkeypatch)
+    store = LocalStore(tmp_path / "a" / "b")
+    await put(store, png())
+    assert len(warnings()) == 3  # for each folder
+
+
+async def test_a_folder_that_cannot_be_listed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    """Where one may write but not look, images are kept, and what dead processes left stays."""
+    monkeypatch.setattr(os, "scandir", failing(errno.EACCES))
+    for name in ("a", "b"):
+        await put(store, png(name), overwrite=True)
+    (told,) = warnings()
+    assert told == f"what dead processes may have left in {store.folder} stays: Permission denied"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL, errno.ENOTSUP])
+async def test_systems_that_cannot_sync_files(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file system that knows no sync at all keeps images as well as it can."""
+    monkeypatch.setattr(os, "fsync", failing(number))
+    assert await put(store, png()) == await find(store)
+
+
+def test_mishaps_do_not_grow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is warned of is remembered within bounds."""
+    mishaps = Mishaps()
+    for number in range(3000):
+        with mishaps.survived(f"{tmp_path}/{number}"):
+            raise OSError(errno.EIO, "no")
+    assert len(caplog.records) == 1000
+    with mishaps.survived("x"):
+        raise OSError("in words")
+
+
+PASSING = [errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT]
+
+
+@pytest.mark.parametrize("number", PASSING, ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["open", "fsync", "scandir", "stat"])
+async def test_what_may_pass_says_so(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    """What a file system may do a moment later is told as that; then it does."""
+    with monkeypatch.context() as patch:
+        if call == "stat":  # of a look for the image
+            await put(store, png())
+            patch.setattr(Path, "is_file", failing(number))
+            with pytest.raises(StorageError) as caught:
+                await find(store)
+        else:
+            patch.setattr(os, call, failing(number))
+            with pytest.raises(StorageError) as caught:
+                await put(store, png())
+    assert (caught.value.reason, caught.value.transient) == ("busy", True)
+    assert await put(store, png()) == await find(store)
+
+
+# Before the first image.
+
+
+async def test_a_folder_is_tried(tmp_path: Path) -> None:
+    """Once, and nothing is left of it; those above it that were made for it go, too."""
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "there", tmp_path / "a" / "b"):
+        store = LocalStore(folder)
+        for _ in range(2):
+            await store.try_out()
+            assert names_in(tmp_path) == ["there"]
+            assert names_in(tmp_path / "there") == []
+    await put(store, png())
+    assert names_in(tmp_path / "a" / "b") == ["1-0.png"]
+
+
+async def test_a_folder_that_others_use_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody puts there while it is tried stays."""
+    store, write = LocalStore(tmp_path / "a"), PartialFile.write
+
+    def put_beside(part: PartialFile, piece: bytes) -> None:
+        (tmp_path / "a" / "other").touch()
+        write(part, piece)
+
+    monkeypatch.setattr(PartialFile, "write", put_beside)
+    await store.try_out()
+    assert names_in(tmp_path / "a") == ["other"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG])
+@pytest.mark.parametrize("call", ["open", "mkdir"])
+async def test_a_folder_that_may_not_be_written_to_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """It is an error of the set-up, and says what to do."""
+    store = LocalStore(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(number))
+        with pytest.raises(ConfigurationError) as caught:
+            await store.try_out()
+    assert str(caught.value) == (
+        f"cannot store in {tmp_path}/a: {os.strerror(number)}; choose another directory, or make "
+        "this one writable"
+    )
+    await store.try_out()
+
+
+async def test_a_full_disk_is_told_at_once(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte is written for a try, and nothing is left of it where that fails."""
+
+    def fail(*_: object) -> None:
+        raise StorageError("No space left on device", reason="store")
+
+    monkeypatch.setattr(PartialFile, "write", fail)
+    with pytest.raises(ConfigurationError, match="No space left"):
+        await store.try_out()
+    assert names_in(store.folder) == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, *PASSING], ids=errno.errorcode.get)
+async def test_what_may_pass_is_no_wrong_set_up(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Images are tried again; so is the folder, when it is asked for next."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(number))
+        await store.try_out()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", failing(errno.EACCES))
+        with pytest.raises(ConfigurationError):
+            await store.try_out()
 
 
 async def test_windows_syncs_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where folders cannot be opened they are not."""
     monkeypatch.setattr(os, "open", failing(errno.EACCES))
     with pytest.raises(PermissionError):
-        _sync_folder(tmp_path)
+        sync_folder(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        _sync_folder(tmp_path)
+        sync_folder(tmp_path)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])

@@ -17,14 +17,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from obstore.exceptions import PermissionDeniedError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from kling_omni_async import ConfigurationError, StorageError
+from kling_omni_async._saving import object_store
 from kling_omni_async._saving.formats import KINDS, PNG
 from kling_omni_async._saving.object_store import RemoteStore, _exit_after_obstore, open_url
 from tests.support import now_waiting
 
-from .image_files import png
+from .image_files import big_png, png
 from .places import begin, find, names_in, put
 
 pytestmark = pytest.mark.anyio
@@ -310,6 +312,178 @@ async def test_a_store_that_cannot_remove(cloud: MemoryStore) -> None:
     remote = RemoteStore(Spy(cloud))
     kept = await put(remote, png(), overwrite=True)
     assert await find(remote) == kept
+
+
+# Before the first image.
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+async def test_a_store_is_tried(kind: str, tmp_path: Path, spool: Path) -> None:
+    """Whether it knows conditions or not, nothing is left in it, nor where images wait."""
+    target = MemoryStore() if kind == "memory" else LocalStore(tmp_path / "disk", mkdir=True)
+    store = RemoteStore(target)
+    await store.try_out()
+    await store.try_out()
+    assert target.list().collect() == []
+    assert names_in(spool) == []
+
+
+async def test_a_store_of_the_callers_own_is_not_tried(cloud: MemoryStore) -> None:
+    """Nobody knows what it would do."""
+    spy = Spy(cloud)
+    await RemoteStore(spy).try_out()
+    assert spy.calls == []
+
+
+async def test_no_place_for_parts_is_told_at_once(spool: Path, cloud: MemoryStore) -> None:
+    """Where images cannot wait for their upload, nothing is asked."""
+    store = RemoteStore(cloud)
+    os.rmdir(spool)  # noqa: PTH106 - blocks no longer than Path's own
+    with pytest.raises(ConfigurationError) as caught:
+        await store.try_out()
+    assert str(caught.value) == (
+        f"cannot store in {spool}: No such file or directory; set TMPDIR to a directory that may "
+        "be written to"
+    )
+
+
+def test_no_temporary_directory_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without one is a wrong set-up, in words."""
+
+    def fail() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    with pytest.raises(ConfigurationError, match="there is no place for temporary files"):
+        RemoteStore(MemoryStore())
+
+
+class Careless(MemoryStore):
+    """A store of obstore that heeds no condition."""
+
+    async def put_async(self, path: Any, file: Any, **options: Any) -> Any:
+        return await super().put_async(path, file)
+
+
+async def test_a_store_that_heeds_no_condition() -> None:
+    """What it has written is removed."""
+    store = Careless()
+    await RemoteStore(store).try_out()
+    assert store.list().collect() == []
+
+
+class Moody(MemoryStore):
+    """A store of obstore that fails to write.
+
+    Attributes:
+        error: Why, or None to write nothing for ever.
+    """
+
+    error: Exception | None = None
+
+    async def put_async(self, *_: Any, **__: Any) -> Any:
+        if self.error is None:
+            await asyncio.Event().wait()
+        raise self.error or AssertionError
+
+
+async def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for within bounds."""
+    monkeypatch.setattr(object_store, "TRIAL_S", 0.01)
+    with pytest.raises(ConfigurationError, match=r"it did not answer within 0\.01 s"):
+        await RemoteStore(Moody()).try_out()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "no"), Exception("Server returned status code: 503 Busy")]
+)
+async def test_a_store_with_passing_faults(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are no wrong set-up: images are tried again anyway."""
+    moody = Moody()
+    moody.error = error
+    await RemoteStore(moody).try_out()
+    assert "the store could not be tried" in caplog.text
+
+
+# Without the right to list.
+
+
+class Unlisted:
+    """A store that answers 403 for what is not there.
+
+    Args:
+        store: What it has.
+        readable: Whether it does not so for everything.
+    """
+
+    def __init__(self, store: MemoryStore, *, readable: bool = True) -> None:
+        self._store = store
+        self.readable = readable
+
+    async def get_async(self, path: str, *, options: Any = None) -> object:
+        if not self.readable:
+            raise PermissionDeniedError("403 Forbidden")
+        try:
+            return await self._store.get_async(path, options=options)
+        except FileNotFoundError:
+            raise PermissionDeniedError("403 Forbidden") from None
+
+    async def put_async(self, path: str, file: Path, **options: Any) -> object:
+        return await self._store.put_async(path, file, **options)
+
+
+async def test_another_process_was_faster(cloud: MemoryStore) -> None:
+    """The same image that came meanwhile is as good as ours; another one stays, and is told."""
+    store = RemoteStore(Unlisted(cloud))
+    assert await find(store) is None
+    stored = await put(store, png())
+    assert await put(store, png()) == stored
+    with pytest.raises(StorageError, match="is not this image") as caught:
+        await put(store, png("b"))
+    assert caught.value.reason == "exists"
+    assert await find(store) == stored
+    assert await put(store, png("b"), overwrite=True) != stored
+
+
+async def test_what_may_not_be_looked_at_stays(cloud: MemoryStore) -> None:
+    """Without the right to read, a name that is taken is told with that right."""
+    unlisted = Unlisted(cloud, readable=False)
+    store = RemoteStore(unlisted)
+    assert await find(store) is None
+    stored = await put(store, png())
+    with pytest.raises(StorageError, match=r"give the right to read it \(s3:GetObject\)"):
+        await put(store, png())
+    unlisted.readable = True
+    assert await find(store) == stored
+
+
+async def test_large_images_one_at_a_time(cloud: MemoryStore) -> None:
+    """What obstore has to hold as a whole it holds once."""
+    store = RemoteStore(Unlisted(cloud))
+    assert await find(store) is None
+    results = await asyncio.gather(*(put(store, big_png(6 * 2**20)) for _ in range(3)))
+    assert len(set(results)) == 1
+
+
+async def test_an_older_image_that_stays(
+    cloud: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store that does not remove makes the new image no failure, and is told of once."""
+
+    class Keeps(Spy):
+        async def delete_async(self, path: str) -> None:
+            raise PermissionDeniedError(f"403 for {path}")
+
+    store = RemoteStore(Keeps(cloud))
+    for name in ("a", "b"):
+        await put(store, png(name), overwrite=True)
+    (told,) = caplog.records
+    assert told.getMessage() == (
+        "images that were replaced may stay under another ending; the credentials may lack the "
+        "right to do so (s3:DeleteObject)"
+    )
 
 
 def test_the_end_of_python_waits_for_obstore(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,10 +54,11 @@ class Bench:
         store: Where it puts images.
         saver: What saves.
         outlet: What is tested.
-        took: Each outcome that was taken, and when.
+        tries: How often the store was tried.
     """
 
     def __init__(self, *, most: int = 8, watermarked: bool = False) -> None:
+        self.tries = 0
         self.fetcher = FakeFetcher()
         self.store = FakeStore()
         self.saver = Saver(self.fetcher, most=most, tries=5, rng=Random(1))
@@ -67,7 +68,10 @@ class Bench:
     def another(self, *, watermarked: bool = False) -> SavingOutlet:
         """Give one more outlet before the same saver."""
         plan = SavePlan(cast("Store", self.store), watermarked=watermarked)
-        return SavingOutlet(self.saver, plan)
+        return SavingOutlet(self.saver, plan, try_out=self.try_out)
+
+    async def try_out(self) -> None:
+        self.tries += 1
 
     def start_worker(self) -> None:
         worker = asyncio.create_task(self.saver.work())
@@ -367,3 +371,11 @@ async def test_its_state_in_one_line() -> None:
     async with bench() as it:
         it.outlet.put(failure())
         assert repr(it.outlet) == "<SavingOutlet open, 1 to take>"
+
+
+async def test_the_store_is_tried_before_all() -> None:
+    """To prepare is to try the store; it may be done again."""
+    async with bench() as it:
+        await it.outlet.prepare()
+        await it.outlet.prepare()
+        assert it.tries == 2

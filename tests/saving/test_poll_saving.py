@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,7 @@ from kling_omni_async import (
     TaskOutcome,
     TaskStatus,
 )
+from kling_omni_async._saving.files import LocalStore
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import all_of, now, open_session
 
@@ -134,8 +138,10 @@ async def test_the_counts_of_a_failed_save(comet_api: SimulatedCometAPI, tmp_pat
 async def test_a_store_that_fails(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
     """A store that takes nothing gives each outcome its error; the tasks are all there."""
     task_ids = [comet_api.create_task() for _ in range(3)]
-    async with open_session(comet_api) as session:
-        stream = session.poll(task_ids, save_to=tmp_path / "images")
+    async with (
+        open_session(comet_api) as session,
+        session.poll(task_ids, save_to=tmp_path / "images") as stream,
+    ):
         (tmp_path / "images").touch()
         outcomes = [outcome async for outcome in stream]
     assert len(outcomes) == 3
@@ -244,6 +250,147 @@ async def test_one_save_goes_ahead_of_a_stream(
             began = now()
             await session.save(task, tmp_path)
             assert now() - began <= 21.0
+
+
+# The store before the first query.
+
+
+class Trial:
+    """The try of a store, held until a test lets it go.
+
+    Attributes:
+        reached: How often a store was tried.
+        go_on: Lets it go.
+        error: What it ends in.
+    """
+
+    def __init__(self) -> None:
+        self.reached = 0
+        self.go_on = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def __call__(self) -> None:
+        self.reached += 1
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> Trial:
+    """Give the try of every local store."""
+    made = Trial()
+    monkeypatch.setattr(LocalStore, "try_out", lambda _: made())
+    return made
+
+
+async def test_a_store_is_tried_before_the_first_query(
+    comet_api: SimulatedCometAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be written, entry and first step say so and nothing is asked."""
+    task_ids = [comet_api.create_task() for _ in range(3)]
+    opened = os.open
+
+    def fail(path: Path, *rest: Any) -> int:
+        if str(path).startswith(str(tmp_path)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *rest)
+
+    async with open_session(comet_api) as session:
+        stream = session.poll(iter(task_ids), save_to=tmp_path / "new")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", fail)
+            for _ in range(2):
+                with pytest.raises(ConfigurationError, match="Permission denied; choose another"):
+                    await anext(stream)
+                with pytest.raises(ConfigurationError, match="Permission denied; choose another"):
+                    async with stream:
+                        pytest.fail("it was entered")
+        await asyncio.sleep(100.0)
+        assert comet_api.queries == ()
+        assert names_in(tmp_path) == []
+        assert not session.closed
+        assert len([outcome async for outcome in stream]) == 3
+    assert len(names_in(tmp_path / "new")) == 3
+
+
+async def test_closing_while_a_store_is_tried(
+    comet_api: SimulatedCometAPI, tmp_path: Path, trial: Trial
+) -> None:
+    """Whoever waits for a store is told of the end at once, and no task is left."""
+    async with open_session(comet_api) as session:
+        stream = session.poll(["1"], save_to=tmp_path)
+        entering = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(1.0)
+        assert trial.reached == 1
+        await session.aclose()
+        with pytest.raises(SessionClosedError):
+            await entering
+        assert set(stream.pending) == {"1"}
+    assert comet_api.queries == ()
+
+
+async def test_leaving_while_a_store_is_tried(
+    comet_api: SimulatedCometAPI, tmp_path: Path, trial: Trial
+) -> None:
+    """One who gives up waiting can come again; a stream that was closed meanwhile asks nothing."""
+    task_id = comet_api.create_task(duration=0.0)
+    async with open_session(comet_api) as session:
+        stream = session.poll([task_id], save_to=tmp_path)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 1.0)
+        closed = session.poll([task_id], save_to=tmp_path)
+        waiting = asyncio.ensure_future(anext(closed))
+        await asyncio.sleep(1.0)
+        await closed.aclose()
+        trial.go_on.set()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        assert comet_api.queries == ()
+        assert set(closed.pending) == {task_id}
+        assert (await anext(stream)).ok
+    assert len(comet_api.queries) == 1
+
+
+async def test_consumers_share_a_stream_that_is_tried(
+    comet_api: SimulatedCometAPI, tmp_path: Path, trial: Trial
+) -> None:
+    """Several may take the first step at the same time; polling begins once."""
+    task_ids = [comet_api.create_task(duration=0.0) for _ in range(3)]
+    async with open_session(comet_api) as session:
+        stream = session.poll(task_ids, save_to=tmp_path)
+        steps = [asyncio.ensure_future(anext(stream)) for _ in task_ids]
+        await asyncio.sleep(1.0)
+        trial.go_on.set()
+        outcomes = await asyncio.gather(*steps)
+    assert {outcome.task_id for outcome in outcomes} == set(task_ids)
+    assert len(comet_api.queries) == 3
+
+
+async def test_downloads_do_not_hold_up_a_try(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """A store is tried at once, also where all places for images are busy."""
+    slow, quick = (comet_api.create_task(duration=0.0) for _ in range(2))
+    comet_api.fail_next_image(slow, delay=100.0)
+    async with (
+        open_session(comet_api, max_downloads=1) as session,
+        session.poll([slow], save_to=tmp_path / "a"),
+    ):
+        await comet_api.wait_for_image_requests(1)
+        began = now()
+        async with session.poll([quick], save_to=tmp_path / "b"):
+            assert now() - began < 1.0
+
+
+async def test_the_unforeseen_in_a_try(
+    comet_api: SimulatedCometAPI, tmp_path: Path, trial: Trial
+) -> None:
+    """It reaches who asked for it, and ends nothing else."""
+    trial.error = LookupError("a bug")
+    trial.go_on.set()
+    async with open_session(comet_api) as session:
+        with pytest.raises(LookupError, match="a bug"):
+            await anext(session.poll(["1"], save_to=tmp_path))
+        assert not session.closed
 
 
 # Lifetimes.

@@ -225,6 +225,23 @@ def test_takes_folders(given: object, folder: str) -> None:
     assert not store.folder.exists()
 
 
+@pytest.mark.parametrize("given", ["~/x", Path("~/x"), "~"])
+def test_a_home_is_meant(given: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tilde is read as shells do, so that no directory gets its name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Stores().open(given)
+    assert isinstance(store, LocalStore)
+    assert store.folder == (tmp_path if given == "~" else tmp_path / "x")
+
+
+@pytest.mark.parametrize("given", ["./~", "a/~/b", "file:///~"])
+def test_a_tilde_elsewhere_is_a_name(given: str) -> None:
+    """Only at the beginning of a path it is a home."""
+    store = Stores().open(given)
+    assert isinstance(store, LocalStore)
+    assert "~" in str(store.folder)
+
+
 def test_takes_a_folder_that_is_there(tmp_path: Path) -> None:
     """A folder, or a link to one, is taken as it is."""
     (tmp_path / "link").symlink_to(tmp_path)
@@ -266,6 +283,7 @@ def test_takes_object_stores(given: object, shown: str) -> None:
         (" \n", r"saved to ' \n': give the path of a directory"),
         ("a\0b", r"saved to 'a\x00b': give the path of a directory"),
         (OwnPath(b"images"), "saved to b'images': give the path of a directory, as text"),
+        ("~nobody-of-this-name/x", "there is no such home; write ./~"),
         ("\ud800", "no path of this system"),
         ("file:///a%00b", "no path of this system"),
         ("x" * 5000, "File name too long"),

@@ -10,6 +10,8 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from .bucket import Bucket
+
 Rule = Callable[[web.Request], Awaitable[web.Response | None]]
 """Answers a request itself, or lets it through with None."""
 
@@ -26,6 +28,8 @@ class Relay:
 
     Attributes:
         asked: Each request: method, path and query.
+        was_asked: Set with the first request.
+        conditions: What each ``PUT`` asks to be so, or None.
         rule: What may answer in the target's place.
     """
 
@@ -36,6 +40,8 @@ class Relay:
         self._forwards: set[asyncio.Task[web.Response]] = set()
         self._runner = web.AppRunner(self._app(), handler_cancellation=True, shutdown_timeout=0.1)
         self.asked: list[str] = []
+        self.was_asked = asyncio.Event()
+        self.conditions: list[str | None] = []
         self.rule: Rule = let_through
 
     async def __aenter__(self) -> Self:
@@ -67,6 +73,9 @@ class Relay:
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.asked.append(f"{request.method} {request.raw_path}")
+        self.was_asked.set()
+        if request.method == "PUT":
+            self.conditions.append(request.headers.get("If-None-Match"))
         body = await request.read()
         try:
             answer = await self.rule(request)
@@ -170,3 +179,18 @@ class Gate:
     def open(self) -> None:
         """Let all requests through from now on."""
         self._open.set()
+
+
+def without_list(bucket: Bucket, *, get: bool = True) -> Rule:
+    """Give the rule of a policy that allows Put and no List, so that a missing key is 403.
+
+    Without `get` it allows no Get either.
+    """
+
+    async def rule(request: web.Request) -> web.Response | None:
+        key = request.path.partition(f"/{bucket.name}/")[2]
+        hidden = not get or key not in bucket.keys
+        refused = request.method in {"HEAD", "GET"} and hidden
+        return web.Response(status=403) if refused else None
+
+    return rule
