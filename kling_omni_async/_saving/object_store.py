@@ -14,7 +14,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from kling_omni_async._http import out_of_descriptors
 from kling_omni_async.errors import ConfigurationError, StorageError
 
 from .files import (
@@ -61,7 +60,7 @@ _DENIED = "(code: AccessDenied)"  # of one key, in an answer that is well
 _TROUBLE = re.compile(r"status code: 5\d\d")  # of the server's own
 _NO_PLACE = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist", re.IGNORECASE)
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
-_NO_DESCRIPTOR = re.compile(r"\(os error 2[34]\)|\bcode: 2[34],")  # as Rust writes EMFILE, ENFILE
+_ERRNO = re.compile(r"\(os error (\d{1,5})\)|\bcode: (\d{1,5}),")  # as Rust writes one
 _SECRETS = re.compile(r"\?\S*|(?<=//)[^\s/?#]*@")  # a URL's query and user info
 
 
@@ -102,7 +101,7 @@ class RemoteStore:
             text = f"it did not answer within {TRIAL_S:g} s"
         except Exception as error:  # noqa: BLE001 - whatever obstore thinks of it
             text = _text_of(error) + _rights_of(error, "s3:PutObject")
-            if _is_exhausted(error) or _TROUBLE.search(text):
+            if _reason_of(error) != "store" or _TROUBLE.search(text):
                 logger.warning("the store could not be tried: %s", text)
                 return False
         else:
@@ -270,13 +269,14 @@ def _translate_store_errors(key: str, right: str) -> Generator[None]:
     except StorageError:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
-        reason = "descriptors" if _is_exhausted(error) else reason_of(error)
         text = _text_of(error) + _rights_of(error, right)
-        raise StorageError(f"cannot store {key}: {text}", reason=reason) from None
+        raise StorageError(f"cannot store {key}: {text}", reason=_reason_of(error)) from None
 
 
-def _is_exhausted(error: Exception) -> bool:
-    return out_of_descriptors(error) or bool(_NO_DESCRIPTOR.search(str(error)))
+def _reason_of(error: Exception) -> str:
+    """Return our word for what a store says, of the file system below it if that has said so."""
+    told = None if isinstance(error, OSError) else _ERRNO.search(str(error))
+    return reason_of(OSError(int(told[1] or told[2]), "") if told else error)
 
 
 def _rights_of(error: Exception, right: str) -> str:

@@ -173,14 +173,31 @@ async def test_errors_are_told_without_secrets(error: Exception, text: str) -> N
         Exception("Unable to open file a#1: Too many open files (os error 24)"),
         Exception("error sending request\n\nDebug source:\n  Os {\n    code: 23,\n    kind: Other"),
         OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        PermissionError(errno.ENFILE, "Too many open files"),
     ],
-    ids=["text", "source", "python"],
+    ids=["text", "source", "python", "class"],
 )
 async def test_descriptors_that_ran_out_are_told(error: Exception) -> None:
     """However obstore says that no file could be opened, it may pass."""
     with pytest.raises(StorageError) as caught:
         await find(RemoteStore(Broken(error)))
     assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"Unable to sync: Stale file handle (os error {errno.ESTALE})", "busy"),
+        (f"error\n\nDebug source:\n  Os {{\n    code: {errno.EAGAIN},\n", "busy"),
+        (f"No space left on device (os error {errno.ENOSPC})", "store"),
+        ("status code: 404", "store"),
+    ],
+)
+async def test_what_a_file_system_below_says(text: str, reason: str) -> None:
+    """What may pass of the file system of an obstore is told as that of our own."""
+    with pytest.raises(StorageError) as caught:
+        await find(RemoteStore(Broken(Exception(text))))
+    assert caught.value.reason == reason
 
 
 async def test_a_failed_search_leaves_nothing_running() -> None:
