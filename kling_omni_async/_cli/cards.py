@@ -15,6 +15,7 @@ import attrs
 
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._saving.copies import base_name
 from kling_omni_async._saving.formats import KINDS, WATERMARKED
 from kling_omni_async.errors import PollTimeoutError
 
@@ -200,11 +201,6 @@ def _pictures_of(outcome: TaskOutcome, files: Collection[str]) -> tuple[Picture,
         Picture(url=each.url) for each in images if not saved & {each.url, each.watermark_url}
     ]
     return (*paired(there), *missing)
-
-
-def base_name(key: str) -> str:
-    """Return the last part of a path of any system, or of a key in an object store."""
-    return re.split(r"[/\\]", key)[-1]
 
 
 def paired(names: Iterable[str]) -> list[Picture]:

@@ -19,9 +19,10 @@ from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import Exit, UsageError
+from .following import follow
 from .gallery import NAME, is_foreign, write_outcomes
+from .job import PollJob
 from .options import FileName, Saving
-from .poll import PollJob
 from .progress import Silent, choose_view
 from .report import Kind, kind_of
 from .results import Sink
@@ -129,7 +130,7 @@ async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
         # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
         session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
-        await PollJob(script.task_ids).follow(session, Sink(keep), view, saving)
+        await follow(PollJob(script.task_ids), session, Sink(keep), view, saving=saving)
         write_outcomes(folder, outcomes)
         return script, seen(api, script, outcomes)
 

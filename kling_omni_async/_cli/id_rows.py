@@ -14,7 +14,7 @@ from kling_omni_async._ids import WHITE_SPACE, quoted
 from .exit import UsageError
 from .records import FaultyInputError, Record, RecordReader, without_comment
 
-_COLUMN: Final = "task_id"
+ID_COLUMN: Final = "task_id"
 _NO_LETTERS: Final = re.compile(r"[\W_]+")
 _FORMULA: Final = re.compile(r"""=?(["'])(.*)\1""")  # how a spreadsheet is kept off a number
 _ROUNDED: Final = re.compile(r"\d+[.,]\d+[eE]\+?\d+|\d+[eE]\+\d+|\d{6,}\.0+")
@@ -41,13 +41,14 @@ class IdRows:
     it is the first one.
     """
 
-    def __init__(self, source: str, column: str | None = None) -> None:
+    def __init__(self, source: str, column: str | None = None, *, with_cells: bool = True) -> None:
         self.names: list[str] = []
         self.id_at = 0
         self.count = 0
         self.without_id = 0  # rows where only other cells are filled
         self._source = source
         self._column = column
+        self._with_cells = with_cells
         self._records = RecordReader()
         self._header: tuple[str, ...] | None = None
         self._begun = False
@@ -81,7 +82,7 @@ class IdRows:
                 self.names = [name or _number(at) for at, name in enumerate(cells)]
                 return None
             self.names = list(map(_number, range(len(cells))))
-            self.names[self.id_at] = _COLUMN
+            self.names[self.id_at] = ID_COLUMN
         # Files that were joined have it again.
         if cells == self._header:
             return None
@@ -90,7 +91,7 @@ class IdRows:
 
     def _is_header(self, line: int, cells: tuple[str, ...]) -> bool:
         """Return whether the first row is names of columns, and note which one has the ids."""
-        at = _find(self._column or _COLUMN, cells)
+        at = _find(self._column or ID_COLUMN, cells)
         if at is not None:
             self.id_at = at
             return True
@@ -112,11 +113,11 @@ class IdRows:
         return False
 
     def _of_object(self, record: Record, names: tuple[str, ...]) -> IdRow | None:
-        at = _find(self._column or _COLUMN, names)
+        at = _find(self._column or ID_COLUMN, names)
         if at is None:
             raise FaultyInputError(
                 record.line,
-                f"no {quoted(self._column or _COLUMN)} here; there is {_listed(names)}: say with "
+                f"no {quoted(self._column or ID_COLUMN)} here; there is {_listed(names)}: say with "
                 "--column which one is the id",
             )
         if len(self.names) < _MOST_COLUMNS:  # each object of an endless input may have others
@@ -138,7 +139,7 @@ class IdRows:
                 raise FaultyInputError(
                     line, f"a spreadsheet has made the number {quoted(number)} of an id; {_AS_TEXT}"
                 )
-        return IdRow(task_id, line, cells)
+        return IdRow(task_id, line, cells if self._with_cells else ())
 
 
 def _bare_id(cell: str) -> str:

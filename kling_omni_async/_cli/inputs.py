@@ -35,8 +35,8 @@ def refuse_paths(task_ids: Iterable[str]) -> None:
 class IdInput:
     """A file or a stream of ids that is open."""
 
-    def __init__(self, source: str, column: str | None, file: io.RawIOBase) -> None:
-        self.rows = IdRows(source, column)
+    def __init__(self, source: str, rows: IdRows, file: io.RawIOBase) -> None:
+        self.rows = rows
         # Anything else may wait for its writer, or never end.
         self.is_file = _is_regular(file)
         self._source = source
@@ -85,7 +85,9 @@ class IdInput:
 
 
 @contextmanager
-def open_ids(source: str, column: str | None) -> Generator[IdInput]:
+def open_ids(
+    source: str, column: str | None = None, *, with_cells: bool = True
+) -> Generator[IdInput]:
     """Open a file of ids, ``-`` for stdin, or raise `UsageError`."""
     with _told(source):
         if source == "-":
@@ -97,7 +99,7 @@ def open_ids(source: str, column: str | None) -> Generator[IdInput]:
             with waiting():  # a pipe is open only when it has a writer
                 file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - /dev/stdin and the like need no Path
     try:
-        yield IdInput(source, column, file)
+        yield IdInput(source, IdRows(source, column, with_cells=with_cells), file)
     finally:
         if source != "-":
             file.close()

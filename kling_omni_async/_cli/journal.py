@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, TypeAlias
 
@@ -21,6 +21,7 @@ from .units import plural
 
 _BEGINNING: Final = b'{"task_id":'
 _STORE: Final = "store"
+_MOST_PLACES: Final = 3
 _OURS: Final = frozenset({"task_id", "ok", "task", "error", "queries"})
 
 
@@ -65,9 +66,9 @@ IsDone: TypeAlias = Callable[[Entry], bool]
 class Journal:
     """A file of outcomes that one process at a time appends to.
 
-    `settled` has the ids that need no polling; `elsewhere` those whose images another store has,
-    and where their lines begin. `is_done` says whether the images of an entry are where they are
-    to be.
+    `settled` has the ids that need no polling; `elsewhere` those whose images other stores have,
+    and where their lines begin, the last one first. `is_done` says whether the images of an entry
+    are where they are to be.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Journal:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settled: dict[str, Earlier] = {}
-        self.elsewhere: dict[str, int] = {}
+        self.elsewhere: dict[str, tuple[int, ...]] = {}
         self._is_done = is_done
         self._store = store
         self._file = LockedFile(path, clock=clock)
@@ -122,14 +123,22 @@ class Journal:
             self.settled[task_id] = Earlier(kind, "", at)
         else:
             if outcome.saved:
-                self.elsewhere[task_id] = at
+                before_it = self.elsewhere.get(task_id, ())
+                self.elsewhere[task_id] = (at, *before_it)[:_MOST_PLACES]
             # It may have gone to this store first, and to another one since.
             before = self.settled.get(task_id)
             if before is not None and before.kind is not kind:
                 del self.settled[task_id]
 
-    def entry_at(self, at: int) -> Entry | None:
-        """Read the line that begins at a place."""
+    def recall(self, task_id: str) -> Entry | None:
+        """Read again the line of a settled id; None if that has changed since."""
+        return self._entry_at(self.settled[task_id].at)
+
+    def recall_elsewhere(self, task_id: str) -> Iterator[Entry]:
+        """Read again the lines of an id whose images other stores have, the last one first."""
+        return filter(None, map(self._entry_at, self.elsewhere[task_id]))
+
+    def _entry_at(self, at: int) -> Entry | None:
         with self._file.open_to_read() as file:
             file.seek(at)
             return _entry_in(_json_of(file.readline()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,11 +11,11 @@ import attrs
 from cyclopts import Group, Parameter, Token
 
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._saving.copies import base_name, stem_of
 from kling_omni_async._saving.formats import image_stems
 from kling_omni_async._saving.stores import folder_of
 
 from . import units
-from .cards import base_name
 from .exit import Exit, OutputError, UsageError
 from .journal import Entry
 
@@ -245,10 +245,7 @@ class Saving:
         outcome = entry.outcome
         if self.save is None or outcome.task is None or not outcome.ok:
             return True
-        names = {
-            PurePosixPath(name).stem: name
-            for name in (base_name(each.key) for each in outcome.saved)
-        }
+        names = {stem_of(each.key): base_name(each.key) for each in outcome.saved}
         images = outcome.task.images
         stems = image_stems(outcome.task_id, images, watermarked=self.watermarked).values()
         if not all(stem in names for stem in stems):
@@ -284,6 +281,9 @@ IdFile: TypeAlias = Annotated[
 ]
 Column: TypeAlias = Annotated[str | None, Parameter(metavar="NAME", group=_IDS)]
 JournalFile: TypeAlias = Annotated[
+    FileName | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO
+]
+TableFile: TypeAlias = Annotated[
     FileName | None, Parameter(metavar="FILE", group=_OUT), _HYPHEN_TOO
 ]
 Quiet: TypeAlias = Annotated[bool, _FLAG, Parameter(alias="-q", group=_OUT)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -11,8 +11,10 @@ import attrs
 
 from kling_omni_async._outcome import TaskOutcome
 
+from .id_rows import IdRow
 from .journal import Earlier, Entry, IsDone, Journal
 from .report import kind_of
+from .table import Table
 from .terminal import painted, plain, wants_colour
 
 Out: TypeAlias = Callable[[str], Awaitable[None]]
@@ -24,6 +26,24 @@ class Sink:
 
     write: Callable[[TaskOutcome], Awaitable[None]]
     settled: Mapping[str, Earlier] = attrs.field(factory=dict[str, Earlier])
+    elsewhere: Collection[str] = ()  # ids whose images other stores have
+    recall: Callable[[str], Entry | None] = attrs.field(default=lambda _: None)
+    recall_elsewhere: Callable[[str], Iterable[Entry]] = attrs.field(default=lambda _: ())
+    repeat: Callable[[str], None] = attrs.field(default=lambda _: None)  # for what is settled
+    expect: Callable[[IdRow], None] = attrs.field(default=lambda _: None)
+
+    def beside(self, table: Table) -> Sink:
+        """Return a sink that writes to a table too."""
+
+        async def write(outcome: TaskOutcome) -> None:
+            await self.write(outcome)
+            table.add(outcome)
+
+        def repeat(task_id: str) -> None:
+            if (entry := self.recall(task_id)) is not None:
+                table.add(entry.outcome)
+
+        return attrs.evolve(self, write=write, repeat=repeat, expect=table.expect)
 
 
 @contextmanager
@@ -38,7 +58,13 @@ def open_sink(
         yield Sink(lambda outcome: out(Entry(outcome, store).line()))
     else:
         with Journal(jsonl, is_done=is_done, store=store) as journal:
-            yield Sink(journal.append, journal.settled)
+            yield Sink(
+                journal.append,
+                settled=journal.settled,
+                elsewhere=journal.elsewhere,
+                recall=journal.recall,
+                recall_elsewhere=journal.recall_elsewhere,
+            )
 
 
 def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:

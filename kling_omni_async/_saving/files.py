@@ -181,6 +181,15 @@ class LocalStore:
         """Put a whole image under its name."""
         return await in_thread(partial(self._keep, part, rest, stem, overwrite=overwrite))
 
+    async def read(self, name: str, write: Callable[[bytes], object]) -> None:
+        """Read an image piece by piece into what takes them."""
+        await in_thread(self._read, name, write)
+
+    def _read(self, name: str, write: Callable[[bytes], object]) -> None:
+        with translate_os_errors(str(self.folder / name)), (self.folder / name).open("rb") as file:
+            while piece := file.read(_CHUNK_BYTES):
+                write(piece)
+
     def _begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         with translate_os_errors(str(self.folder)):
             self._get_ready()

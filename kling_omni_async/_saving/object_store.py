@@ -8,7 +8,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -153,6 +153,13 @@ class RemoteStore:
             await self._remove_others(stem, kind)
         await in_thread(part.discard)
         return stored
+
+    async def read(self, name: str, write: Callable[[bytes], object]) -> None:
+        """Read an image piece by piece into what takes them."""
+        with _translate_store_errors(self._prefix + name, "s3:GetObject"):
+            result = await self._store.get_async(name)
+            async for piece in result.stream():
+                await in_thread(write, bytes(piece))
 
     def _begin(self, stem: str) -> PartialFile:
         with translate_os_errors(str(self._spool)):

@@ -6,7 +6,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast, runtime_checkable
 from urllib.request import url2pathname
 
 import attrs
@@ -14,6 +14,9 @@ import attrs
 from kling_omni_async.errors import ConfigurationError
 
 from .files import LocalStore, PartialFile, Stored
+
+if TYPE_CHECKING:
+    from .object_store import RemoteStore
 
 MAX_OPEN: Final = 64
 """How many stores a session keeps open; one more, and that which was not used longest is let go."""
@@ -66,7 +69,7 @@ class Stores:
     """The stores of a session by their names, so that each is opened once."""
 
     def __init__(self) -> None:
-        self._named = lru_cache(MAX_OPEN)(_named)
+        self._named = lru_cache(MAX_OPEN)(open_named)
 
     def open(self, store: object) -> Store:
         """Return the store that an argument names; it is not asked anything yet.
@@ -87,7 +90,8 @@ class Stores:
         )
 
 
-def _named(name: object) -> Store:
+def open_named(name: object) -> LocalStore | RemoteStore:
+    """Return the store that a path or a URL names, or raise `ConfigurationError`."""
     folder = folder_of(name)
     if folder is not None:
         return _local(folder)

@@ -12,15 +12,19 @@ from typing import BinaryIO
 
 import pytest
 
-from kling_omni_async._cli import inputs, poll
+from kling_omni_async._cli import following, inputs, job
+from kling_omni_async._cli.copying import Copies
 from kling_omni_async._cli.exit import Exit, UsageError
-from kling_omni_async._cli.id_rows import IdRow
+from kling_omni_async._cli.id_rows import IdRow, IdRows
 from kling_omni_async._cli.inputs import open_ids, refuse_paths
+from kling_omni_async._cli.job import PollJob
+from kling_omni_async._cli.options import Saving
+from kling_omni_async._cli.progress import Silent
 from kling_omni_async._cli.results import Sink
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.virtual_clock import VirtualClockLoop
 
-from .support import FAST, Call, create, ids_in
+from .support import FAST, Call, create, ids_in, success
 
 
 def file_with(content: bytes, folder: Path) -> str:
@@ -149,7 +153,7 @@ def test_a_stream_passes_over_what_has_ended(
     api: SimulatedCometAPI, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Neither repeats nor what an earlier run has settled are asked for; the latter is counted."""
-    monkeypatch.setattr(poll, "_MOST_REPEATS", 2)
+    monkeypatch.setattr(following, "_MOST_REPEATS", 2)
     settled, pending = create(api, 2, duration=0.0)
     journal = str(tmp_path / "out.jsonl")
     assert call("poll", settled, "--jsonl", journal, *FAST)[0] == Exit.OK
@@ -164,7 +168,7 @@ def test_a_stream_passes_over_what_has_ended(
 
 def test_a_stream_that_repeats_itself_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has nothing new, such as that of ``yes``, rests now and then."""
-    monkeypatch.setattr(poll, "_MOST_REPEATS", 10)
+    monkeypatch.setattr(following, "_MOST_REPEATS", 10)
 
     async def feed() -> AsyncGenerator[IdRow]:
         for line in range(1000):
@@ -176,7 +180,9 @@ def test_a_stream_that_repeats_itself_is_read_slowly(monkeypatch: pytest.MonkeyP
     async def drain() -> tuple[list[str], float]:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        ids = [each async for each in poll.PollJob([])._ids(feed(), Sink(never))]
+        sink = Sink(never)
+        follower = following._Follower(PollJob(), sink, Silent(), Copies(sink, Saving()))
+        ids = [each async for each in follower.ids(feed())]
         return ids, loop.time() - began
 
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
@@ -187,11 +193,12 @@ def test_a_stream_that_repeats_itself_is_read_slowly(monkeypatch: pytest.MonkeyP
 
 def test_not_every_id_that_ended_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that goes on for months must not fill the memory; the latest are kept."""
-    monkeypatch.setattr(poll, "_MOST_ENDED", 3)
-    job = poll.PollJob([])
+    monkeypatch.setattr(job, "_MOST_ENDED", 3)
+    stream = PollJob()
     for number in range(10):
-        job._remember(str(number))
-    assert list(job._ended) == ["7", "8", "9"]
+        stream.add(str(number))
+        stream.finish(success(str(number)))
+    assert [number for number in range(10) if stream.knows(str(number))] == [7, 8, 9]
 
 
 def test_a_stream_without_ids_is_refused(
@@ -253,7 +260,7 @@ def test_a_stream_is_read_only_as_far_as_ids_are_taken() -> None:
             return False
 
     async def take_three() -> list[str]:
-        given = inputs.IdInput("-", None, Endless())
+        given = inputs.IdInput("-", IdRows("-"), Endless())
         taken: list[str] = []
         async with aclosing(given.feed()) as feed:
             async for row in feed:

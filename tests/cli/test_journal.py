@@ -139,10 +139,14 @@ def test_knows_in_which_store_images_are(path: Path) -> None:
     for store in ("s3://one", "s3://two"):  # whichever came first
         with journal_for(store) as journal:
             assert list(journal.settled) == ["a", "b"]
+            assert journal.recall("a") == Entry(stored, store)
     with journal_for("s3://three") as journal:
         assert not journal.settled
         assert list(journal.elsewhere) == ["a", "b", "c"]
-        assert journal.entry_at(journal.elsewhere["a"]) == Entry(stored, "s3://two")
+        assert list(journal.recall_elsewhere("a")) == [
+            Entry(stored, "s3://two"),
+            Entry(stored, "s3://one"),
+        ]
 
 
 def line_of_tomorrow(task_id: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kling_omni_async._cli.exit import Exit, OutputError
-from kling_omni_async._cli.poll import PollJob
+from kling_omni_async._cli.job import PollJob
 from kling_omni_async._cli.progress import (
     Bar,
     Lines,
