@@ -11,7 +11,7 @@ import sys
 from ._cli.signals import Signals, hold_signals, ignore_signals, interruptible
 
 _EXTRA = frozenset({"cyclopts", "jinja2", "rich"})
-_HINT = "the command line needs an extra: pip install 'kling-omni-async[cli]'"
+_HINT = "the command line needs the extra cli: in the checkout, pip install '.[cli]'"
 
 
 def main() -> None:

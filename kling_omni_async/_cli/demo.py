@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import tempfile
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.simulator import SimulatedCometAPI
 
+from . import session
 from .exit import Exit, UsageError
 from .following import follow
 from .gallery import NAME, is_foreign, write_outcomes
@@ -26,7 +29,6 @@ from .options import FileName, Saving
 from .progress import Silent, choose_view
 from .report import Kind, kind_of
 from .results import Sink
-from .session import logged_as_notes
 from .signals import run
 from .terminal import note, out, plain
 
@@ -39,6 +41,8 @@ _SLOWEST_S = 150.0
 _POLICY = PollPolicy(
     interval=(20 / TIMES_FASTER, 30 / TIMES_FASTER), timeout=60.0, max_rate=500.0, query_timeout=3.0
 )
+_SCRIPTED = ("HTTP 502", "HTTP 429", "throttled by the API", "no full answer")
+_FIRST = re.compile(r"^first \w+ \([^)]*\): ")
 _REASONS = (
     "Failure to pass the risk control system",
     "Image pixel is invalid",
@@ -128,11 +132,19 @@ async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
     async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
         script = write_script(api)
         # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
-        session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
+        kling = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
         saving = Saving(save=str(folder))
-        await follow(PollJob(script.task_ids), session, Sink(keep), view, saving=saving)
+        job = PollJob(script.task_ids)
+        view.show(job.tally)
+        await follow(job, kling, Sink(keep), view, saving=saving)
         write_outcomes(folder, outcomes)
         return script, seen(api, script, outcomes)
+
+
+def in_words(record: logging.LogRecord) -> str:
+    """Return a log record as a line for stderr, in short and as a part of the play if it is one."""
+    text = _FIRST.sub("", record.getMessage()).partition(";")[0]
+    return f"on purpose: {text}" if text.startswith(_SCRIPTED) else session.in_words(record)
 
 
 def _folder(save: str | None) -> Path:
@@ -156,8 +168,9 @@ def demo(*, save: Annotated[FileName | None, Parameter(metavar="DIR")] = None) -
     """
     folder = _folder(save)
     note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
+    note("through an API in trouble: what is on purpose says so")
     started = time.monotonic()
-    with logged_as_notes(), choose_view(quiet=False, every=1.0) as view:
+    with session.logged_as_notes(words=in_words), choose_view(quiet=False, every=1.0) as view:
         script, counted = run(partial(play, view, folder))
     out(table(script.expected, counted))
     as_scripted = counted == script.expected

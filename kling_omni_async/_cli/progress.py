@@ -117,7 +117,7 @@ class Bar(Silent):
 
     def __enter__(self) -> Self:
         self._hiding.enter_context(shown_while_stopped(self._terminal))
-        self._live.start(refresh=True)
+        self._live.start()  # drawn with the first beat, which knows what there is
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,12 +180,14 @@ def time_left(count: int, rate: float) -> str:
 
 
 def second_line(snapshot: Snapshot, oldest: str, rate: float) -> str:
-    """Return the second line of the view; `oldest` is empty if every id has an outcome."""
+    """Return the second line of the view; `oldest` is empty if every id has an outcome.
+
+    It is named once it is polled.
+    """
     parts = [f"{rate:.1f} queries/s", f"next query {_due(snapshot)}"]
-    if oldest:
+    if oldest and snapshot.watched is not None:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
-        since = "" if snapshot.watched is None else f", {human_time(int(snapshot.watched))}"
-        parts.append(f"oldest {plain(name)}{since}")
+        parts.append(f"oldest {plain(name)}, {human_time(int(snapshot.watched))}")
     return "  " + " · ".join(parts)
 
 

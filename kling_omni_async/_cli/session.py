@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,18 +30,32 @@ def make_session(connection: Connection, policy: PollPolicy | None = None) -> Kl
     return session
 
 
+def in_words(record: logging.LogRecord) -> str:
+    """Return a log record as a line for stderr."""
+    return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
 class _Notes(logging.Handler):
     """Writes log records as lines on stderr."""
 
+    def __init__(self, level: int, words: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__(level)
+        self._words = words
+
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"{record.levelname.lower()}: {record.getMessage()}")
+        note(self._words(record))
 
 
 @contextmanager
-def logged_as_notes(verbose: int = 0, *, least: int = logging.WARNING) -> Generator[None]:
+def logged_as_notes(
+    verbose: int = 0,
+    *,
+    least: int = logging.WARNING,
+    words: Callable[[logging.LogRecord], str] = in_words,
+) -> Generator[None]:
     """Show log records of the library on stderr, from `least` up; 1 shows INFO, 2 DEBUG too."""
     level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
-    handler, before = _Notes(level), _logger.level
+    handler, before = _Notes(level, words), _logger.level
     _logger.addHandler(handler)
     # Only where more is asked for: a program that has set a level of its own keeps it.
     if verbose:

@@ -328,8 +328,8 @@ def open_url(url: str) -> RemoteStore:
         if (error.name or "").partition(".")[0] != "obstore":
             raise
         raise ConfigurationError(
-            "a store that is no local directory needs an extra: "
-            "pip install 'kling-omni-async[storage]'"
+            "a store that is no local directory needs the extra storage: "
+            "in the checkout, pip install '.[storage]'"
         ) from None
     try:
         store = from_url(url)

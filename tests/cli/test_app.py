@@ -365,7 +365,7 @@ def test_without_its_extra_the_program_says_what_to_install(
     assert exit_code(monkeypatch, "demo") == Exit.USAGE
     assert capfd.readouterr() == (
         "",
-        "kling-omni: the command line needs an extra: pip install 'kling-omni-async[cli]'\n",
+        "kling-omni: the command line needs the extra cli: in the checkout, pip install '.[cli]'\n",
     )
 
 

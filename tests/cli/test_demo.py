@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from kling_omni_async._cli import demo
-from kling_omni_async._cli.demo import Script, play, table
+from kling_omni_async._cli.demo import Script, in_words, play, table
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
 from kling_omni_async._cli.progress import Silent
+from kling_omni_async._cli.report import Tally
 
 from .support import finish, start
 
@@ -41,14 +43,60 @@ def test_the_demo_runs_without_a_key(tmp_path: Path) -> None:
     assert page.read_text("utf-8").count("<img ") == 411
     assert len(list(page.parent.glob("*.png"))) == 411
     assert " of 200 done: " in stderr
+    told = [line for line in stderr.splitlines() if "on purpose: " in line]
+    assert len(told) == 4
+    assert max(map(len, told)) < 80
+    assert "warning" not in stderr
+
+
+class Watching(Silent):
+    """Notes what is shown."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+
+    def show(self, tally: Tally) -> None:
+        """Note of how many ids is spoken."""
+        self.totals.append(tally.total)
 
 
 @pytest.mark.anyio
 async def test_everything_comes_as_scripted(tmp_path: Path) -> None:
-    """Whatever the clock, 200 ids end in the counts that the script foretells."""
-    script, counted = await play(Silent(), tmp_path)
+    """Whatever the clock, 200 ids end in the counts that the script foretells.
+
+    Their number is shown before anything has ended.
+    """
+    view = Watching()
+    script, counted = await play(view, tmp_path)
+    assert view.totals == [200] * 201
     assert script.expected == SCRIPTED
     assert counted == SCRIPTED
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "first ServerError (HTTP 502): HTTP 502: Bad Gateway; asked again",
+            "HTTP 502: Bad Gateway",
+        ),
+        ("throttled by the API: no query for 1.0 s", "throttled by the API: no query for 1.0 s"),
+        (
+            "first TransportError (timeout): no full answer within 3 s; more",
+            "no full answer within 3 s",
+        ),
+    ],
+)
+def test_scripted_trouble_is_on_purpose(text: str, line: str) -> None:
+    """Each warning of the script is one short line that says so."""
+    assert in_words(logging.makeLogRecord({"msg": text})) == f"on purpose: {line}"
+
+
+def test_other_trouble_is_a_warning() -> None:
+    """What the script does not foresee is told whole, as by every command."""
+    text = "first TransportError (reset): cut off; asked again"
+    record = logging.makeLogRecord({"msg": text, "levelname": "WARNING"})
+    assert in_words(record) == f"warning: {text}"
 
 
 def test_the_demo_tells_when_something_is_amiss(

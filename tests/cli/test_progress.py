@@ -127,7 +127,7 @@ def snapshot_at(now: float = 0.0, **values: Any) -> Snapshot:
     [
         (snapshot_at(), "", "  2.5 queries/s · next query none"),
         (snapshot_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
-        (snapshot_at(next_in=0.0), "7", "  2.5 queries/s · next query now · oldest 7"),
+        (snapshot_at(next_in=0.0), "7", "  2.5 queries/s · next query now"),
         (
             snapshot_at(next_in=2.2, watched=754.6),
             "7",

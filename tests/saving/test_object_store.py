@@ -294,7 +294,7 @@ def test_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError) as caught:
         open_url("s3://bucket")
-    assert "pip install 'kling-omni-async[storage]'" in str(caught.value)
+    assert "in the checkout, pip install '.[storage]'" in str(caught.value)
 
 
 class Lacking:
