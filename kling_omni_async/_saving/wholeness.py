@@ -27,6 +27,7 @@ _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 
 _END_OF_JPEG: Final = 0xD9
 _WEBP_IMAGES: Final = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
+_LARGEST_META: Final = 1_048_576
 _DESCRIPTIONS: Final = frozenset({b"meta", b"moov"})
 _DONE: Final = object()
 
@@ -152,6 +153,7 @@ class Wholeness:
     def _boxes(self) -> Steps[None]:
         """Follow the boxes of an AVIF (ISO/IEC 14496-12, 4.2): it must have what it describes."""
         seen: set[bytes] = set()
+        has_inside = False
         for _ in range(MOST_PARTS):
             size, kind = unpack(">I4s", (yield from self._take(8)))
             self.is_whole = self.is_whole and b"mdat" in seen
@@ -163,11 +165,13 @@ class Wholeness:
                 return
             if size < head:  # what is behind the end is no box
                 return
-            yield from self._skip(size - head)
+            if kind == b"meta" and size <= _LARGEST_META:
+                # What describes the picture may hold it, too.
+                has_inside = b"idat" in (yield from self._take(size - head))
+            else:
+                yield from self._skip(size - head)
             seen.add(kind)
-            # What describes the picture may hold it, too.
-            has_all = b"mdat" in seen and bool(seen & _DESCRIPTIONS)
-            self.is_whole = has_all or b"meta" in seen
+            self.is_whole = has_inside or (b"mdat" in seen and bool(seen & _DESCRIPTIONS))
 
     def _take(self, size: int) -> Steps[bytes]:
         while len(self._held) - self._at < size:
