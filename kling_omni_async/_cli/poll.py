@@ -6,6 +6,9 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
+
+import attrs
 
 from kling_omni_async.errors import ConfigurationError
 
@@ -21,6 +24,9 @@ from .signals import heed_signals, run
 from .table import open_table
 from .terminal import draw, note, plain
 from .units import plural
+
+MOST_OF_A_STREAM: Final = 100_000
+"""How many ids of a stream are read ahead, in less than 100 MB: far more than one can ask for."""
 
 
 def poll(
@@ -74,6 +80,9 @@ def poll(
         # The ids of a stream are gone, whatever the journal has.
         stack.enter_context(_pending_noted(job, journal=jsonl if feed is None else None))
         heed_signals()  # not before: from here on the ids are known, and can be told
+        if feed is not None:
+            most = min(policy.max_pending, MOST_OF_A_STREAM)
+            policy = attrs.evolve(policy, max_pending=most)
         session = make_session(connection, policy)
         saving.prepare()
         stack.enter_context(logged_as_notes(talk.verbose))

@@ -8,11 +8,12 @@ import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import pytest
 
-from kling_omni_async._cli import following, inputs, job
+from kling_omni_async import PollPolicy
+from kling_omni_async._cli import following, inputs, job, poll
 from kling_omni_async._cli.copying import Copies
 from kling_omni_async._cli.exit import Exit, UsageError
 from kling_omni_async._cli.id_rows import IdRow, IdRows
@@ -189,6 +190,24 @@ def test_a_stream_that_repeats_itself_is_read_slowly(monkeypatch: pytest.MonkeyP
         ids, rested = runner.run(drain())
     assert ids == ["1"]
     assert rested == pytest.approx(99 * 0.1)
+
+
+@pytest.mark.parametrize(("option", "most"), [((), 100_000), (("--max-pending", "7"), 7)])
+def test_of_a_stream_not_everything_is_read(
+    option: tuple[str, ...], most: int, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no end waits when more is read than can be asked for; a file is read whole."""
+    seen: list[int] = []
+
+    def make_session(_: object, policy: PollPolicy) -> NoReturn:
+        seen.append(policy.max_pending)
+        raise UsageError("seen")
+
+    monkeypatch.setattr(poll, "make_session", make_session)
+    with stdin_of(b"", monkeypatch):
+        call("poll", "--from", "-", *option)
+    call("poll", "7")
+    assert seen == [most, 1_000_000]
 
 
 def test_not_every_id_that_ended_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
