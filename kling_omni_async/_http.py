@@ -8,6 +8,7 @@ import re
 import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -96,8 +97,24 @@ def retry_after_s(value: str | None, wall_s: float) -> float | None:
     return delay if math.isfinite(delay) and delay > 0 else None
 
 
+@lru_cache(maxsize=2)  # it is the same for a second
+def date_s(value: str | None) -> float | None:
+    """Read a ``Date`` header as s since the epoch."""
+    if value is None:
+        return None
+    try:
+        # The header is cut to whole seconds.
+        return _moment_s(value) + 0.5
+    except (ValueError, OverflowError):
+        return None
+
+
 def _until(value: str, wall_s: float) -> float:
+    return _moment_s(value) - wall_s
+
+
+def _moment_s(value: str) -> float:
     moment = parsedate_to_datetime(value.strip())
     if moment.tzinfo is None:  # the asctime form names no zone; HTTP's dates are in UTC
         moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp() - wall_s
+    return moment.timestamp()

@@ -6,7 +6,7 @@ import ipaddress
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final, Literal, TypeGuard, cast
 
 import attrs
 
@@ -72,6 +72,11 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 # A converter takes anything at run time; its annotation is what a type checker lets users write.
+def _timing(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("learned", "uniform"):
+        raise _refuse(attribute.name, value, '"learned" or "uniform"')
+
+
 def _hosts(value: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     given = cast("object", value)
     hosts = cast("Sequence[object]", given) if isinstance(given, tuple | list) else (None,)
@@ -109,8 +114,8 @@ class PollPolicy:
 
     Attributes:
         interval: The pause from the end of one query of an id to the start of its next, in s,
-            drawn uniformly anew each time between the two bounds. The API's documentation asks
-            for 20 to 30 s, and the gateway refreshes no faster than every 15 s.
+            chosen anew each time between the two bounds, see `timing`. The API's documentation
+            asks for 20 to 30 s, and the gateway refreshes no faster than every 15 s.
         timeout: How long to wait for an id, in s, or None to wait for ever. `wait` and `watch`
             count from the call, `poll` from the start of each id's first query.
         max_concurrency: Queries in flight, for the whole session.
@@ -120,6 +125,9 @@ class PollPolicy:
         confirmations: How many ``task_not_exist`` answers in a row, or ``succeed`` answers
             without a usable image URL, it takes to believe them. Answers less than
             ``interval[0]`` apart count as one, whoever asked.
+        timing: ``"learned"`` chooses the pause within `interval` by how long tasks have taken,
+            so that images are seen sooner; ``"uniform"`` draws it evenly. An interval whose upper
+            bound is over three times the lower, or that begins at 0, is always drawn evenly.
         max_response_bytes: The largest answer that is read, in bytes after decompression.
         max_pending: Ids of one stream that are read from an input without a length, such as a
             generator or a feed, and not yet handed out; the input waits beyond it.
@@ -137,13 +145,14 @@ class PollPolicy:
             same.
     """
 
-    # Thirteen fields: each is a knob of its own, and a public name.
+    # Fourteen fields: each is a knob of its own, and a public name.
     interval: tuple[float, float] = attrs.field(default=(20.0, 30.0), converter=_interval)
     timeout: float | None = attrs.field(default=3600.0, validator=_time_limit)
     max_concurrency: int = attrs.field(default=100, validator=_at_least_one)
     max_rate: float | None = attrs.field(default=100.0, validator=_rate)
     query_timeout: float = attrs.field(default=15.0, validator=_above_0)
     confirmations: int = attrs.field(default=2, validator=_at_least_one)
+    timing: Literal["learned", "uniform"] = attrs.field(default="learned", validator=_timing)
     max_response_bytes: int = attrs.field(default=1_048_576, validator=_at_least_one)
     max_pending: int = attrs.field(default=1_000_000, validator=_at_least_one)
     create_timeout: float = attrs.field(default=60.0, validator=_above_0)

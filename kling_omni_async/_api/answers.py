@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from kling_omni_async._http import date_s
 from kling_omni_async._ids import trimmed
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async.errors import KlingOmniError, ResponseError, TransportError
@@ -98,6 +99,15 @@ def read_task(body: bytes, task_id: str) -> ImageTask:
     if task is None:
         raise ValueError("not the body of a task's answer")
     return task
+
+
+def age_of(reply: ImageTask | KlingOmniError, answer: Answer) -> float | None:
+    """Return how old a task was when its answer was made, in s, if that can be told."""
+    if not isinstance(reply, ImageTask) or reply.created_at is None:
+        return None
+    # By the clock of the gateway, which is not ours; the provider's is near it.
+    made_s = date_s(answer.headers.get("Date"))
+    return None if made_s is None else made_s - reply.created_at.timestamp()
 
 
 def status_word(task: ImageTask) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final, Protocol
 
-from kling_omni_async._api.answers import Answer, read_answer
+from kling_omni_async._api.answers import Answer, age_of, read_answer
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
@@ -219,12 +219,15 @@ class Poller:
 
     async def _work(self, entry: Entry) -> None:
         fetch, loop, watchlist = self._client.fetch, self._loop, self._watchlist
+        learns = watchlist.timing.learns
         while True:
             answer = await fetch(entry.task_id)
             now = loop.time()
             if isinstance(answer, Answer):
                 reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
-                self._answered(entry, reply, answer.body, now)
+                # Once for an id: its first answer tells when it was created.
+                age_s = age_of(reply, answer) if learns and entry.born is None else None
+                self._answered(entry, reply, answer.body, now, age_s)
             else:
                 self._answered(entry, answer, None, now)
             following, next_event = watchlist.next_query(now)
@@ -237,11 +240,18 @@ class Poller:
         self._idle.append(parked)
         return await parked
 
-    def _answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> None:
+    def _answered(
+        self,
+        entry: Entry,
+        reply: Reply,
+        body: bytes | None,
+        now: float,
+        age_s: float | None = None,
+    ) -> None:
         if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
             self._successes.first_seen(entry.task_id, now)
         before = entry.status
-        decision = self._watchlist.answered(entry, reply, body, now)
+        decision = self._watchlist.answered(entry, reply, body, now, age_s)
         if decision.reply is not reply:  # a stray one: each next answer there would be one, too
             self._client.give_up_idle()
         self._log.answered(entry, decision, before)

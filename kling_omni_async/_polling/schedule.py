@@ -136,16 +136,12 @@ class Schedule(Generic[S]):
     wait it has at most every second start, so that neither ever starves the other.
     """
 
-    # Eleven attributes: order (4), what holds it back (4), two counts and where chance comes from.
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
         self.limit = limit  # the most queries in flight
         self.in_flight = 0
         self.starts = 0
         self.throttle = Throttle(rng)
         self._rate = RateLimit(policy.max_rate)
-        self._low_s, high_s = policy.interval
-        self._width_s = high_s - self._low_s
-        self._random = rng
         self._dues: TimerHeap[S] = TimerHeap()
         # Ordered, as one who leaves must be removed at once, from wherever in the queue.
         self._newcomers: OrderedDict[S, float] = OrderedDict()
@@ -156,9 +152,9 @@ class Schedule(Generic[S]):
         queued = f"newcomers={len(self._newcomers)} asked={len(self._asked)}"
         return f"<Schedule in_flight={self.in_flight} due={len(self._dues)} {queued}>"
 
-    def put_after_pause(self, item: S, now: float) -> None:
-        """Schedule the next query of an item for the end of its pause, drawn anew each time."""
-        self._dues.set(item, now + self._low_s + self._width_s * self._random.random())
+    def put(self, item: S, when: float) -> None:
+        """Schedule the next query of an item for the end of its pause, in s."""
+        self._dues.set(item, when)
 
     def add_newcomer(self, item: S, now: float) -> None:
         """Queue the first query of an item, ahead of what is overdue."""

@@ -148,7 +148,10 @@ class Entry(Scheduled):
     """One id that is, or lately was, waited for. ``when`` is the time of its next query."""
 
     # One for each of a million ids: every slot counts.
-    __slots__ = ("_waiters", "body", "fault", "queries", "status", "task_id", "unconfirmed")
+    __slots__ = (
+        *("_waiters", "body", "born", "fault", "looked", "queries", "status", "task_id"),
+        "unconfirmed",
+    )
 
     def __init__(self, task_id: str) -> None:
         self.when = NEVER
@@ -161,6 +164,9 @@ class Entry(Scheduled):
         self.fault: KlingOmniError | None = None
         self.unconfirmed: Unconfirmed | None = None
         self.queries: int = 0  # completed
+        # In s of the loop, for those that had not ended then: the creation, and the last look.
+        self.born: float | None = None
+        self.looked: float = 0.0
         # Nearly all ids have one who waits, who then needs no container.
         self._waiters: Waiter | dict[Waiter, None] | None = None
 

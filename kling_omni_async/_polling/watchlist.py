@@ -27,6 +27,7 @@ from kling_omni_async.errors import (
 from .limits import NEVER
 from .schedule import Flight, Schedule
 from .stream import IdState, Phase, StreamState, StreamWaiter
+from .timing import Timing
 from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, say_again, verdict_on
 from .waiters import Alarms, Entry, Waiter
 
@@ -84,6 +85,7 @@ class Watchlist:
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
         self.schedule: Schedule[Entry] = Schedule(policy, rng, limit=limit)
         self._policy = policy
+        self.timing = Timing(policy.interval, rng, learned=policy.timing == "learned")
         self._setup = SetupCheck(policy.interval[0])
         self._entries: dict[str, Entry] = {}
         # Not in the schedule's heap: a closed gate would hide the deadlines behind it.
@@ -251,8 +253,18 @@ class Watchlist:
             self._drop_if_idle(entry)  # nobody waits for it, and its pause is over
         return None
 
-    def answered(self, entry: Entry, reply: Reply, body: bytes | None, now: float) -> Decision:
-        """Note the reply to a query, and its bytes if it is a task; decide what is to be done."""
+    def answered(
+        self,
+        entry: Entry,
+        reply: Reply,
+        body: bytes | None,
+        now: float,
+        age_s: float | None = None,
+    ) -> Decision:
+        """Note the reply to a query, and its bytes if it is a task; decide what is to be done.
+
+        `age_s` is how old the task was then, in s by the clocks of the API, if that is known.
+        """
         flight = entry.flight
         assert flight is not None  # noqa: S101 - it was started
         started = flight.started
@@ -263,7 +275,7 @@ class Watchlist:
             reply = _stray(entry, foreign)
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
-        self.schedule.put_after_pause(entry, now)
+        self.schedule.put(entry, self._next_look(entry, verdict, now, age_s))
         pause_s = 0.0
         if self.schedule.throttle.closed or isinstance(reply, RateLimitError):
             pause_s = self._throttle(reply, flight, started=started, now=now)
@@ -272,6 +284,21 @@ class Watchlist:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch)
+
+    def _next_look(self, entry: Entry, verdict: Verdict, now: float, age_s: float | None) -> float:
+        """Return when an id is due again, and learn of its end."""
+        timing = self.timing
+        if entry.born is None:
+            if age_s is None or verdict.kind is not VerdictKind.PENDING:
+                return timing.even(now)
+            entry.born = now - age_s
+        age_s = now - entry.born
+        if verdict.kind is VerdictKind.PENDING:
+            entry.looked = now
+            return timing.next_look(now, age_s)
+        if entry.status in _FINAL_STATUS and verdict.kind is VerdictKind.FINAL:
+            timing.learn(entry.looked - entry.born, age_s)
+        return timing.even(now)  # faults teach nothing
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
         throttle = self.schedule.throttle

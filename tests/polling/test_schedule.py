@@ -65,7 +65,7 @@ def put(schedule: Schedule[Scheduled], *times: float) -> list[Scheduled]:
     """Schedule new items."""
     items = some(len(times))
     for item, when in zip(items, times, strict=True):
-        schedule._dues.set(item, when)
+        schedule.put(item, when)
     return items
 
 
@@ -403,11 +403,12 @@ def gaps_of(
     """Let items be asked and answered at once for a time; return the gaps between their starts."""
     last: dict[Scheduled, float] = {}
     gaps: list[float] = []
+    pauses = Random(7)
     while (now := max(now, schedule.next_start())) < until:
         item = start(schedule, now)
         assert item is not None
         schedule.finish(item, now)
-        schedule.put_after_pause(item, now)
+        schedule.put(item, now + pauses.uniform(2.0, 3.0))
         if item in last:
             gaps.append(now - last[item])
         last[item] = now
@@ -426,34 +427,6 @@ def test_gaps_grow_evenly_and_shrink_at_once() -> None:
         schedule.drop(item)
     alone = gaps_of(schedule, items[:5], now=100.0, until=200.0)
     assert 2.0 <= min(alone) <= max(alone) <= 3.0 + 4 * 0.1
-
-
-@given(seed=st.integers(0, 2**32), low=st.floats(0.0, 60.0), width=st.floats(0.1, 60.0))
-def test_a_pause_is_within_the_interval(seed: int, low: float, width: float) -> None:
-    """No pause is shorter or longer than the policy says."""
-    schedule = make(seed=seed, interval=(low, low + width))
-    item = Scheduled()
-    schedule.put_after_pause(item, 0.0)
-    assert low <= item.when <= low + width
-
-
-def test_a_pause_is_counted_from_the_end_of_a_query() -> None:
-    """However long the query took, the next one is due a pause after its end."""
-    schedule = make(interval=(20.0, 20.0))
-    (item,) = put(schedule, 5.0)
-    start(schedule, 5.0)
-    schedule.finish(item, 17.0)
-    schedule.put_after_pause(item, 17.0)
-    assert schedule.next_start() == 37.0
-
-
-def test_pauses_are_drawn_anew_each_time() -> None:
-    """Nothing marches in step: a hundred pauses are a hundred different ones."""
-    schedule = make()
-    items = some(100)
-    for item in items:
-        schedule.put_after_pause(item, 0.0)
-    assert len({item.when for item in items}) == 100
 
 
 # Newcomers.
@@ -747,6 +720,7 @@ class Driver:
         self.schedule = schedule
         self.interval_s = interval_s
         self.now = 0.0
+        self.pauses = Random(7)
         self.items: list[Watched] = []
         self.dues: dict[Watched, float] = {}
         self.newcomers: list[Watched] = []
@@ -829,7 +803,7 @@ class Driver:
         return self.items[-1]
 
     def put(self, item: Watched, when: float) -> None:
-        self.schedule._dues.set(item, when)
+        self.schedule.put(item, when)
         self.dues[item] = when
 
     def add_newcomer(self, item: Watched) -> None:
@@ -872,7 +846,7 @@ class Driver:
         item.ended = self.now
         item.rounds -= 1
         if item.rounds > 0:
-            self.schedule.put_after_pause(item, self.now)
+            self.schedule.put(item, self.now + self.interval_s * self.pauses.uniform(1.0, 1.5))
             self.dues[item] = item.when
 
 
