@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "max_rate": 100.0,
         "query_timeout": 15.0,
         "confirmations": 2,
+        "timing": "learned",
         "max_response_bytes": 1_048_576,
         "max_pending": 1_000_000,
         "create_timeout": 60.0,

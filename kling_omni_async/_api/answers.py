@@ -21,6 +21,7 @@ from .values import NO_KEY, Secret, an_object, parse
 
 SNIPPET_LENGTH: Final = 200
 _SNIPPET_SOURCE: Final = 16_384  # so much that keys taken out of it leave enough
+_CLOCKS_DIFFER_S = 2.0  # those of a provider and its gateway, at most, if both are kept
 _PROXY_AUTHENTICATION_REQUIRED = 407
 _PROXY_TEXT = "the proxy wants credentials; put them into its URL, http://user:password@host"
 
@@ -107,7 +108,10 @@ def age_of(reply: ImageTask | KlingOmniError, answer: Answer) -> float | None:
         return None
     # By the clock of the gateway, which is not ours; the provider's is near it.
     made_s = date_s(answer.headers.get("Date"))
-    return None if made_s is None else made_s - reply.created_at.timestamp()
+    if made_s is None:
+        return None
+    age_s = made_s - reply.created_at.timestamp()
+    return max(age_s, 0.0) if age_s > -_CLOCKS_DIFFER_S else None
 
 
 def status_word(task: ImageTask) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
@@ -104,6 +104,7 @@ _PAUSES: Final = _policy_option(
     "LOW-HIGH",
     _show_interval,
 )
+_TIMING: Final = _policy_option(str, "learned or uniform", "NAME")
 _HOSTS: Final = _policy_option(
     units.parse_names,
     "names of hosts with commas between, such as a.example,*.b.example",
@@ -140,13 +141,15 @@ class Pace:
     """How often and how long ids are polled; each option is a field of `PollPolicy`.
 
     Attributes:
-        interval: The pause between two queries of an id: two times, drawn anew each time.
+        interval: The pause between two queries of an id: two times, chosen anew each time.
+        timing: How a pause is chosen: where a task is likely to have ended, or evenly.
         timeout: How long to poll an id before it is given up; never for no end.
         confirmations: How often "not found" must be said in a row before it is believed.
         max_pending: The most ids that are read and not yet finished; reading waits beyond it.
     """
 
     interval: Annotated[tuple[float, float], _PAUSES] = _USUAL.interval
+    timing: Annotated[Literal["learned", "uniform"], _TIMING] = _USUAL.timing
     timeout: Annotated[float | None, _PATIENCE] = _USUAL.timeout
     confirmations: Annotated[int, _COUNT] = _USUAL.confirmations
     max_pending: Annotated[int, _COUNT] = _USUAL.max_pending

@@ -192,6 +192,7 @@ class Timing:
         self._high = high_s / self._unit_s
         self._crowd = Crowd(rng, PLANNED + 2 * MOST_UNITS if self.learns else 1)
         self._kinds: dict[object, _Kind] = {}
+        self._first: float | None = None  # when a pause was first planned, in s of the loop
 
     def even(self, now: float) -> float:
         """Return when to look again, drawn evenly from the interval."""
@@ -202,18 +203,21 @@ class Timing:
         if not (self.learns and 0 <= age_s < PLANNED * self._unit_s):
             return self.even(now)
         pauses = self._kind(kind).plan_at(now, self._high).pauses
-        at, unit_s = now / self._unit_s, self._unit_s
-        wish = at + pauses[int(age_s / unit_s)]
-        when = self._crowd.place(at + UNITS_PER_LOW, wish, at + self._high) * unit_s
-        return min(max(when, now + self._low_s), now + self._low_s + self._width_s)
+        at = self._units_since_first(now)
+        wish = at + pauses[int(age_s / self._unit_s)]
+        when = self._crowd.place(at + UNITS_PER_LOW, wish, at + self._high)
+        pause_s = (when - at) * self._unit_s
+        return now + min(max(pause_s, self._low_s), self._low_s + self._width_s)
 
     def first_look(self, now: float, born: float, kind: object = None) -> float:
         """Return when to look first at a task that was created at `born`."""
         if not self.learns:
             return now
-        first = self._kind(kind).plan_at(now, self._high).first
-        at, wish = now / self._unit_s, born / self._unit_s + first
-        return now if wish <= at else max(now, self._crowd.place(at, wish, wish + 1) * self._unit_s)
+        at = self._units_since_first(now)
+        wish = at + (born - now) / self._unit_s + self._kind(kind).plan_at(now, self._high).first
+        if wish <= at:
+            return now
+        return now + (self._crowd.place(at, wish, wish + 1) - at) * self._unit_s
 
     def learn(
         self,
@@ -235,6 +239,12 @@ class Timing:
             return None
         left = self._kind(kind).durations.median_left(age_s / self._unit_s)
         return None if left is None else left * self._unit_s
+
+    def _units_since_first(self, now: float) -> float:
+        # Not since the loop's own zero: two runs from one seed are alike.
+        if self._first is None:
+            self._first = now
+        return (now - self._first) / self._unit_s
 
     def _kind(self, name: object) -> _Kind:
         kind = self._kinds.get(name)

@@ -7,12 +7,13 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from email.utils import formatdate
 from itertools import chain
 from typing import Generic, TypeAlias
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ._create import external_id_in
 from ._faults import CreateFault, F, Fault, FaultPlan, ImageFault
@@ -153,7 +154,11 @@ class Handler:
             if not lets_create:
                 return Answer()
             origin = f"http://{request.host}"
-            return self.gateway.answer(query, body, origin=origin, now=self.clock.now())
+            now = self.clock.now()
+            answer = self.gateway.answer(query, body, origin=origin, now=now)
+            # By the simulated clock, as the times in the body are.
+            date = formatdate(self.settings.milliseconds(now) / 1000, usegmt=True)
+            return evolve(answer, headers={"Date": date, **answer.headers})
 
         return await self._serve(request, self.queries, query, fault, truth)
 

@@ -68,7 +68,8 @@ class SimulatedCometAPI:
         # one that nobody takes for a real key
         drawn = f"sk-simulated-{random.Random(f'key {seed}').getrandbits(128):032x}"
         api_key = drawn if api_key is None else api_key
-        epoch = datetime.now(UTC) if epoch is None else epoch
+        # In whole seconds, as ``Date`` headers are: with one seed all runs are alike.
+        epoch = datetime.now(UTC).replace(microsecond=0) if epoch is None else epoch
         self._handler = Handler(Settings(**_fields_of(Settings, locals())))
         self._queries = self._handler.queries
         self._images = self._handler.images

@@ -20,6 +20,7 @@ NOT_FOR_POLLING = {"create_timeout"}  # of those who create
 FIELDS = {field.name for field in attrs.fields(PollPolicy)} - NOT_FOR_POLLING
 NOT_FOR_ONE_LOOK = {
     "interval": "it looks once",
+    "timing": "it looks once",
     "timeout": "--query-timeout ends it",
     "max_pending": "it reads its ids at once",
     "confirmations": "it shows what is said, believed or not",
@@ -36,6 +37,7 @@ OTHERS: dict[str, tuple[str, object]] = {
     "max_rate": ("2.5", 2.5),
     "query_timeout": ("500ms", 0.5),
     "confirmations": ("3", 3),
+    "timing": ("uniform", "uniform"),
     "max_pending": ("500", 500),
     "max_response_bytes": ("2MiB", 2_097_152),
     "max_downloads": ("4", 4),
