@@ -298,7 +298,7 @@ def test_a_plan_is_made_anew_when_enough_was_learned_and_some_time_has_passed() 
 
 
 def test_a_first_look_waits_for_what_is_planned() -> None:
-    """Where a creation is known, a look comes when it is likely to be done, or now if it is late."""
+    """Where a creation is known, a look comes when it is likely done, or now if it is late."""
     timing = make()
     first = timing.first_look(100.0, 100.0)
     assert 24 < first - 100.0 < 45
