@@ -137,7 +137,8 @@ class PollPolicy:
         max_downloads: Images on their way into a store, for the whole session.
         max_image_bytes: The largest image that is stored, in bytes.
         download_timeout: The time for one try to fetch an image, from connecting to the last
-            byte, in s. One that brings less than 1 KiB/s over 30 s ends sooner.
+            byte, in s. One that does not begin within 30 s, or brings less than 32 KiB in 30 s,
+            ends sooner.
         download_tries: Tries for one image before it is given up, with growing pauses. An image
             whose host does not have it yet is asked for longer: for three minutes.
         allow_hosts: Hosts of images that may be on private addresses, each as it stands in a

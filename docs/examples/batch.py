@@ -7,8 +7,8 @@ It needs the key in COMETAPI_KEY::
 
 The input has a column ``task_id``; others are passed over. Each id that is done gets one row in the
 results. Stop it or kill it whenever you like and run it again: ids that have a row are not asked
-for, and images that are stored are not fetched. What may still pass, such as a time-out, gets no
-row but a line on the terminal; run it again later.
+for, and images that are stored are not fetched. What may still pass, such as a time-out, and an id
+that is to be mended get no row but a line on the terminal; run it again later.
 
 Storing to S3 needs the extra ``storage`` of kling-omni-async. Let one process at a time write the
 same results. ``kling-omni poll`` does much the same; take this where the rows are your own.
@@ -26,28 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from kling_omni_async import (
-    AssetExpiredError,
-    InvalidTaskIdError,
-    KlingOmniError,
-    KlingOmniSession,
-    NoImagesError,
-    PollPolicy,
-    TaskFailedError,
-    TaskNotFoundError,
-    TaskOutcome,
-)
+from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy, TaskOutcome
 
 COLUMNS = ("task_id", "result", "images", "reason")
-
-# After these, asking again brings nothing new.
-FOR_GOOD = (
-    AssetExpiredError,
-    InvalidTaskIdError,
-    NoImagesError,
-    TaskFailedError,
-    TaskNotFoundError,
-)
 
 
 def read_ids(path: Path) -> Iterator[str]:
@@ -97,11 +78,11 @@ async def poll(task_ids: list[str], file: TextIO, save_to: str, policy: PollPoli
         session.poll(task_ids, save_to=save_to) as outcomes,
     ):
         async for outcome in outcomes:
-            if outcome.ok or isinstance(outcome.error, FOR_GOOD):
+            if outcome.settled:  # asking again brings nothing new
                 write(file, row_of(outcome))
             else:
                 left += 1
-                print(f"{outcome.task_id}: not yet: {outcome.error}", file=sys.stderr)
+                print(f"no row: {outcome}", file=sys.stderr)
             progress = outcomes.progress
             print(f"{progress.total - progress.pending} of {progress.total}", flush=True)
     return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,21 @@ def test_it_runs_to_its_end(notebook: Any, tmp_path: Path) -> None:
     assert [output["name"] for output in streams] == ["stdout"]
     lines = streams[0]["text"].splitlines()
     assert len(lines) == IDS
-    assert [line.endswith("2 images") for line in lines].count(True) == IDS - FAILED
+    good = [line.endswith(": succeed, 2 images, 2 images saved") for line in lines]
+    assert good.count(True) == IDS - FAILED
     assert lines[-1].endswith("Image pixel is invalid")
     (bar,) = texts_of(notebook, "text/html")
-    assert "13 of 13: 12 succeeded, 1 failed, 0 without an answer" in bar
+    assert "13 of 13: 12 succeeded, 1 failed, 0 unresolved" in bar
     assert len(texts_of(notebook, "image/png")) == 1
+
+
+def test_the_program_of_the_readme_runs_in_a_notebook() -> None:
+    """With its last line as the comment there says, it prints the same six lines in a cell."""
+    readme = (EXAMPLES.parents[1] / "README.md").read_text("utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    body, _, rest = program.partition("asyncio.run(main())  # in a notebook: ")
+    cell = nbformat.v4.new_code_cell(body + rest)  # type: ignore[no-untyped-call]
+    notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
+    NotebookClient(notebook, timeout=50).execute()
+    assert {output["name"] for output in cell.outputs} == {"stdout"}
+    assert len("".join(output["text"] for output in cell.outputs).splitlines()) == 6
