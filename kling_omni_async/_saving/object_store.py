@@ -98,7 +98,7 @@ class RemoteStore:
             async with asyncio.timeout(TRIAL_S):
                 await self._try_to_write()
         except TimeoutError:
-            text = f"it did not answer within {TRIAL_S:g} s"
+            text = f"no answer within {TRIAL_S:g} s; look at its endpoint, network and credentials"
         except Exception as error:  # noqa: BLE001 - whatever obstore thinks of it
             text = _text_of(error) + _rights_of(error, "s3:PutObject")
             if _reason_of(error) != "store" or _TROUBLE.search(text):

@@ -407,7 +407,7 @@ class Moody(MemoryStore):
 async def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for within bounds."""
     monkeypatch.setattr(object_store, "TRIAL_S", 0.01)
-    with pytest.raises(ConfigurationError, match=r"it did not answer within 0\.01 s"):
+    with pytest.raises(ConfigurationError, match=r"no answer within 0\.01 s"):
         await RemoteStore(Moody()).try_out()
 
 
