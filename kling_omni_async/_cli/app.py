@@ -128,6 +128,11 @@ _SIMULATE: Final = _page(
 
   # In another terminal, after the two lines that it prints:
   kling-omni poll --from ids.txt --interval 1s-2s
+
+  # In a container, where another program plans faults:
+  kling-omni simulate --host 0.0.0.0 --port 8080 --key test --control
+  curl -H "Authorization: Bearer test" http://localhost:8080/simulator \\
+      -d '{"fail_next": {"status": 502, "times": 3}}'
 """,
     _DEBUG,
     "Exit codes: 2 wrong usage, 130 when Ctrl-C or SIGTERM ends it.",

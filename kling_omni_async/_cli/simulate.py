@@ -6,25 +6,37 @@ import asyncio
 import math
 import os
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .exit import OutputError, UsageError
 from .options import FileName
 from .signals import run
-from .terminal import note, out
+from .terminal import note, out, out_as_read
+from .units import format_time, parse_time
 
 # The summary at the end counts from the log, which forgets what is beyond its size.
 _LOG_SIZE = 10_000_000
-_MOST_TASKS = 1_000_000
+_MOST_TASKS = 10_000_000
 _LAST_PORT = 65_535
 _REASON = "Failure to pass the risk control system"
+_SLICE: Final = 500  # tasks that are made, or ids that are written, before signals are heeded
+
+
+def _to_latency(_: object, tokens: Sequence[Token]) -> float:
+    text = tokens[0].value
+    try:
+        return parse_time(text.strip())
+    except ValueError:
+        wanted = "write a time such as 200ms or 1.5s"
+        raise UsageError(f"--latency cannot be {text!r:.60}: {wanted}") from None
 
 
 @attrs.frozen(kw_only=True)
@@ -34,16 +46,29 @@ class Setting:
     Attributes:
         ids: A new file for the ids, one a line; without it they follow on stdout.
         failing: How many of the tasks fail.
+        images: How many images each of the other tasks makes.
+        host: The address to listen on; 0.0.0.0 lets other machines and containers in.
         port: The port to listen on; 0 for any that is free.
+        key: The only key that is accepted; by default one that is drawn from the seed.
+        latency: The time between a query and its answer.
         seed: The number that ids, durations and images are drawn from.
         time_scale: How many times faster than the clock tasks run.
+        control: Let another process plan faults and tasks, by POST to /simulator.
     """
 
     ids: Annotated[FileName | None, Parameter(metavar="FILE")] = None
     failing: int = 0
+    images: int = 1
+    host: Annotated[str, Parameter(metavar="ADDRESS")] = "127.0.0.1"
     port: int = 0
+    key: Annotated[str | None, Parameter(metavar="TEXT")] = None
+    latency: Annotated[
+        float,
+        Parameter(converter=_to_latency, n_tokens=1, metavar="TIME", show_default=format_time),
+    ] = 0.0
     seed: int = 0
     time_scale: float = 1.0
+    control: Annotated[bool, Parameter(show_default=False)] = False
 
 
 _USUAL = Setting()
@@ -63,15 +88,31 @@ def simulate(
     _require(0 <= count <= _MOST_TASKS, "COUNT", f"from 0 to {_MOST_TASKS:,}", count)
     _require(0 <= setting.failing <= count, "--failing", f"from 0 to {count:,}", setting.failing)
     _require(0 <= setting.port <= _LAST_PORT, "--port", f"from 0 to {_LAST_PORT}", setting.port)
+    _require(setting.images >= 0, "--images", "0 or more", setting.images)
     _require(setting.seed >= 0, "--seed", "0 or more", setting.seed)
     scale = setting.time_scale
     _require(0 < scale < math.inf, "--time-scale", "a number above 0", scale)
     if setting.ids is not None and _is_kept(Path(setting.ids)):
         raise UsageError(_there_already(setting.ids))
-    api = SimulatedCometAPI(
-        seed=setting.seed, port=setting.port, time_scale=scale, log_size=_LOG_SIZE
-    )
-    run(partial(serve, api, count, setting))
+    run(partial(serve, simulator_of(setting), count, setting))
+
+
+def simulator_of(setting: Setting) -> SimulatedCometAPI:
+    """Return the simulator that options ask for."""
+    try:
+        return SimulatedCometAPI(
+            seed=setting.seed,
+            time_scale=setting.time_scale,
+            api_key=setting.key,
+            host=setting.host,
+            port=setting.port,
+            latency=setting.latency,
+            log_size=_LOG_SIZE,
+            control=setting.control,
+        )
+    except ValueError as error:  # the simulator itself knows which texts make sense
+        text = str(error).replace("api_key", "--key").replace("host", "--host")
+        raise UsageError(text) from None
 
 
 def _require(fits: object, name: str, wanted: str, given: float) -> None:
@@ -83,25 +124,37 @@ async def serve(api: SimulatedCometAPI, count: int, setting: Setting) -> None:
     """Start the simulator, print how to reach it, and wait to be cancelled."""
     try:
         await api.start()
-    except OSError as error:
-        raise UsageError(f"cannot listen on --port {setting.port}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        where = f"--port {setting.port} of --host {setting.host}"
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen on {where}: {why}") from None
     try:
-        reasons = [_REASON] * setting.failing + [None] * (count - setting.failing)
-        _announce(api, [api.create_task(fail=reason) for reason in reasons], setting.ids)
+        await _announce(api, await _tasks(api, count, setting), setting.ids)
         await asyncio.Event().wait()
     finally:
         await api.aclose()
         note(summary(api))
 
 
-def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | None) -> None:
+async def _tasks(api: SimulatedCometAPI, count: int, setting: Setting) -> list[str]:
+    """Create the tasks, those that fail first."""
+    task_ids: list[str] = []
+    for number in range(count):
+        reason = _REASON if number < setting.failing else None
+        task_ids.append(api.create_task(fail=reason, images=setting.images))
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
+    return task_ids
+
+
+async def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | None) -> None:
     if path is not None:
         write_ids(path, task_ids)
     out(f"export COMETAPI_BASE_URL={shlex.quote(api.base_url)}")
     out(f"export COMETAPI_KEY={shlex.quote(api.api_key)}")
-    if path is None:
-        out("\n".join(task_ids))
     note(f"simulating {len(task_ids)} tasks on {api.base_url}; Ctrl-C ends it")
+    for at in range(0, len(task_ids) if path is None else 0, _SLICE):
+        await out_as_read("\n".join(task_ids[at : at + _SLICE]))
 
 
 def write_ids(path: str, task_ids: list[str]) -> None:

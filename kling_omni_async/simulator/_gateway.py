@@ -95,6 +95,12 @@ def queried_id(method: str, path: str) -> str | None:
     return unquote(name) if method == "GET" and parent == COLLECTION and name else None
 
 
+def carries(key: str, authorization: str) -> bool:
+    """Return whether a header carries a key; the name of the scheme is in any case (RFC 9110)."""
+    scheme, _, token = authorization.partition(" ")
+    return scheme.lower() == "bearer" and token.strip() == key
+
+
 @frozen(kw_only=True)
 class View:
     """What an answer needs to know beside the task."""

@@ -98,7 +98,7 @@ class RequestLog(Generic[R]):
         self.requests: deque[R] = deque(maxlen=size)
         self.begun = 0
         self._by_task: dict[str | None, list[R]] | None = None
-        self._arrival = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self.in_flight = 0
         self.in_flight_peak = 0
 
@@ -109,9 +109,11 @@ class RequestLog(Generic[R]):
         self.begun += 1
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
-        # whoever waits keeps the event that was set; the next arrival has a new one
-        self._arrival.set()
-        self._arrival = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for arrival in waiting:
+            # who was cancelled waits no more
+            if not arrival.done():
+                arrival.set_result(None)
         return self.begun
 
     def end(self, number: int, **changes: Any) -> None:
@@ -141,7 +143,9 @@ class RequestLog(Generic[R]):
     async def arrivals(self, count: int, task_id: str | None) -> None:
         """Wait until the log holds ``count`` requests."""
         while len(self.requests if task_id is None else self.of(task_id)) < count:
-            await self._arrival.wait()
+            arrival = asyncio.get_running_loop().create_future()
+            self._waiting.append(arrival)
+            await arrival
 
     def _grouped(self) -> dict[str | None, list[R]]:
         """Return the log by id, sorted once for all calls between two changes."""

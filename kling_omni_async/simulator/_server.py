@@ -15,9 +15,19 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from attrs import define, evolve, field, frozen
 
+from ._control import PATH, Calls, obey
 from ._create import external_id_in
 from ._faults import CreateFault, F, Fault, FaultPlan, ImageFault
-from ._gateway import Answer, Gateway, creates, moved, picture, queried_id
+from ._gateway import (
+    Answer,
+    Gateway,
+    carries,
+    creates,
+    gateway_error,
+    moved,
+    picture,
+    queried_id,
+)
 from ._images import PREFIX, Content, Place, Runs, read_place, slices
 from ._log import ImageRequest, Query, R, RequestLog
 from ._settings import Settings
@@ -41,15 +51,15 @@ class Clock:
     _origin: float = 0.0
 
     def start(self) -> None:
-        """Count from now on, by the running loop; a second start changes nothing."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._origin = self._loop.time()
+        """Count by the running loop from now on, or go on where the last one stopped."""
+        loop = asyncio.get_running_loop()
+        age = 0.0 if self._loop is None else self._loop.time() - self._origin
+        self._loop, self._origin = loop, loop.time() - age
 
     def loop_time(self) -> float:
         """Return the seconds of the event loop's clock."""
         if self._loop is None:
-            raise RuntimeError("start it first: async with SimulatedCometAPI() as api: ...")
+            raise RuntimeError("start it first: with SimulatedCometAPI() as api: ...")
         return self._loop.time()
 
     def now(self) -> float:
@@ -119,13 +129,26 @@ class Handler:
         self.queries = Kind(RequestLog[Query](size=size), FaultPlan(Fault()), settings.latency)
         self.images = Kind(RequestLog[ImageRequest](size=size), FaultPlan(ImageFault()))
         self.creates = FaultPlan(CreateFault())
+        self.calls: Calls = {}  # what the control route offers; without any it is no route
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request."""
         connection = self.connections.note(request)
         if request.raw_path.startswith(PREFIX):
             return await self._image(request, connection)
+        if self.calls and (request.method, request.raw_path) == ("POST", PATH):
+            return await self._control(request)
         return await self._query(request, connection)
+
+    async def _control(self, request: web.Request) -> web.StreamResponse:
+        # the key keeps pages in a browser of this machine from it
+        answer = gateway_error(401, "the control route needs the simulator's key")
+        if self._authorised(request):
+            answer = obey(await request.read(), self.calls)
+        return await Delivery(request, self.queries.faults.nothing).send(answer)
+
+    def _authorised(self, request: web.Request) -> bool:
+        return carries(self.settings.api_key, request.headers.get("Authorization", ""))
 
     async def _query(self, request: web.Request, connection: Connection) -> web.StreamResponse:
         is_create = creates(request.method, request.raw_path)
@@ -135,7 +158,7 @@ class Handler:
             task_id=queried_id(request.method, request.raw_path),
             method=request.method,
             path=request.raw_path,
-            authorised=request.headers.get("Authorization") == f"Bearer {self.settings.api_key}",
+            authorised=self._authorised(request),
             connection=connection.number,
             started=self.clock.loop_time(),
             external_task_id=external_id_in(body) if is_create else None,

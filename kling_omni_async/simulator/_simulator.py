@@ -5,24 +5,29 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Self
 
 from attrs import AttrsInstance, fields
 
+from ._control import NAMES
 from ._faults import CreateFault, Fault, ImageFault, by_fields
 from ._log import BilledTask, ImageRequest, Query
 from ._server import Handler, Site
 from ._settings import Duplicates, Settings
 from ._tasks import USUAL_UNITS, Expiry, SimulatedTask
+from ._thread import Home
 
 
 class SimulatedCometAPI:
     """CometAPI's Kling Omni image routes on a local port, without keys, money or waiting.
 
     A real HTTP server in the running event loop. Use ``async with``, or :meth:`start` and
-    :meth:`aclose`, which may run in different tasks. After :meth:`aclose` it can be started again
-    in the same loop: it comes back on the same port with the tasks it had, like a gateway that
-    restarts. The same seed and the same order of calls give the same ids, durations and images.
+    :meth:`aclose`, which may run in different tasks. Outside of asyncio use ``with``: it runs the
+    server in a thread and a loop of its own, which are ended and joined on leaving, and its
+    methods can be called from any thread. After its end it can be started again: it comes back on
+    the same port with the tasks it had, like a gateway that restarts. The same seed and the same
+    order of calls give the same ids, durations and images.
 
     Args:
         seed: A whole number that decides everything that is drawn.
@@ -43,6 +48,8 @@ class SimulatedCometAPI:
             the vendor does, ``"wrapped"``, with every refusal of the vendor as JSON in a gateway's
             message, or ``"accepted"``, so that it makes a second task.
         by_external_id: Whether a query may name a task by its ``external_task_id``.
+        control: Whether another process that has the key may call some of these methods, by
+            ``POST /simulator``.
 
     Raises:
         TypeError: An argument is of a wrong type.
@@ -64,6 +71,7 @@ class SimulatedCometAPI:
         slots: int | None = None,
         duplicates: Duplicates = "refused",
         by_external_id: bool = True,
+        control: bool = False,
     ) -> None:
         # one that nobody takes for a real key
         drawn = f"sk-simulated-{random.Random(f'key {seed}').getrandbits(128):032x}"
@@ -76,6 +84,9 @@ class SimulatedCometAPI:
         self._clock = self._handler.clock
         self._tasks = self._handler.gateway.tasks
         self._site = Site(self._handler, host, port)
+        self._home = Home()
+        if control:
+            self._handler.calls = {name: getattr(self, name) for name in NAMES}
 
     async def start(self) -> None:
         """Start to listen.
@@ -90,7 +101,7 @@ class SimulatedCometAPI:
 
     async def aclose(self) -> None:
         """Stop at once: queries in flight are dropped. Closing twice does no harm."""
-        await self._site.aclose()
+        await self._home.wait(self._site.aclose)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -98,6 +109,18 @@ class SimulatedCometAPI:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._home.enter(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._home.leave(kind, error, traceback)
 
     def __repr__(self) -> str:
         state = "not running" if self._site.runner is None else self._site.url
@@ -163,7 +186,7 @@ class SimulatedCometAPI:
             ValueError: A number is too small, or ``task_id`` is empty or taken.
         """
         chosen = _fields_of(SimulatedTask, locals())
-        return self._tasks.create(self._clock.now(), **chosen).task_id
+        return self._home.call(self._tasks.create, self._clock.now(), **chosen).task_id
 
     def finish(self, task_id: str) -> None:
         """Make a task finish now.
@@ -171,7 +194,7 @@ class SimulatedCometAPI:
         Raises:
             KeyError: There is no such task.
         """
-        self._tasks.finish(task_id, self._clock.now())
+        self._home.call(self._tasks.finish, task_id, self._clock.now())
 
     def expire(self, task_id: str) -> None:
         """Make a task unknown from now on, and its images gone.
@@ -179,7 +202,7 @@ class SimulatedCometAPI:
         Raises:
             KeyError: There is no such task.
         """
-        del self._tasks.by_id[task_id]
+        self._home.call(self._tasks.by_id.__delitem__, task_id)
 
     @by_fields(Fault)
     def fail_next(self, fault: Fault) -> None:  # noqa: D417 - its arguments are the fields
@@ -219,11 +242,11 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        self._queries.faults.add(fault)
+        self._home.call(self._queries.faults.add, fault)
 
     def clear_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for one id, or all faults when None."""
-        self._queries.faults.clear(task_id)
+        self._home.call(self._queries.faults.clear, task_id)
 
     @by_fields(CreateFault)
     def fail_next_create(self, fault: CreateFault) -> None:  # noqa: D417 - as `fail_next`
@@ -245,25 +268,25 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        self._handler.creates.add(fault)
+        self._home.call(self._handler.creates.add, fault)
 
     def clear_creates(self) -> None:
         """Drop the faults planned for create requests."""
-        self._handler.creates.clear(None)
+        self._home.call(self._handler.creates.clear, None)
 
     @property
     def billed(self) -> tuple[BilledTask, ...]:
         """The last tasks that create requests have made, in the order of their creation."""
-        return tuple(self._handler.gateway.billed)
+        return self._home.call(tuple, self._handler.gateway.billed)
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """The last queries in order of arrival, those in flight included."""
-        return tuple(self._queries.log.requests)
+        return self._home.call(tuple, self._queries.log.requests)
 
     def queries_of(self, task_id: str) -> tuple[Query, ...]:
         """Return the last queries of one id, in order of arrival."""
-        return self._queries.log.of(task_id)
+        return self._home.call(self._queries.log.of, task_id)
 
     def gaps(self, task_id: str | None = None) -> list[float]:
         """Measure the pauses between queries of one id, or of every id.
@@ -275,7 +298,7 @@ class SimulatedCometAPI:
             Seconds of the event loop's clock from the end of each query to the start of the next
             one of the same id; below zero if they overlapped.
         """
-        return self._queries.log.gaps(task_id)
+        return self._home.call(self._queries.log.gaps, task_id)
 
     async def wait_for_queries(self, count: int = 1, task_id: str | None = None) -> None:
         """Wait until so many queries have arrived, answered or not.
@@ -284,7 +307,7 @@ class SimulatedCometAPI:
             count: How many queries the log must hold.
             task_id: The id that they must ask for; None for any.
         """
-        await self._queries.log.arrivals(count, task_id)
+        await self._home.wait(self._queries.log.arrivals, count, task_id)
 
     @property
     def in_flight(self) -> int:
@@ -323,11 +346,11 @@ class SimulatedCometAPI:
             ValueError: A value makes no sense, two arguments contradict each other, or nothing
                 was said that goes wrong.
         """
-        self._images.faults.add(fault)
+        self._home.call(self._images.faults.add, fault)
 
     def clear_image_faults(self, task_id: str | None = None) -> None:
         """Drop the faults planned for the images of one task, or of all when None."""
-        self._images.faults.clear(task_id)
+        self._home.call(self._images.faults.clear, task_id)
 
     def expire_images(self, task_id: str | None = None, *, status: int = 404) -> None:
         """Make the images of a task unavailable for good; the task itself still answers.
@@ -342,16 +365,16 @@ class SimulatedCometAPI:
             TypeError: ``status`` is no whole number.
             ValueError: ``status`` is out of range.
         """
-        self._tasks.expire_images(task_id, Expiry(status))
+        self._home.call(self._tasks.expire_images, task_id, Expiry(status))
 
     @property
     def image_requests(self) -> tuple[ImageRequest, ...]:
         """The last requests for images in order of arrival, those in flight included."""
-        return tuple(self._images.log.requests)
+        return self._home.call(tuple, self._images.log.requests)
 
     def image_requests_of(self, task_id: str) -> tuple[ImageRequest, ...]:
         """Return the last requests for images of one task, in order of arrival."""
-        return self._images.log.of(task_id)
+        return self._home.call(self._images.log.of, task_id)
 
     async def wait_for_image_requests(self, count: int = 1, task_id: str | None = None) -> None:
         """Wait until so many requests for images have arrived, answered or not.
@@ -360,7 +383,7 @@ class SimulatedCometAPI:
             count: How many requests the log must hold.
             task_id: The task whose images they must ask for; None for any.
         """
-        await self._images.log.arrivals(count, task_id)
+        await self._home.wait(self._images.log.arrivals, count, task_id)
 
     @property
     def image_downloads_peak(self) -> int:

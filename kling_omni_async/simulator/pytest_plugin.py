@@ -4,8 +4,9 @@ Add to the topmost ``conftest.py``::
 
     pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
 
-Then each async test can ask for ``comet_api``, whether anyio's pytest plugin runs it or
-pytest-asyncio does, in any of its modes. Override ``comet_api_options`` to set it up differently::
+Then each test can ask for ``comet_api``: async ones, whether anyio's pytest plugin runs them or
+pytest-asyncio does, in any of its modes, and others, beside which it runs in a thread. Override
+``comet_api_options`` to set it up differently::
 
     @pytest.fixture
     def comet_api_options():
@@ -15,7 +16,8 @@ pytest-asyncio does, in any of its modes. Override ``comet_api_options`` to set 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+import inspect
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import pytest
@@ -33,12 +35,31 @@ def comet_api_options() -> dict[str, Any]:
 
 @pytest.fixture
 def comet_api(request: pytest.FixtureRequest) -> SimulatedCometAPI:
-    """Return a simulator that runs in the event loop of the test and is closed after it."""
-    of_anyio = "anyio_backend" in request.fixturenames
-    simulator: SimulatedCometAPI = request.getfixturevalue(
-        "_comet_api_of_anyio" if of_anyio else "_comet_api_of_pytest_asyncio"
-    )
+    """Return a simulator that runs in the event loop of the test and is closed after it.
+
+    Beside a test that is no coroutine function it runs in a thread.
+    """
+    if "anyio_backend" in request.fixturenames:
+        name = "_comet_api_of_anyio"
+    elif _is_async(request.node):
+        name = "_comet_api_of_pytest_asyncio"
+    else:
+        name = "_comet_api_in_a_thread"
+    simulator: SimulatedCometAPI = request.getfixturevalue(name)
     return simulator
+
+
+def _is_async(item: object) -> bool:
+    test = getattr(item, "obj", None)
+    # hypothesis hides what it wraps
+    inner = getattr(getattr(test, "hypothesis", None), "inner_test", test)
+    return inspect.iscoroutinefunction(inner)
+
+
+@pytest.fixture
+def _comet_api_in_a_thread(comet_api_options: dict[str, Any]) -> Generator[SimulatedCometAPI]:
+    with SimulatedCometAPI(**comet_api_options) as api:
+        yield api
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import shlex
 import signal
 import socket
@@ -10,12 +12,13 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+import aiohttp
 import pytest
 
-from kling_omni_async import KlingOmniSession, PollPolicy
+from kling_omni_async import KlingOmniSession, PollPolicy, TaskStatus
 from kling_omni_async._cli.app import run
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
-from kling_omni_async._cli.simulate import summary, write_ids
+from kling_omni_async._cli.simulate import Setting, serve, simulator_of, summary, write_ids
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import FAST, finish, ids_in, running, start
@@ -63,6 +66,78 @@ def test_ids_follow_on_stdout_without_a_file() -> None:
     assert (asked[0], asked[1].count("\n")) == (0, 3)
 
 
+async def announced(capfd: Captured) -> str:
+    """Wait for what the command says of its tasks; return all of stderr."""
+    said = ""
+    while "Ctrl-C ends it" not in said:
+        await asyncio.sleep(0)
+        said += capfd.readouterr().err
+    return said
+
+
+@pytest.mark.anyio
+async def test_options_reach_the_simulator(capfd: Captured) -> None:
+    """Address, key, latency, images and control are as they were asked for."""
+    setting = Setting(
+        host="0.0.0.0",  # noqa: S104 - as in a container
+        key="chosen",
+        latency=0.25,
+        images=3,
+        failing=1,
+        time_scale=1000.0,
+        control=True,
+    )
+    api = simulator_of(setting)
+    serving = asyncio.create_task(serve(api, 2, setting))
+    assert "simulating 2 tasks on http://127.0.0.1:" in await announced(capfd)
+    async with KlingOmniSession("chosen", base_url=api.base_url) as session:
+        started = asyncio.get_running_loop().time()
+        known = api.create_task(duration=0)
+        await session.query(known)
+        assert asyncio.get_running_loop().time() - started >= 0.25
+    async with (
+        aiohttp.ClientSession(headers={"Authorization": "bearer chosen"}) as http,
+        http.post(f"{api.base_url}/simulator", json={"gaps": {}}) as answer,
+    ):
+        assert await answer.json() == {"result": []}
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+@pytest.mark.anyio
+async def test_images_and_failures_are_as_asked_for(capfd: Captured, tmp_path: Path) -> None:
+    """Those that fail come first; each of the others makes as many images."""
+    path = tmp_path / "ids.txt"
+    setting = Setting(images=3, failing=1, time_scale=1000.0, ids=str(path))
+    api = simulator_of(setting)
+    serving = asyncio.create_task(serve(api, 2, setting))
+    await announced(capfd)
+    failing, good = path.read_text().split()
+    await asyncio.sleep(1.0)
+    async with KlingOmniSession(api.api_key, base_url=api.base_url) as session:
+        assert (await session.query(failing)).status is TaskStatus.FAILED
+        assert len((await session.query(good)).images) == 3
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+@pytest.mark.anyio
+async def test_is_ended_while_it_makes_its_tasks(capfd: Captured) -> None:
+    """A cancellation, as signals bring it, is heeded long before two million tasks are made."""
+    api = SimulatedCometAPI()
+    serving = asyncio.create_task(serve(api, 2_000_000, Setting()))
+    while ", 0 tasks" in repr(api):  # noqa: ASYNC110 - passes of the loop are what it is about
+        await asyncio.sleep(0)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    made = int(re.findall(r"(\d+) tasks", repr(api))[0])
+    assert 0 < made < 10_000
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.anyio
 async def test_the_summary_measures_pauses() -> None:
     """Queries are counted with the ids they asked for, pauses once there are two of an id."""
@@ -83,12 +158,18 @@ async def test_the_summary_measures_pauses() -> None:
         (["--failing", "201"], "--failing must be from 0 to 200, not 201"),
         (["--failing", "-1"], "--failing"),
         (["-5"], "-5"),
-        (["2000000"], "COUNT must be from 0 to 1,000,000, not 2000000"),
+        (["20000000"], "COUNT must be from 0 to 10,000,000, not 20000000"),
         (["--time-scale", "0"], "--time-scale must be a number above 0, not 0.0"),
         (["--time-scale", "nan"], "--time-scale must be a number above 0, not nan"),
         (["--seed=-1"], "--seed must be 0 or more, not -1"),
         (["--port=-1"], "--port must be from 0 to 65535, not -1"),
         (["--port", "70000"], "--port must be from 0 to 65535, not 70000"),
+        (["--host", "300.1.1.1"], "cannot listen on --port 0 of --host 300.1.1.1: "),
+        (["--host", "a..b"], "cannot listen on --port 0 of --host a..b: "),
+        (["--host", ""], "--host must not be blank"),
+        (["--key", " "], "--key must not be blank"),
+        (["--images=-1"], "--images must be 0 or more, not -1"),
+        (["--latency", "soon"], "--latency cannot be 'soon': write a time such as 200ms or 1.5s"),
     ],
 )
 def test_refuses_settings_that_make_no_sense(
@@ -106,7 +187,7 @@ def test_refuses_a_port_that_is_taken(capfd: Captured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["simulate", "--port", str(port)]) == Exit.USAGE
-    assert f"cannot listen on --port {port}: " in capfd.readouterr().err
+    assert f"cannot listen on --port {port} of --host 127.0.0.1: " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])

@@ -170,7 +170,7 @@ async def test_taken_port_is_reported() -> None:
 )
 async def test_needs_a_start(use: Callable[[SimulatedCometAPI], object]) -> None:
     """What needs the loop's clock says so before the start."""
-    with pytest.raises(RuntimeError, match="async with SimulatedCometAPI"):
+    with pytest.raises(RuntimeError, match="with SimulatedCometAPI"):
         use(SimulatedCometAPI())
 
 
@@ -190,7 +190,20 @@ PLUGIN_USERS = {
     "auto": {"pytest-asyncio": "[]"},
 }
 
+PLUGIN_IMPORTS = """
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+"""
+
 PLUGIN_TEST = """
+@given(number=st.just(1))
+@settings(max_examples=1, suppress_health_check=list(HealthCheck))
+async def test_given_things(comet_api, number):
+    async with aiohttp.ClientSession() as session:
+        async with session.get(comet_api.base_url) as response:
+            assert response.status == 200
+
 async def test_asks_the_simulator(comet_api):
     async with aiohttp.ClientSession() as session:
         async with session.get(comet_api.base_url) as response:
@@ -214,7 +227,7 @@ def test_fixture_works_under_any_plugin(mode: str, tmp_path: Path) -> None:
     plugin = 'pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]\n'
     (tmp_path / "conftest.py").write_text(plugin)
     for user, mark in PLUGIN_USERS[mode].items():
-        code = f"import aiohttp\nimport pytest\npytestmark = {mark}\n{PLUGIN_TEST}"
+        code = f"{PLUGIN_IMPORTS}pytestmark = {mark}\n{PLUGIN_TEST}"
         (tmp_path / f"test_{user}.py").write_text(code)
     options = [f"asyncio_mode={mode}", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
@@ -228,7 +241,7 @@ def test_fixture_works_under_any_plugin(mode: str, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(PLUGIN_USERS[mode])} passed" in done.stdout
+    assert f"{2 * len(PLUGIN_USERS[mode])} passed" in done.stdout
 
 
 async def test_fixture_is_at_hand(comet_api: SimulatedCometAPI) -> None:

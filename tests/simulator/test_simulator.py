@@ -214,6 +214,14 @@ async def test_controls_want_a_known_id() -> None:
             api.expire("nobody")
 
 
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
+async def test_the_scheme_of_the_key_is_in_any_case(scheme: str) -> None:
+    """Names of schemes know no case, and may stand apart from the key (RFC 9110)."""
+    async with SimulatedCometAPI() as api, client(api) as session:
+        session.headers["Authorization"] = f"{scheme} {api.api_key}"
+        assert (await fetch(session, url_of(api, api.create_task())))[0] == 200
+
+
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "sk-simulated", "Basic abc"])
 async def test_wrong_key_is_refused(header: str | None) -> None:
     """Without the right key a query answers 401 with the gateway's own error body."""
