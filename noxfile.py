@@ -40,6 +40,7 @@ ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 COVERAGE_DATA = ROOT / ".nox" / "coverage-data"
 PACKAGE = "kling_omni_async"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 LEAST_KILLED = 0.95  # of all mutants
 # By file, as the blocks of a page belong together.
 SPREAD = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
@@ -63,6 +64,8 @@ SITE = ("--nitpicky", "--fail-on-warning", "--keep-going", "--fresh-env", "--qui
 
 def runs(python: str) -> bool:
     """Whether this Python is here and works, which the shim of a version manager may not."""
+    if python == RUNNING:
+        return True
     path = shutil.which(f"python{python}")
     if path is None:
         return False
@@ -72,6 +75,15 @@ def runs(python: str) -> bool:
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT)
 MISSING = [python for python in NEWER if not runs(python)]
 PYTHONS = [python for python in (OLDEST, *NEWER) if python not in MISSING]
+
+
+if not runs(OLDEST):  # one line instead of one for each session
+    nox.options.sessions = ["oldest_python"]
+
+    @nox.session(python=False, allow_parallel=True)
+    def oldest_python(session: nox.Session) -> None:
+        """Say what nothing here can do without."""
+        session.error(f"the checks need python{OLDEST} on the PATH; this is Python {RUNNING}")
 
 
 def missing_for_faults() -> list[str]:
