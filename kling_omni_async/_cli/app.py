@@ -68,6 +68,9 @@ _POLL: Final = _page(
   # Those of a file. Run again, it goes on where it ended:
   kling-omni poll --from ids.txt --jsonl run.jsonl
 
+  # A spreadsheet, saved as CSV: what came of each row stands beside its columns.
+  kling-omni poll --from tasks.csv --column id --csv results.csv
+
   # Ids from another program, results as JSON to the next one:
   list-ids | kling-omni poll --from - --jsonl - | jq '.task.images[]?.url'
 

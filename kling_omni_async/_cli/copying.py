@@ -13,10 +13,10 @@ from kling_omni_async._ids import quoted
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._saving.copies import Source, copy_images
 from kling_omni_async._saving.stores import SavePlan, open_named
-from kling_omni_async.errors import KlingOmniError
+from kling_omni_async.errors import KlingOmniError, StorageError
 
 from .journal import Entry
-from .options import Saving
+from .options import AT, Saving, place_of
 from .results import Sink
 
 _logger: Final = logging.getLogger("kling_omni_async.saver")
@@ -57,4 +57,10 @@ class Copies:
     def _source_of(self, entry: Entry) -> Source:
         # A journal of an earlier version names no store: a directory is part of each key.
         name = entry.store or str(Path(entry.outcome.saved[0].key).parent)
-        return self._open(name)
+        if "://" not in name:
+            return self._open(name)
+        url = name.partition(AT)[0]
+        # It is opened as the environment says now: at another host another bucket has that name.
+        if place_of(url, None) != name:
+            raise StorageError(f"{name} cannot be reached from here", reason="store")
+        return self._open(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 else:
     FileName = str | Path  # it is read as the first, and by the second shells complete it
 
+AT: Final = "#"
+"""What stands before the host of a store that is not where its cloud has it."""
+
+_ENDPOINTS: Final = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
 _USUAL: Final = PollPolicy()
 _FLAG: Final = Parameter(show_default=False)
 _INTERVAL: Final = "--interval"
@@ -265,9 +274,12 @@ def place_of(save: str, folder: Path | None) -> str:
         return str(folder.absolute())
     url = urlsplit(save)
     # Neither the user info nor the query, which may hold a key.
-    return f"{url.scheme.lower()}://{url.netloc.rpartition('@')[2]}/{url.path.strip('/')}".rstrip(
-        "/"
-    )
+    host, path = url.netloc.rpartition("@")[2], url.path.strip("/")
+    place = f"{url.scheme.lower()}://{host}/{path}".rstrip("/")
+    endpoints = (os.environ.get(name) for name in _ENDPOINTS.get(url.scheme.lower(), ()))
+    # The bucket of that name in a store on this machine is not the one in the cloud.
+    endpoint = urlsplit(next(filter(None, endpoints), "")).netloc.rpartition("@")[2]
+    return f"{place}{AT}{endpoint}" if endpoint else place
 
 
 _IDS = Group("Task ids", sort_key=0)

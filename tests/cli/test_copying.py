@@ -98,6 +98,18 @@ def test_what_cannot_be_read_is_fetched(runs: Runs) -> None:
     assert runs.poll(f"{runs.folder}/three")[:3] == (Exit.OK, 3, 6)
 
 
+def test_a_bucket_at_another_host_is_no_source(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the same name there is another one by now, which is not even asked."""
+    lines = lines_of(runs.journal)
+    for line in lines:
+        line["store"] = "s3://bucket/x#minio:9000"
+    runs.journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    code, queries, _, stderr = runs.poll(f"{runs.folder}/two", "-v")
+    assert (code, queries) == (Exit.OK, 3)
+    assert "s3://bucket/x#minio:9000 cannot be reached from here" in stderr
+
+
 def test_a_journal_of_an_earlier_version_will_do(runs: Runs) -> None:
     """It names no store, but the keys of a folder begin with its path."""
     lines = lines_of(runs.journal)

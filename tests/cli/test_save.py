@@ -238,6 +238,25 @@ def test_what_counts_as_saved_in_a_store(save: str, store: str | None, *, done: 
     assert not Saving(save=save).is_done(Entry(saved_outcome("1"), store))
 
 
+@pytest.mark.parametrize(
+    ("save", "name", "value", "store"),
+    [
+        ("s3://b/x", "AWS_ENDPOINT_URL", "http://u:p@minio:9000/?q", "s3://b/x#minio:9000"),
+        ("S3://b/x", "AWS_ENDPOINT", "http://minio", "s3://b/x#minio"),
+        ("gs://b", "GOOGLE_BASE_URL", "http://fake", "gs://b#fake"),
+        ("az://b", "AZURE_ENDPOINT", "http://fake", "az://b#fake"),
+        ("s3://b/x", "AWS_ENDPOINT_URL", "", "s3://b/x"),
+        ("gs://b", "AWS_ENDPOINT_URL", "http://minio", "gs://b"),
+    ],
+)
+def test_a_bucket_of_the_same_name_elsewhere_is_another_store(
+    save: str, name: str, value: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One on this machine, to try things with, is not the one in the cloud."""
+    monkeypatch.setenv(name, value)
+    assert Saving(save=save).place == store
+
+
 def test_where_nothing_is_saved_every_end_is_one() -> None:
     """There is no store in which anything could be missing."""
     assert Saving().is_done(Entry(saved_outcome("1")))
