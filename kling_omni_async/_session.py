@@ -306,7 +306,7 @@ class KlingOmniSession:
         has begun: what it brings is logged, at WARNING.
 
         Args:
-            order: What is wanted. With a `key` it is created once: a further call of this session
+            order: What is wanted. With a ``key`` it is created once: a further call of this session
                 gives the task of the first.
 
         Returns:

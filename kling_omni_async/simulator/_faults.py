@@ -210,7 +210,9 @@ def by_fields(
             method(self, record(*args, **named))
 
         own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = (own, *signature(record).parameters.values())
+        # Evaluated, as nobody outside knows the names that this module has for types.
+        given = signature(record, globals=globals(), eval_str=True).parameters
+        parameters = (own, *given.values())
         # what help() and the docs show, in place of the one record
         shown: Any = call
         shown.__signature__ = signature(method).replace(parameters=parameters)
