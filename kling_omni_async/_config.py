@@ -26,8 +26,27 @@ ROUTE: Final = "/kling/v1/images/omni-image/"
 REFRESH_S: Final = 15.0
 """How often the gateway asks the provider anew, in s (read in the source of such gateways)."""
 
+
+@attrs.frozen(kw_only=True)
+class Names:
+    """What the one who reads an error writes, as the arguments of a session are not all there is.
+
+    Attributes:
+        base_url: The base URL that was given.
+        give_key: How a key is given, after ``COMETAPI_KEY is not set``.
+        allow_http: How ``http://`` is allowed.
+    """
+
+    base_url: str = "base_url"
+    give_key: str = f"give KlingOmniSession(api_key=…) or set {KEY_VARIABLE}"
+    allow_http: str = "allow_http=True"
+
+
+IN_PYTHON: Final = Names()
+
 _KEY = re.compile(r"[\x21\x23-\x26\x28-\x7e]+")
-_KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?/*$")
+_KNOWN_SUFFIX = re.compile(r"/*(?:/kling)?(?:/v1)?(?:/images(?:/omni-image)?)?/*$")
+_ROUTE_IN = re.compile(r"/images/omni-image(?:/|$)")
 
 
 def _route_of(settings: Settings) -> URL:
@@ -90,9 +109,11 @@ def make_settings(
     *,
     allow_http: bool,
     namespace: str | None = None,
+    names: Names = IN_PYTHON,
 ) -> Settings:
     """Collect a session's settings, and refuse what cannot be used."""
-    key, url = _key(api_key), _base_url(base_url, allow_http=allow_http)
+    key = _key(api_key, names)
+    url = _base_url(base_url, names, allow_http=allow_http)
     return Settings(key, url, _policy(policy), _namespace(key, namespace))
 
 
@@ -128,17 +149,15 @@ def _policy(given: object) -> PollPolicy:
     )
 
 
-def _key(given: object) -> str:
+def _key(given: object, names: Names) -> str:
     source = "api_key" if given is not None else KEY_VARIABLE
     value = given if given is not None else os.environ.get(KEY_VARIABLE, "")
     if not isinstance(value, str):
         raise ConfigurationError(f"api_key must be a str, not {type(value).__name__}")
     key = value.strip(WHITE_SPACE)
     if not key:
-        hint = "is blank" if given is not None else "is not set"
-        raise ConfigurationError(
-            f"{source} {hint}: give KlingOmniSession(api_key=…) or set {KEY_VARIABLE}"
-        )
+        state = "is blank" if given is not None else "is not set"
+        raise ConfigurationError(f"{source} {state}: {names.give_key}")
     if not _KEY.fullmatch(key):
         raise ConfigurationError(
             f"{source} holds white space, quotes or characters that no key has; "
@@ -147,19 +166,22 @@ def _key(given: object) -> str:
     return key
 
 
-def _base_url(given: object, *, allow_http: bool) -> str:
-    source = "base_url" if given is not None else BASE_URL_VARIABLE
+def _base_url(given: object, names: Names, *, allow_http: bool) -> str:
+    source = names.base_url if given is not None else BASE_URL_VARIABLE
     outside = os.environ.get(BASE_URL_VARIABLE, "").strip(WHITE_SPACE) or DEFAULT_BASE_URL
     value = given if given is not None else outside
     if not isinstance(value, str):
-        raise ConfigurationError(f"base_url must be a str, not {type(value).__name__}")
+        raise ConfigurationError(f"{source} must be a str, not {type(value).__name__}")
     url = _parsed(source, value.strip(WHITE_SPACE))
     if url.scheme == "http" and not (allow_http or is_loopback(url.host)):
         raise ConfigurationError(
             f"{source} would send the key unencrypted to {url.host!r}: write https://, "
-            "or allow_http=True for a simulator in another container"
+            f"or {names.allow_http} for a simulator in another container"
         )
-    return str(url.origin()) + _KNOWN_SUFFIX.sub("", url.raw_path)
+    prefix = _KNOWN_SUFFIX.sub("", url.raw_path)
+    if _ROUTE_IN.search(prefix):
+        raise ConfigurationError(f"{source} holds the path of a task: write {url.origin()}")
+    return str(url.origin()) + prefix
 
 
 def _parsed(source: str, text: str) -> URL:

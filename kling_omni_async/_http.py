@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
+import socket
 import ssl
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -38,6 +40,7 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
 MOST_HEADER_BYTES: Final = 65_536
 """The longest header, and the longest first line."""
 
+_ERRNO = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII)
 _SECONDS = re.compile(r"\s*[+-]?[\d.]{1,40}\s*", re.ASCII)
 _NEVER_LEFT: Final = (
     aiohttp.ClientConnectorError,
@@ -75,6 +78,12 @@ def detail_of(error: BaseException) -> str:
     """Return an error's own words, without the URL, which may hold a proxy's password."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"HTTP {error.status} {error.message}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{error.host}:{error.port}: {_words_of(error.os_error)}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{error.host}:{error.port}: {_words_of(error.certificate_error)}"
+    if isinstance(error, OSError):
+        return _words_of(error)
     # To what it cannot read aiohttp gives a status of its own, 400, whatever the server said.
     unreadable = isinstance(error, aiohttp.ClientResponseError)
     cause = error.__cause__ if isinstance(error, aiohttp.ClientPayloadError) else error
@@ -83,6 +92,21 @@ def detail_of(error: BaseException) -> str:
         return str(error)
     line = " ".join(words.split()).removesuffix(" ^")  # it points to a place in the line above
     return f"the answer cannot be read: {line}" if unreadable else line
+
+
+def _words_of(error: BaseException) -> str:
+    """Return the system's words for an error, without numbers, addresses and places in C."""
+    if isinstance(error, ssl.SSLError):
+        # OpenSSL's alone have these.
+        reason: str = getattr(error, "reason", None) or ""
+        words: str = getattr(error, "verify_message", "") or reason.replace("_", " ").lower()
+        return words or str(error.args[-1])
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    # A loop that has tried several addresses tells them all, asyncio as `Multiple exceptions`.
+    numbers = [getattr(error, "errno", None) or 0, *map(int, _ERRNO.findall(str(error)))]
+    known = dict.fromkeys(os.strerror(number) for number in numbers if number > 0)
+    return ", ".join(known) or str(error)
 
 
 def retry_after_s(value: str | None, wall_s: float) -> float | None:

@@ -163,6 +163,6 @@ def log_end(task_id: str, error: KlingOmniError | None, *, queries: int) -> None
 
 
 def one_line(error: KlingOmniError) -> str:
-    """Return an error's text without line breaks: the API's words must not forge log lines."""
-    text = str(error)
+    """Return what happened without line breaks: the API's words must not forge log lines."""
+    text = error.what
     return text if text.isprintable() else repr(text)[1:-1]

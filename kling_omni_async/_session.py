@@ -52,8 +52,8 @@ class KlingOmniSession:
     Args:
         api_key: The CometAPI key; by default the variable ``COMETAPI_KEY``.
         base_url: Where the API is; by default the variable ``COMETAPI_BASE_URL``, then
-            ``https://api.cometapi.com``. A trailing ``/v1``, ``/kling`` or ``/kling/v1`` is
-            dropped, any other prefix kept.
+            ``https://api.cometapi.com``. A trailing ``/v1``, ``/kling``, ``/kling/v1`` or the
+            whole route is dropped, any other prefix kept.
         policy: How to poll; by default ``PollPolicy()``.
         http: An aiohttp session to use; it is never changed and never closed. By default the
             session opens and closes its own.

@@ -46,6 +46,8 @@ import copy
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from ._hints import Hint
+
 if TYPE_CHECKING:
     from ._models import ImageTask
     from ._order import ImageOrder
@@ -79,6 +81,8 @@ __all__ = [
 class KlingOmniError(Exception):
     """Base of every error of this library.
 
+    Its text says what happened, and where something can be done about that, what.
+
     Attributes:
         task_id: The id that was asked for, or None where no single id is concerned.
         transient: Whether the trouble may pass by itself.
@@ -89,6 +93,19 @@ class KlingOmniError(Exception):
     def __init__(self, message: str = "", *, task_id: str | None = None) -> None:
         super().__init__(message)
         self.task_id = task_id
+
+    @property
+    def what(self) -> str:
+        """What happened: the text without the hint."""
+        return str(self.args[0]) if self.args else ""
+
+    @property
+    def hint(self) -> str:
+        """What to look at, such as ``check base_url``; empty where there is nothing."""
+        return Hint.NONE
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.hint}" if self.hint else self.what
 
 
 class ConfigurationError(KlingOmniError, ValueError):
@@ -124,6 +141,20 @@ class TransportError(KlingOmniError):
         super().__init__(message, task_id=task_id)
         self.reason = reason
 
+    @property
+    def hint(self) -> str:
+        """What to look at, by the reason."""
+        return _OF_TRANSPORT.get(self.reason, Hint.NETWORK)
+
+
+_OF_TRANSPORT: Final = {
+    **dict.fromkeys(("dns", "connect", "reset", "timeout"), Hint.CONNECTION),
+    **dict.fromkeys(("tls", "protocol"), Hint.PORT),
+    "certificate": Hint.CERTIFICATE,
+    "proxy": Hint.PROXY,
+    "descriptors": Hint.DESCRIPTORS,
+}
+
 
 class ResponseError(KlingOmniError):
     """Raised when an answer came that is not the API's: a web page, a redirect, no JSON.
@@ -149,6 +180,12 @@ class ResponseError(KlingOmniError):
         self.http_status = http_status
         self.snippet = snippet
         self.location = location
+
+    @property
+    def hint(self) -> str:
+        """What to look at, unless the answer is the API's by its form."""
+        seems_ours = self.http_status == HTTPStatus.OK and not self.snippet
+        return Hint.NONE if seems_ours else Hint.BASE_URL
 
 
 class ApiError(KlingOmniError):
@@ -179,7 +216,9 @@ class ApiError(KlingOmniError):
         self.request_id = request_id
         self.retry_after = retry_after
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """What happened: status, code and the API's words."""
         code = "" if self.code is None else f", code {self.code}"
         return f"HTTP {self.http_status}{code}: {self.message or _phrase(self.http_status)}"
 
@@ -187,13 +226,28 @@ class ApiError(KlingOmniError):
 class AuthenticationError(ApiError):
     """Raised when the key is not accepted; a key whose own quota has run out looks the same."""
 
+    @property
+    def hint(self) -> str:
+        """What to look at."""
+        return Hint.KEY
+
 
 class PermissionDeniedError(ApiError):
     """Raised when the key is known but may not do this."""
 
+    @property
+    def hint(self) -> str:
+        """What to look at."""
+        return Hint.PERMISSION
+
 
 class AccountError(ApiError):
     """Raised when the account's balance, quota or plan does not allow it."""
+
+    @property
+    def hint(self) -> str:
+        """What to look at."""
+        return Hint.ACCOUNT
 
 
 class DuplicateOrderError(ApiError):
@@ -229,6 +283,11 @@ class DuplicateOrderError(ApiError):
 
 class TaskNotFoundError(ApiError):
     """Raised when the API does not know the id: unknown, expired, or of another account."""
+
+    @property
+    def hint(self) -> str:
+        """What to look at."""
+        return Hint.TASK_ID
 
 
 class RateLimitError(ApiError):
@@ -349,6 +408,8 @@ class DownloadError(KlingOmniError):
             ``descriptors``: this process, or the machine, has no file descriptor left.
             ``unforeseen`` is a defect of ours; the log names it.
         retry_after: How long the image's host asks to wait, in s, or None.
+        detail: Why, in the words of the system or the store, such as ``No space left on device``,
+            without what differs from image to image; or None.
     """
 
     def __init__(
@@ -360,17 +421,25 @@ class DownloadError(KlingOmniError):
         http_status: int | None = None,
         reason: str = "network",
         retry_after: float | None = None,
+        detail: str | None = None,
     ) -> None:
         super().__init__(message, task_id=task_id)
         self.url = url
         self.http_status = http_status
         self.reason = reason
         self.retry_after = retry_after
+        self.detail = detail
         status = http_status or 0
         may_pass = status in {408, 425, 429} or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         self.transient: bool = reason in _PASSING or (reason == "http" and may_pass)
 
+    @property
+    def hint(self) -> str:
+        """What to do, by the reason."""
+        return _OF_DOWNLOAD.get(self.reason, Hint.NONE)
 
+
+_OF_DOWNLOAD: Final = {"exists": Hint.OVERWRITE, "descriptors": Hint.DESCRIPTORS}
 _PASSING: Final = {
     *("busy", "connect", "cut-off", "descriptors", "dns", "network"),
     *("protocol", "proxy", "reset", "stalled", "timeout"),

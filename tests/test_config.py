@@ -129,6 +129,11 @@ def test_base_url_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://h.example/kling/", "https://h.example"),
         ("https://h.example/kling/v1", "https://h.example"),
         ("https://h.example//kling/v1//", "https://h.example"),
+        ("https://h.example/kling/v1/images/omni-image", "https://h.example"),
+        ("https://h.example/kling/v1/images/omni-image/", "https://h.example"),
+        ("https://h.example/v1/images/omni-image", "https://h.example"),
+        ("https://h.example/p/kling/v1/images", "https://h.example/p"),
+        ("https://h.example/images/omni-image-proxy", "https://h.example/images/omni-image-proxy"),
         ("https://h.example/proxy", "https://h.example/proxy"),
         ("https://h.example/proxy/", "https://h.example/proxy"),
         ("https://h.example/proxy/v1", "https://h.example/proxy"),
@@ -154,8 +159,16 @@ def test_base_url_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_base_url(given: str, expected: str) -> None:
-    """A trailing /v1, /kling or /kling/v1 and slashes are dropped, any other prefix is kept."""
+    """Of the route what is given is dropped, and slashes are; any other prefix is kept."""
     assert made(base_url=given).base_url == expected
+
+
+def test_a_base_url_with_a_task_is_refused() -> None:
+    """The path of one task is no prefix of all; the line says what to write."""
+    url = "https://h.example/kling/v1/images/omni-image/842250903629086785"
+    with pytest.raises(ConfigurationError) as caught:
+        made(base_url=url)
+    assert str(caught.value) == "base_url holds the path of a task: write https://h.example"
 
 
 NO_URL = "is no URL; write https://api.cometapi.com"

@@ -54,6 +54,7 @@ def samples() -> dict[str, KlingOmniError]:
             url="https://img.example/1.png",
             http_status=404,
             reason="expired",
+            detail="gone",
         )
         for kind in (errors.DownloadError, errors.AssetExpiredError, errors.StorageError)
     ]
@@ -297,3 +298,48 @@ def test_message_is_the_apis_own() -> None:
 def test_failed_task_text_is_the_reason() -> None:
     """The text of `TaskFailedError` is the API's reason and nothing else."""
     assert str(errors.TaskFailedError("Image pixel is invalid")) == "Image pixel is invalid"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (errors.TransportError("x", reason="dns"), "check base_url, the network and the proxy"),
+        (errors.TransportError("x", reason="connect"), "check base_url, the network and the proxy"),
+        (
+            errors.TransportError("x", reason="tls"),
+            "check base_url: something else may be behind a wrong port",
+        ),
+        (
+            errors.TransportError("x", reason="certificate"),
+            "check base_url, the clock and the certificates of this machine",
+        ),
+        (errors.TransportError("x", reason="cut-off"), "check the network"),
+        (errors.ResponseError("x", http_status=404), "check base_url"),
+        (errors.ResponseError("x", http_status=200, snippet="<html>"), "check base_url"),
+        (errors.ResponseError("x", http_status=200), ""),
+        (errors.PermissionDeniedError("x"), "check what the key may do"),
+        (errors.AuthenticationError("x"), "check COMETAPI_KEY"),
+        (errors.AccountError("x"), "check the balance and the plan of the account"),
+        (
+            errors.TaskNotFoundError("x"),
+            "check the id, and that the key is of the account that made the task",
+        ),
+        (errors.StorageError("x", reason="exists"), "move it away, or pass overwrite=True"),
+        (errors.StorageError("x", reason="store"), ""),
+        (errors.ServerError("x"), ""),
+        (errors.TaskFailedError("x"), ""),
+        (errors.PollTimeoutError("x"), ""),
+    ],
+)
+def test_an_error_says_what_to_look_at(error: KlingOmniError, hint: str) -> None:
+    """Its text is what happened, then what to do where something can be done, and both apart."""
+    assert error.hint == hint
+    assert str(error) == (f"{error.what}; {hint}" if hint else error.what)
+    assert "x" in error.what
+
+
+def test_an_error_without_a_text_has_none() -> None:
+    """Classes of users that pass nothing on still have a text."""
+    error = KlingOmniError()
+    error.args = ()
+    assert (error.what, str(error)) == ("", "")

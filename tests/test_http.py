@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import socket
+import ssl
+import sys
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -42,6 +46,23 @@ def caused(error: Exception, cause: Exception | None) -> Exception:
     return error
 
 
+WHERE = cast("Any", SimpleNamespace(host="api.test", port=1, ssl=True, is_ssl=True))
+
+
+def failed(error: OSError) -> aiohttp.ClientConnectorError:
+    """Return what aiohttp makes of an error while it connects."""
+    return aiohttp.ClientConnectorError(WHERE, error)
+
+
+def tls(**attributes: str) -> ssl.SSLError:
+    """Return an error as OpenSSL makes it."""
+    error = ssl.SSLError(1, "[SSL: …] … (_ssl.c:1006)")
+    for name, value in attributes.items():
+        setattr(error, name, value)
+    return error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the words and numbers are Linux's")
 @pytest.mark.parametrize(
     ("error", "detail"),
     [
@@ -58,10 +79,30 @@ def caused(error: Exception, cause: Exception | None) -> Exception:
         (caused(aiohttp.ClientPayloadError("cut"), ConnectionResetError("reset")), "cut"),
         (aiohttp.ServerDisconnectedError(), "Server disconnected"),
         (OSError("no route"), "no route"),
+        (ConnectionResetError(errno.ECONNRESET, "it was"), "Connection reset by peer"),
+        (failed(OSError(errno.ECONNREFUSED, "call failed")), "api.test:1: Connection refused"),
+        (
+            failed(OSError("Multiple exceptions: [Errno 111] ('::1', 1), [Errno 101] (1, 2)")),
+            "api.test:1: Connection refused, Network is unreachable",
+        ),
+        (
+            failed(socket.gaierror(-2, "Name or service not known")),
+            "api.test:1: Name or service not known",
+        ),
+        (failed(socket.gaierror("odd")), "api.test:1: odd"),
+        (failed(tls(reason="WRONG_VERSION_NUMBER")), "api.test:1: wrong version number"),
+        (failed(ssl.SSLError("handshake")), "api.test:1: handshake"),
+        (
+            aiohttp.ClientConnectorCertificateError(WHERE, tls(verify_message="self-signed")),
+            "api.test:1: self-signed",
+        ),
     ],
 )
 def test_what_an_error_says(error: Exception, detail: str) -> None:
-    """A status is told where it is the proxy's own; what cannot be read is told as that."""
+    """A status is told where it is the proxy's own, and of a connection where and the system's why.
+
+    What cannot be read is told as that, and nothing as aiohttp, asyncio and OpenSSL decorate it.
+    """
     assert detail_of(error) == detail
 
 

@@ -152,7 +152,7 @@ def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
         title=outcome.task_id,
         kind=kind_of(outcome),
         pictures=_pictures_of(outcome, files),
-        reason=None if error is None else str(error),
+        reason=None if error is None else error.what,
         last_fault=None if last_fault is None else str(last_fault),
         external_task_id=None if task is None else task.external_task_id,
         figures=_figures_of(outcome),

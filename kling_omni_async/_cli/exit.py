@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
 from kling_omni_async import errors
+from kling_omni_async._config import BASE_URL_VARIABLE, KEY_VARIABLE, Names
+from kling_omni_async._hints import Hint
 
 
 class Exit(IntEnum):
@@ -57,43 +60,43 @@ def code_of(error: Ending) -> Exit:
     return Exit.NOT_ALL
 
 
-# What a library's user writes, and what a user of the command line does.
-_IN_OPTIONS: Final = (
-    (
-        "give KlingOmniSession(api_key=…) or set COMETAPI_KEY",
-        "write export COMETAPI_KEY=… in the shell, with the key of your account",
-    ),
-    ("allow_http=True", "--allow-http"),
-    ("base_url ", "--base-url "),
+IN_OPTIONS: Final = Names(
+    base_url="--base-url",
+    give_key=f"write export {KEY_VARIABLE}=… in the shell, with the key of your account",
+    allow_http="--allow-http",
 )
 
-_HINTS: Final[dict[type[errors.KlingOmniError], str]] = {
-    errors.AccountError: "look at the balance and the plan of your account",
-    errors.AuthenticationError: "look at COMETAPI_KEY",
+_BASE_URL: Final = f"--base-url or {BASE_URL_VARIABLE}"
+_HINTS: Final[Mapping[str, str]] = {
+    Hint.BASE_URL: f"check {_BASE_URL}",
+    Hint.CONNECTION: f"check {_BASE_URL}, the network and the proxy",
+    Hint.PORT: f"check {_BASE_URL}: something else may be behind a wrong port",
+    Hint.CERTIFICATE: f"check {_BASE_URL}, the clock and the certificates of this machine",
+    Hint.TASK_ID: f"check the id, and that {KEY_VARIABLE} is of the account that made the task",
+    Hint.OVERWRITE: "move it away, or give --overwrite",
+}
+
+# The library itself tries again, so it has no words for these.
+_PASSING: Final[Mapping[type[errors.KlingOmniError], str]] = {
     errors.RateLimitError: "try again later, or with a lower --max-rate",
-    errors.ResponseError: "check --base-url or COMETAPI_BASE_URL",
     errors.ServerError: "try again later",
-    errors.TaskNotFoundError: (
-        "check the id, and that COMETAPI_KEY is of the account that made the task"
-    ),
-    errors.TransportError: "check the network, the proxy and COMETAPI_BASE_URL",
 }
 
 
 def described(error: Ending) -> str:
     """Return the line that tells what ended a command, and what can be done."""
-    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
-    return "; ".join([in_words(error), *hints])
+    hint = hint_of(error) if isinstance(error, errors.KlingOmniError) else ""
+    return f"{in_words(error)}; {hint}" if hint else in_words(error)
+
+
+def hint_of(error: errors.KlingOmniError) -> str:
+    """Return what can be done, in the words of the command line; empty where nothing can."""
+    return _HINTS.get(error.hint, error.hint) or _PASSING.get(type(error), "")
 
 
 def in_words(error: Ending) -> str:
     """Return what ended a command, as its user sees it."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    text = str(error)
-    if isinstance(error, errors.AuthenticationError):
-        text = f"the key is refused: {text}"
-    if isinstance(error, errors.ConfigurationError):
-        for written, option in _IN_OPTIONS:
-            text = text.replace(written, option)
-    return text
+    text = error.what if isinstance(error, errors.KlingOmniError) else str(error)
+    return f"the key is refused: {text}" if isinstance(error, errors.AuthenticationError) else text

@@ -188,10 +188,12 @@ def reason_of(error: errors.KlingOmniError) -> str:
             text = f"no answer: {error.reason}"
         case errors.ResponseError():
             text = f"HTTP {error.http_status}: the answer is not the API's"
+        case errors.StorageError(detail=str() as detail):
+            text = detail
         case errors.DownloadError():
             text = error.reason + (f", HTTP {error.http_status}" if error.http_status else "")
         case errors.ApiError() | errors.TaskFailedError():
-            text = str(error)[:_LONGEST] or "no reason given"
+            text = error.what[:_LONGEST] or "no reason given"
         case _:
             text = type(error).__name__
     return text

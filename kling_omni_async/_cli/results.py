@@ -11,9 +11,10 @@ import attrs
 
 from kling_omni_async._outcome import TaskOutcome
 
+from .exit import described
 from .id_rows import IdRow
 from .journal import Earlier, Entry, IsDone, Journal
-from .report import kind_of
+from .report import Kind, kind_of
 from .table import Table
 from .terminal import painted, plain, wants_colour
 
@@ -72,11 +73,12 @@ def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
 
     Images are told by their keys where they were saved, else by their URLs.
     """
+    kind = kind_of(outcome)
     if outcome.error is None:
         images = [image.key for image in outcome.saved] or [image.url for image in outcome.images]
         text = " ".join(images)
     else:
-        text = str(outcome.error)
-    kind = kind_of(outcome)
+        # Of other kinds the hint is the same for each id.
+        text = described(outcome.error) if kind is Kind.NOT_SAVED else outcome.error.what
     word = painted(kind, kind.style, colour=colour)
     return "\t".join((plain(outcome.task_id), word, plain(text)))

@@ -8,9 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
+from kling_omni_async._config import make_settings
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 
+from .exit import IN_OPTIONS
 from .options import Connection
 from .terminal import note
 
@@ -19,7 +21,15 @@ _logger = logging.getLogger("kling_omni_async")
 
 
 def make_session(connection: Connection, policy: PollPolicy | None = None) -> KlingOmniSession:
-    """Make a session with the key of the environment; its warnings become notes."""
+    """Make a session with the key of the environment; its warnings become notes.
+
+    Raises:
+        ConfigurationError: The key or an option cannot be used, in the words of options.
+    """
+    # Before the session itself does so, in the words of its own arguments.
+    make_settings(
+        None, connection.base_url, policy, allow_http=connection.allow_http, names=IN_OPTIONS
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default a second session would warn no more
         session = KlingOmniSession(

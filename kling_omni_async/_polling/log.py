@@ -71,10 +71,11 @@ class PollingLog:
         kind = _kind_of(error)
         if ends_all:
             # Apart from the faults that pass: one of this kind may have been said to pass before.
-            text = "%s: %s; the set-up is wrong: all waiting ends"
+            text = "%s: %s%s; the set-up is wrong: all waiting ends"
+            self._once(text, kind, kind, one_line(error), error.hint and f"; {error.hint}")
         else:
             text = "first %s: %s; the id is asked again after its pause, if somebody still waits"
-        self._once(text, kind, kind, one_line(error))
+            self._once(text, kind, kind, one_line(error))
 
     def _warn_of_foreign_id(self, task: ImageTask, other: str) -> None:
         text = "asked for task %s, the answer names %s; the id that was asked for is kept"

@@ -408,8 +408,8 @@ class Watchlist:
     ) -> Told:
         task = entry.last_task()
         state = f"its status was {task.status}" if task else "its status was never seen"
-        fault = f"; last fault: {entry.fault}" if entry.fault else ""
-        wait = f"; held back: {held}" if held else ""
+        fault = f"; last fault: {entry.fault.what}" if entry.fault else ""
+        wait = f"; held back: {held.what}" if held else ""
         text = f"no final answer in {now - waiter.added:.1f} s; {state}{fault}{wait}"
         last_error = entry.fault or held
         error = PollTimeoutError(text, task_id=entry.task_id, task=task, last_error=last_error)

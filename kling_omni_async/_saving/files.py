@@ -377,8 +377,9 @@ def translate_os_errors(target: str) -> Generator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # the latter for what no path can hold
-        text = getattr(error, "strerror", None) or error
-        raise StorageError(f"cannot store in {target}: {text}", reason=reason_of(error)) from None
+        text = getattr(error, "strerror", None) or str(error)
+        told, reason = f"cannot store in {target}: {text}", reason_of(error)
+        raise StorageError(told, reason=reason, detail=text) from None
 
 
 def reason_of(error: Exception) -> str:
@@ -392,8 +393,9 @@ def reason_of(error: Exception) -> str:
 def not_ours(key: str) -> StorageError:
     """Return the error for a name that something else has."""
     return StorageError(
-        f"{key} is there and is not this image, whole: move it away, or pass overwrite=True",
+        f"{key} is there and is not this image, whole",
         reason="exists",
+        detail="something else has its name",
     )
 
 

@@ -233,9 +233,10 @@ class RemoteStore:
         found = await self._look(stem, kind)
         if found is None:
             raise StorageError(
-                f"{stored.key} is there and may not be looked at: give the right to read it "
-                "(s3:GetObject), move it away, or pass overwrite=True",
+                f"{stored.key} is there, and may not be looked at without the right to read it "
+                "(s3:GetObject)",
                 reason="exists",
+                detail="something has its name that may not be looked at",
             )
         if found.sha256 != stored.sha256:
             raise not_ours(stored.key)
@@ -277,7 +278,8 @@ def _translate_store_errors(key: str, right: str) -> Generator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
         text = _text_of(error) + _rights_of(error, right)
-        raise StorageError(f"cannot store {key}: {text}", reason=_reason_of(error)) from None
+        told, detail = f"cannot store {key}: {text}", text.replace(key, "…")
+        raise StorageError(told, reason=_reason_of(error), detail=detail) from None
 
 
 def _reason_of(error: Exception) -> str:

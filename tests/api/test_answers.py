@@ -588,7 +588,7 @@ class TestKeys:
         assert type(error) is errors.TaskNotFoundError
         assert (error.code, error.message) == ("[redacted] task_not_exist", "no [redacted]")
         assert (error.request_id, error.retry_after) == ("r-[redacted]", 7.0)
-        assert str(error) == "HTTP 400, code [redacted] task_not_exist: no [redacted]"
+        assert error.what == "HTTP 400, code [redacted] task_not_exist: no [redacted]"
         error = read_with(key, {**body, "request_id": key}, 400)
         assert error.request_id == "[redacted]"
 
@@ -607,10 +607,10 @@ class TestKeys:
         key = "sk-0123456789"
         error = read_with(key, f"<html>{key}</html>".encode())
         assert error.snippet == "<html>[redacted]</html>"
-        assert str(error) == "HTTP 200: not an answer of the API: '<html>[redacted]</html>'"
+        assert error.what == "HTTP 200: not an answer of the API: '<html>[redacted]</html>'"
         error = read_with(key, b"", 302, Location=f"/login?key={key}")
         assert error.location == "/login?key=[redacted]"
-        assert str(error) == "HTTP 302 points to '/login?key=[redacted]': never followed"
+        assert error.what == "HTTP 302 points to '/login?key=[redacted]': never followed"
 
     @pytest.mark.parametrize("filling", [0, 186, 187, 195, 199, 200])
     def test_no_piece_of_a_key_stays_at_the_cut(self, filling: int) -> None:
@@ -930,7 +930,8 @@ class TestResponseError:
         assert isinstance(error, ResponseError)
         assert error.snippet == ("<h1>任</h1>" + "x" * 1000)[:SNIPPET_LENGTH]
         assert error.location is None
-        assert str(error) == f"HTTP 200: not an answer of the API: {error.snippet!r}"
+        assert error.what == f"HTTP 200: not an answer of the API: {error.snippet!r}"
+        assert str(error) == f"{error.what}; check base_url"
 
     @pytest.mark.parametrize("letter", ["é", "任", "🖼"])
     def test_snippet_counts_characters(self, letter: str) -> None:
@@ -954,7 +955,7 @@ class TestResponseError:
         assert isinstance(error, ResponseError)
         assert error.location == target
         shown = repr(target[:SNIPPET_LENGTH])
-        assert str(error) == f"HTTP {status} points to {shown}: never followed"
+        assert error.what == f"HTTP {status} points to {shown}: never followed"
 
     @pytest.mark.parametrize("status", [200, 201, 400, 404])
     def test_location_of_no_redirect(self, status: int) -> None:

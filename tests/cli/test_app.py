@@ -269,7 +269,7 @@ def test_query_of_a_failed_task_is_exit_code_1(api: SimulatedCometAPI, capfd: Ca
         (["query"], "no ids: give some"),
         (["pol"], 'Unknown command "pol".'),
         (["poll", "a", "--nope"], "Unknown option: --nope."),
-        (["poll", "a", "--interval", "20"], "--interval cannot be '20': write two times"),
+        (["poll", "a", "--interval", "30s", "20s"], "--interval cannot be '30s-20s': write two"),
         (["poll", "a", "--interval", "30-20"], "--interval cannot be '30-20': write two times"),
         (["poll", "a", "--max-rate", "0"], "--max-rate cannot be '0': write queries a second"),
         (
@@ -277,7 +277,7 @@ def test_query_of_a_failed_task_is_exit_code_1(api: SimulatedCometAPI, capfd: Ca
             "--timeout cannot be 'soon': write a time",
         ),
         (["query", "a", "--query-timeout", "never"], "write a time above 0, such as 20s"),
-        (["poll", "a", "--max-image-bytes", "1 Mb"], "write a size such as 500kB, 1MiB or 100MB"),
+        (["poll", "a", "--max-image-bytes", "1 M"], "write a size such as 500kB, 1MiB or 100MB"),
         (["poll", "a", "--save", "file://images"], "with three slashes"),
         (["poll", "--from", "none.txt"], "cannot read ids from none.txt"),
         (["poll", "a", "--base-url", "http://api.test"], "http"),

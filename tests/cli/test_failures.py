@@ -16,6 +16,7 @@ from kling_omni_async import (
     PollTimeoutError,
     ResponseError,
     ServerError,
+    StorageError,
     TaskFailedError,
     TaskNotFoundError,
     TaskStatus,
@@ -45,6 +46,14 @@ DOWN = ServerError("down", http_status=502)
         (ResponseError("<html>", http_status=200), "HTTP 200: the answer is not the API's"),
         (AssetExpiredError("x", reason="expired", http_status=403), "expired, HTTP 403"),
         (AssetExpiredError("x", reason="expired"), "expired"),
+        (
+            StorageError(
+                "cannot store in /x: No", reason="store", detail="No space left on device"
+            ),
+            "No space left on device",
+        ),
+        (StorageError("x", reason="exists", detail="something has it"), "something has it"),
+        (StorageError("x was not saved", reason="store"), "store"),
         (NoImagesError("none"), "NoImagesError"),
         (PollTimeoutError("no final answer in 61.2 s"), "its status was never seen"),
         (PollTimeoutError("in 61.2 s", task=PROCESSING), "still processing"),

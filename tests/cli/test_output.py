@@ -26,6 +26,7 @@ from kling_omni_async import (
     RateLimitError,
     ResponseError,
     ServerError,
+    StorageError,
     TaskFailedError,
     TaskNotFoundError,
     TaskOutcome,
@@ -225,23 +226,37 @@ def test_each_ending_has_its_code(error: Ending, code: Exit) -> None:
 def test_endings_are_told_in_words() -> None:
     """The line says what happened, also where the error alone would not."""
     assert described(KeyboardInterrupt()) == "interrupted"
-    assert described(REFUSED) == "the key is refused: HTTP 401: invalid token; look at COMETAPI_KEY"
+    assert described(REFUSED) == "the key is refused: HTTP 401: invalid token; check COMETAPI_KEY"
     assert described(UsageError("wrong")) == "wrong"
 
 
 @pytest.mark.parametrize(
     ("error", "hint"),
     [
-        (AccountError("no money"), "look at the balance and the plan of your account"),
+        (AccountError("no money"), "check the balance and the plan of the account"),
         (RateLimitError("slow down"), "try again later, or with a lower --max-rate"),
         (ResponseError("a web page"), "check --base-url or COMETAPI_BASE_URL"),
         (ServerError("HTTP 502"), "try again later"),
-        (TransportError("refused"), "check the network, the proxy and COMETAPI_BASE_URL"),
+        (TransportError("cut off"), "check the network"),
+        (
+            TransportError("refused", reason="connect"),
+            "check --base-url or COMETAPI_BASE_URL, the network and the proxy",
+        ),
+        (
+            TransportError("wrong version number", reason="tls"),
+            "check --base-url or COMETAPI_BASE_URL: something else may be behind a wrong port",
+        ),
+        (
+            TaskNotFoundError("no such task"),
+            "check the id, and that COMETAPI_KEY is of the account that made the task",
+        ),
+        (StorageError("taken", reason="exists"), "move it away, or give --overwrite"),
     ],
 )
 def test_trouble_is_told_with_what_can_be_done(error: KlingOmniError, hint: str) -> None:
     """What the error says is followed by what its reader can look at."""
-    assert described(error) == f"{error}; {hint}"
+    assert described(error) == f"{error.what}; {hint}"
+    assert "base_url" not in hint
 
 
 def test_log_records_become_notes(capsys: pytest.CaptureFixture[str]) -> None:

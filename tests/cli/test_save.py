@@ -132,7 +132,7 @@ def test_watermarked_and_overwrite(api: SimulatedCometAPI, call: Call, tmp_path:
     batch = (task_id, "--save", str(tmp_path), "--watermarked")
     code, stdout, _ = call("poll", *batch)
     assert code == Exit.NOT_ALL
-    assert "pass overwrite=True" in stdout
+    assert "; move it away, or give --overwrite\n" in stdout
     assert path.read_text() == "mine"
     assert call("poll", *batch, "--overwrite")[0] == Exit.OK
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -160,7 +160,7 @@ def test_a_fault_that_passes_says_what_comes_next(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        (NO_KEY, "AuthenticationError (HTTP 401): HTTP 401: no such key"),
+        (NO_KEY, "AuthenticationError (HTTP 401): HTTP 401: no such key; check COMETAPI_KEY"),
         (ConfigurationError("it was closed"), "ConfigurationError: it was closed"),
     ],
     ids=["key", "session"],
@@ -168,7 +168,7 @@ def test_a_fault_that_passes_says_what_comes_next(caplog: pytest.LogCaptureFixtu
 def test_a_fault_that_ends_everything_says_so(
     caplog: pytest.LogCaptureFixture, fault: KlingOmniError, text: str
 ) -> None:
-    """The log never promises another query where none comes; that too is told once."""
+    """The log promises no query where none comes, and says what to look at; it is told once."""
     log = PollingLog()
     for _ in range(2):
         tell(log, fault, ends_all=True)
@@ -184,7 +184,7 @@ def test_an_end_is_told_although_its_kind_had_passed_before(
         tell(log, NO_KEY, ends_all=ends_all)
     assert said(caplog, logging.WARNING) == [
         f"first AuthenticationError (HTTP 401): HTTP 401: no such key; {ASKED_AGAIN}",
-        f"AuthenticationError (HTTP 401): HTTP 401: no such key; {ALL_ENDS}",
+        f"AuthenticationError (HTTP 401): HTTP 401: no such key; check COMETAPI_KEY; {ALL_ENDS}",
     ]
 
 

@@ -470,7 +470,7 @@ async def test_what_may_not_be_looked_at_stays(cloud: MemoryStore) -> None:
     store = RemoteStore(unlisted)
     assert await find(store) is None
     stored = await put(store, png())
-    with pytest.raises(StorageError, match=r"give the right to read it \(s3:GetObject\)"):
+    with pytest.raises(StorageError, match=r"without the right to read it \(s3:GetObject\)"):
         await put(store, png())
     unlisted.readable = True
     assert await find(store) == stored

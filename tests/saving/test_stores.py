@@ -94,7 +94,7 @@ async def test_what_is_no_image_is_not_found(place: Place, content: bytes) -> No
         await find(store)
     assert (caught.value.reason, caught.value.transient) == ("exists", False)
     assert str(caught.value) == (
-        f"{place.key('1-0.png')} is there and is not this image, whole: move it away, "
+        f"{place.key('1-0.png')} is there and is not this image, whole; move it away, "
         "or pass overwrite=True"
     )
     assert await place.read("1-0.png") == content
