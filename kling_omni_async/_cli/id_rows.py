@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from kling_omni_async._ids import WHITE_SPACE, quoted
+from kling_omni_async._ids import WHITE_SPACE, quoted, trimmed
 
 from .exit import UsageError
 from .records import FaultyInputError, Record, RecordReader, without_comment
@@ -72,7 +72,7 @@ class IdRows:
     def _row(self, record: Record) -> IdRow | None:
         if record.names is not None:
             return self._of_object(record, record.names)
-        cells = tuple(cell.strip(WHITE_SPACE) for cell in record.cells)
+        cells = tuple(map(trimmed, record.cells))
         if not any(cells):
             return None
         if not self._begun:
@@ -86,7 +86,8 @@ class IdRows:
         # Files that were joined have it again.
         if cells == self._header:
             return None
-        self.names += map(_number, range(len(self.names), len(cells)))
+        if len(cells) > len(self.names):
+            self.names += map(_number, range(len(self.names), len(cells)))
         return self._id_row(record.line, cells, self.id_at)
 
     def _is_header(self, line: int, cells: tuple[str, ...]) -> bool:
@@ -120,29 +121,43 @@ class IdRows:
                 f"no {quoted(self._column or ID_COLUMN)} here; there is {_listed(names)}: say with "
                 "--column which one is the id",
             )
+        cells = record.cells
+        if list(names) != self.names:  # nearly all have the names of the one before
+            cells = self._in_order(names, cells)
+        self.id_at = self.names.index(names[at])
+        return self._id_row(record.line, cells, self.id_at)
+
+    def _in_order(self, names: tuple[str, ...], cells: tuple[str, ...]) -> tuple[str, ...]:
+        """Return cells in the order of all names so far, to which new ones are added."""
         if len(self.names) < _MOST_COLUMNS:  # each object of an endless input may have others
             known = set(self.names)
             self.names += [name for name in names if name not in known]
-        given = dict(zip(names, record.cells, strict=True))
-        cells = tuple(given.get(name, "") for name in self.names)
-        self.id_at = self.names.index(names[at])
-        return self._id_row(record.line, cells, self.id_at)
+        given = dict(zip(names, cells, strict=True))
+        return tuple(given.get(name, "") for name in self.names)
 
     def _id_row(self, line: int, cells: tuple[str, ...], at: int) -> IdRow | None:
         task_id = _bare_id(cells[at]) if at < len(cells) else ""
         if not task_id:
             self.without_id += any(cells)
             return None
-        # Where numbers have a comma, that one looks like the end of a cell.
-        for number in (task_id, ",".join(cells[at : at + 2])):
-            if _ROUNDED.fullmatch(number):
-                raise FaultyInputError(
-                    line, f"a spreadsheet has made the number {quoted(number)} of an id; {_AS_TEXT}"
-                )
+        if not task_id.isalnum() or len(cells) > at + 1:
+            # Where numbers have a comma, that one looks like the end of a cell.
+            _refuse_number(line, task_id, ",".join(cells[at : at + 2]))
         return IdRow(task_id, line, cells if self._with_cells else ())
 
 
+def _refuse_number(line: int, *texts: str) -> None:
+    """Raise for what a spreadsheet has made of an id."""
+    for text in texts:
+        if _ROUNDED.fullmatch(text):
+            raise FaultyInputError(
+                line, f"a spreadsheet has made the number {quoted(text)} of an id; {_AS_TEXT}"
+            )
+
+
 def _bare_id(cell: str) -> str:
+    if cell.isalnum():
+        return cell
     cell = without_comment(cell)
     found = _FORMULA.fullmatch(cell)
     return (found[2] if found else cell.removeprefix("'")).strip(WHITE_SPACE)
