@@ -160,6 +160,17 @@ class Engine:
         elif self.close_reason is None:
             _log_defect(reason)  # of a plain end: nobody hears of it otherwise
 
+    def guarded(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Return a callback of a timer: no task runs there that a defect could end."""
+
+        def call() -> None:
+            try:
+                callback()
+            except Exception as defect:  # noqa: BLE001 - it reaches all who wait
+                self.fail(defect)
+
+        return call
+
     def cancel(self) -> None:
         """Begin to end everything."""
         was_closed, self.closed = self.closed, True

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -327,6 +328,31 @@ def require_order(given: object) -> ImageOrder:
     text = _quoted(given) if isinstance(given, str) else "'a fox'"
     raise ConfigurationError(
         f"an order is an ImageOrder, not {type(given).__name__}; write ImageOrder({text})"
+    )
+
+
+Orders: TypeAlias = "Iterable[ImageOrder] | AsyncIterable[ImageOrder]"
+
+
+def require_orders(orders: object) -> Orders:
+    """Return what was given if it can be many orders."""
+    if isinstance(orders, ImageOrder | str | bytes | Mapping) or not isinstance(
+        orders, Iterable | AsyncIterable
+    ):
+        kind = type(orders).__name__
+        raise ConfigurationError(
+            "generate_many takes an iterable or async iterable of orders, not "
+            f"{kind}; for a single one write generate_many([ImageOrder(…)])"
+        )
+    return cast("Orders", orders)
+
+
+def require_max_tasks(given: object) -> int | None:
+    """Return a ceiling of places, if it is one."""
+    if given is None or is_whole(given, 1, sys.maxsize):
+        return cast("int | None", given)
+    raise ConfigurationError(
+        f"max_tasks must be a whole number of 1 or more, or None, not {_quoted(given)}"
     )
 
 

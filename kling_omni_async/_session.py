@@ -15,23 +15,24 @@ from ._config import REFRESH_S, make_settings
 from ._engine import Engine
 from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage
-from ._order import ImageOrder, require_order
+from ._order import ImageOrder, Orders, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from ._polling.poller import Poller
 from ._polling.stream import StreamState, TaskIds
-from ._polling.verdicts import Verdict
+from ._polling.verdicts import Verdict, VerdictKind, verdict_on
 from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._streams import OutcomeStream, TaskUpdates, refusal
-from .errors import InvalidTaskIdError, copy_error
+from .errors import InvalidTaskIdError, KlingOmniError, copy_error
 
 if TYPE_CHECKING:
     from typing_extensions import deprecated
 
     from ._creating.creator import Creator
+    from ._creating.ordering import Ordering
     from ._saving.wing import Saving
 
 
@@ -95,6 +96,7 @@ class KlingOmniSession:
         self._poller: Poller | None = None
         self._saving: Saving | None = None
         self._creator: Creator | None = None
+        self._ordering: Ordering | None = None
 
     def __repr__(self) -> str:
         poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
@@ -289,11 +291,7 @@ class KlingOmniSession:
         policy = self._settings.policy
         limit = self._time_limit(timeout)
         source = _require_many(task_ids)
-        outlet = Outlet()
-        if save_to is not None:
-            outlet = self._saving_wing().outlet(
-                save_to, watermarked=watermarked, overwrite=overwrite
-            )
+        outlet = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
         state = StreamState(source, timeout=limit, outlet=outlet, most_pending=policy.max_pending)
         return OutcomeStream(self._ready, state)
 
@@ -328,6 +326,129 @@ class KlingOmniSession:
         self._ready()
         task, _ = await self._creating_wing().create(require_order(order))
         return task
+
+    async def generate(
+        self,
+        order: ImageOrder,
+        *,
+        timeout: float | None = POLICY_TIMEOUT,
+        save_to: StoreLike | None = None,
+        watermarked: bool = False,
+        overwrite: bool = False,
+    ) -> TaskOutcome:
+        """Create a task as `create` does, wait for it as `wait` does, and save its images.
+
+        Cancelling the call lets nothing that is paid for go in silence: the log names the task, at
+        WARNING.
+
+        Args:
+            order: What is wanted.
+            timeout: The longest time from the call to the task's success, in s; None waits for
+                ever. By default the policy's. A create is never cut short by it.
+            save_to: Where to save the images, as `save` does. It is tried before anything is paid.
+            watermarked: Whether to save the copies with the watermark instead.
+            overwrite: Whether to replace what is there under their names.
+
+        Returns:
+            An outcome that is ok, with its task, its order and what was saved.
+
+        Raises:
+            CreateUncertainError: Nobody knows whether there is a task; never just send it again.
+            TaskFailedError: The API said that the task failed; the text is its reason.
+            PollTimeoutError: The deadline passed; wait for its ``task_id`` again.
+            DownloadError: An image was not saved; save the task again.
+            KlingOmniError: All else that `create`, `wait` and `save` raise. Once the task is
+                created, its ``task_id`` names it.
+        """
+        self._ready()
+        order, limit, began = require_order(order), self._time_limit(timeout), _now()
+        plan = None
+        if save_to is not None:
+            wing = self._saving_wing()
+            plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
+        creator = self._creating_wing()
+        task, external_id = await creator.create(order)
+        try:
+            waiter = ResultWaiter(added=began, deadline=None if limit is None else began + limit)
+            task = await self._followed(task, waiter)
+            saved = () if plan is None else await self._saving_wing().save_by(task, plan)
+        except KlingOmniError as error:
+            error.task_id = task.task_id
+            raise
+        except BaseException:
+            creator.name_left(task, external_id)
+            raise
+        return TaskOutcome(
+            task_id=task.task_id,
+            task=task,
+            saved=saved,
+            queries=waiter.queries,
+            elapsed=_now() - began,
+            order=order,
+            external_task_id=external_id,
+        )
+
+    async def _followed(self, task: ImageTask, waiter: ResultWaiter) -> ImageTask:
+        """Wait for a task that was just created; a create can be answered with a failed one."""
+        verdict = verdict_on(task)
+        if verdict.kind is VerdictKind.FINAL:
+            return _succeeded(verdict)
+        poller = self._ready()
+        poller.call(task.task_id, waiter)
+        try:
+            result = await waiter.result
+        finally:
+            poller.leave(waiter)
+        return _succeeded(result)
+
+    def generate_many(
+        self,
+        orders: Orders,
+        *,
+        max_tasks: int | None = None,
+        timeout: float | None = POLICY_TIMEOUT,
+        save_to: StoreLike | None = None,
+        watermarked: bool = False,
+        overwrite: bool = False,
+    ) -> OutcomeStream:
+        """Create many tasks, as many at a time as the account takes, and hand each out once.
+
+        A task holds ``n`` places of the account's concurrency until its end. How many there are is
+        found out by the API's refusals, which cost nothing: an order that is refused so is sent
+        again when there is room. Leaving the stream creates nothing more; tasks that were created
+        and not handed out are named by the log, at WARNING.
+
+        Args:
+            orders: An iterable or async iterable of `ImageOrder`, which is read one ahead.
+            max_tasks: The most places that this stream takes; None for no limit of its own.
+            timeout: The longest time for each order from its first create until it is taken, and
+                for each task from the start of its first query, in s; None for no end. By default
+                the policy's.
+            save_to: Where to save the images of each task before its outcome comes out.
+            watermarked: Whether to save the copies with the watermark instead.
+            overwrite: Whether to replace what is there under their names.
+
+        Returns:
+            An async iterator and async context manager of `TaskOutcome`, each with its ``order``
+            and ``external_task_id``. An order that could not be created has the ``task_id`` "".
+            Its ``pending`` holds external ids.
+
+        Raises:
+            ConfigurationError: ``orders`` is one order or nothing that can be iterated, or an
+                option cannot be used; the text says why.
+        """
+        from ._creating.stream import OrderStream  # noqa: PLC0415 - not for those who only poll
+
+        limit = self._time_limit(timeout)
+        state = OrderStream(
+            require_orders(orders),
+            timeout=limit,
+            outlet=self._outlet(save_to, watermarked=watermarked, overwrite=overwrite),
+            namespace=self._settings.namespace,
+            most_slots=require_max_tasks(max_tasks),
+            rng=Random(),
+        )
+        return OutcomeStream(self._ordering_wing, state)
 
     async def recover(self, external_task_id: str) -> ImageTask | None:
         """Look for a task by the external id under which it was created, by one GET.
@@ -445,6 +566,13 @@ class KlingOmniSession:
             self._engine.add(self._saving)
         return self._saving
 
+    def _outlet(self, store: StoreLike | None, *, watermarked: bool, overwrite: bool) -> Outlet:
+        """Return an outlet of a stream, one that saves if there is a store."""
+        if store is None:
+            return Outlet()
+        wing = self._saving_wing()
+        return wing.outlet(store, watermarked=watermarked, overwrite=overwrite)
+
     def _creating_wing(self) -> Creator:
         """Return what creates tasks, made when it is first asked for, once the poller runs."""
         if self._creator is None:
@@ -456,6 +584,16 @@ class KlingOmniSession:
             )
             self._engine.add(self._creator)
         return self._creator
+
+    def _ordering_wing(self) -> Ordering:
+        """Return what brings the outcomes of orders, made as the above."""
+        poller = self._ready()
+        if self._ordering is None:
+            from ._creating.ordering import Ordering  # noqa: PLC0415 - not for those who only poll
+
+            self._ordering = Ordering(self._engine, poller, self._creating_wing())
+            self._engine.add(self._ordering)
+        return self._ordering
 
     def _time_limit(self, timeout: float | None) -> float | None:
         if timeout is POLICY_TIMEOUT:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
 from ._polling.poller import Poller
-from ._polling.stream import Phase, StreamState
+from ._polling.stream import Intake, Phase
 from ._polling.waiters import UpdatesWaiter
-from ._results import End
+from ._results import End, Outlet
 
 
 def refusal(text: str) -> Callable[..., NoReturn]:
@@ -24,13 +24,89 @@ def refusal(text: str) -> Callable[..., NoReturn]:
     return refuse
 
 
+class StreamInside(Protocol):
+    """What a stream is made of: that of `poll`, or that of `generate_many`."""
+
+    outlet: Outlet
+    intake: Intake
+    phase: Phase
+
+    @property
+    def ids(self) -> Mapping[str, object]:
+        """Those that have not been handed out."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """The counts at this moment."""
+        ...
+
+    def begin(self) -> None:
+        """Copy a container, and let reading begin."""
+
+    def know_all(self) -> None:
+        """Note all that a container holds."""
+
+    def handed_out(self, outcome: TaskOutcome) -> None:
+        """Count an outcome that a consumer has."""
+
+    def cut(self, end: End) -> None:
+        """End at once."""
+
+
+S = TypeVar("S", bound=StreamInside)
+S_contra = TypeVar("S_contra", bound=StreamInside, contravariant=True)
+
+
+class StreamHost(Protocol[S_contra]):
+    """What brings the outcomes of streams of one kind."""
+
+    def open_stream(self, stream: S_contra) -> None:
+        """Begin to bring them."""
+
+    def leave_stream(self, stream: S_contra) -> None:
+        """Drop a stream that nobody reads any more."""
+
+    def drop_stream(self, stream: S_contra) -> None:
+        """Leave a stream that was dropped, by whichever thread collects the garbage."""
+
+
+class _Visit(Generic[S]):
+    """A stream at its host, once it has one."""
+
+    def __init__(self, host: Callable[[], StreamHost[S]], state: S) -> None:
+        self.find_host = host
+        self._state = state
+        self._host: StreamHost[S] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has a host."""
+        return self._host is not None
+
+    def open(self) -> None:
+        """Go to the host of this loop, and let it bring outcomes."""
+        self._host = self.find_host()
+        self._host.open_stream(self._state)
+
+    def leave(self) -> None:
+        """Let the host drop it."""
+        if self._host is not None:  # pragma: no branch - it has begun
+            self._host.leave_stream(self._state)
+
+    def drop(self) -> None:
+        """Leave from whichever thread, if it has begun."""
+        if self._host is not None:
+            self._host.drop_stream(self._state)
+
+
 class PendingIds(AbstractSet[str]):
     """A live, read-only view of the ids that a stream has not yet handed out.
 
     Copy it (``set(stream.pending)``) before the stream moves on while you iterate.
     """
 
-    def __init__(self, state: StreamState) -> None:
+    def __init__(self, state: StreamInside) -> None:
         self._state = state
 
     def __contains__(self, task_id: object) -> bool:
@@ -55,21 +131,21 @@ class PendingIds(AbstractSet[str]):
 
 
 class OutcomeStream:
-    """The outcomes of `KlingOmniSession.poll`, in the order in which they become known.
+    """The outcomes of `poll` or `generate_many`, in the order in which they become known.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
     or the first step is taken. Several consumers may share a stream; each outcome goes to one.
     """
 
-    def __init__(self, poller: Callable[[], Poller], state: StreamState) -> None:
-        self._find_poller = poller
-        self._poller: Poller | None = None
+    def __init__(self, host: Callable[[], StreamHost[S]], state: S) -> None:
+        self._visit: _Visit[Any] = _Visit(host, state)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._state = state
+        self._state: StreamInside = state
         self._left = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._state.is_left else "open" if self._poller else "not started"
+        is_left, has_begun = self._state.phase is Phase.ENDED, self._visit.has_begun
+        state = "closed" if is_left else "open" if has_begun else "not started"
         return f"<OutcomeStream {state} {self.progress!r}>"
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
@@ -129,7 +205,7 @@ class OutcomeStream:
         return outcome
 
     async def aclose(self) -> None:
-        """Leave: the ids that are still pending are dropped at once.
+        """Leave: the ids that are still pending are dropped at once, and nothing more is created.
 
         It returns when the input has been closed, its own clean-up included.
         """
@@ -137,35 +213,34 @@ class OutcomeStream:
         self._leave()
         intake = self._state.intake
         # An input that closes its own stream must not wait for itself.
-        if self._poller is not None and intake.task is not asyncio.current_task():
+        if self._visit.has_begun and intake.task is not asyncio.current_task():
             await intake.closed.wait()
 
     async def _open(self) -> None:
         """Begin to poll, unless that was done, once all is ready for what will come."""
         if self._loop is asyncio.get_running_loop():
             return  # what ended it since then comes behind what it holds
-        self._state.begin()  # first, so that nothing given is lost if polling cannot begin
-        self._find_poller()
+        self._state.begin()  # first, so that nothing given is lost if it cannot be opened
+        self._visit.find_host()
         await self._state.outlet.prepare()
         self._start()
 
     def _start(self) -> None:
         # Another consumer may have been faster meanwhile, or may have closed it.
-        if self._loop is asyncio.get_running_loop() or self._state.is_left:
+        if self._loop is asyncio.get_running_loop() or self._state.phase is Phase.ENDED:
             return
-        poller = self._find_poller()
-        self._poller, self._loop = poller, asyncio.get_running_loop()
-        poller.open_stream(self._state)
+        self._loop = asyncio.get_running_loop()
+        self._visit.open()
 
     def _leave(self) -> None:
-        if self._poller is not None and not self._left:
+        if self._visit.has_begun and not self._left:
             self._left = True
-            self._poller.leave_stream(self._state)
+            self._visit.leave()
 
     def __del__(self) -> None:
         """Drop the ids of a stream that nobody can read any more."""
-        if self._poller is not None and not self._left:
-            self._poller.drop_stream(self._state)
+        if not self._left:
+            self._visit.drop()
 
 
 class TaskUpdates:

@@ -270,6 +270,10 @@ async def creating(session: KlingOmniSession, picture: bytes) -> None:
     assert_type(order.n, int | None)
     assert_type(await session.create(order), ImageTask)
     assert_type(await session.recover("a name"), ImageTask | None)
+    assert_type(await session.generate(order, save_to="images"), TaskOutcome)
+    assert_type(session.generate_many([order], max_tasks=9, timeout=None), OutcomeStream)
+    session.create("a fox")  # type: ignore[arg-type,unused-coroutine]  # pyright: ignore[reportArgumentType,reportUnusedCoroutine]
+    session.generate_many(order)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def uncertain(outcome: TaskOutcome) -> None:

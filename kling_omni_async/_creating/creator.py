@@ -316,6 +316,7 @@ class Creator:
             if isinstance(verdict, Doubt):
                 return await self._find_out(creation, request, verdict)
             if isinstance(verdict, ImageTask):
+                self._poller.heard()
                 logger.info("created %s", _names(request.external_id, verdict))
                 return verdict
             if pause_s is None or not passes(verdict):
@@ -390,12 +391,16 @@ class Creator:
 
     # The log.
 
+    def name_left(self, task: ImageTask, external_id: str) -> None:
+        """Name a task that was paid for and that nobody waits for."""
+        text = "nobody waits any more for what was ordered: it is %s"
+        logger.warning(text, _names(external_id, task))
+
     def _log_left(self, creation: Creation, end: End) -> None:
         """Name a task that was paid for and that nobody waits for, or that may have been."""
         name = creation.external_id
         if isinstance(end, ImageTask):
-            text = "nobody waits any more for what was ordered: it is %s"
-            logger.warning(text, _names(name, end))
+            self.name_left(end, name)
         elif creation.stage is not Stage.SAFE and not isinstance(end, Refused):
             text = "nobody waits any more for what was ordered: recover(%s) may find it; %s"
             said = one_line(end) if isinstance(end, KlingOmniError) else type(end).__name__

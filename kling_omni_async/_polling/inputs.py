@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sized
 from inspect import isasyncgen, isgenerator
 from time import perf_counter
+from typing import Protocol, TypeVar
 
 import anyio
 
 from kling_omni_async import _engine
 from kling_omni_async._results import logger
 
-from .stream import Phase, StreamState
-
-Take = Callable[[StreamState, object, float], None]
-"""Takes an id that an input gave, and the time in s."""
+from .stream import Intake, Phase
 
 
-async def read_input(stream: StreamState, take: Take) -> None:
+class Reading(Protocol):
+    """A stream whose input is read."""
+
+    input_of: str  # what it gives, in words
+    intake: Intake
+    phase: Phase
+    room: asyncio.Event | None  # is set when it can take more
+
+    @property
+    def ids(self) -> Sized:
+        """All that was taken and not yet handed out."""
+        ...
+
+    @property
+    def most_pending(self) -> float:
+        """How many of them there may be; the input waits beyond it."""
+        ...
+
+    def input_ended(self, error: Exception | None) -> None:
+        """Note that nothing more comes, and why if the input raised something."""
+
+
+R = TypeVar("R", bound=Reading)
+Take = Callable[[R, object, float], None]
+"""Takes what an input gave, and the time in s."""
+
+
+async def read_input(stream: R, take: Take[R]) -> None:
     """Read the input of a stream to its end, or until the stream is left."""
     intake = stream.intake
     if intake.closed.is_set():
@@ -32,12 +57,13 @@ async def read_input(stream: StreamState, take: Take) -> None:
     except BaseException:
         intake.close(whole=False)
         raise
-    if error is not None and stream.is_left:
-        logger.warning("an input of task ids raised as it was closed", exc_info=error)
+    if error is not None and stream.phase is Phase.ENDED:
+        text = "an input of %s raised as it was closed"
+        logger.warning(text, stream.input_of, exc_info=error)
     stream.input_ended(error)
 
 
-async def _read(stream: StreamState, take: Take) -> Exception | None:
+async def _read(stream: R, take: Take[R]) -> Exception | None:
     """Read an input; return the exception that it raised, if any."""
     source = stream.intake.source
     try:
@@ -51,13 +77,13 @@ async def _read(stream: StreamState, take: Take) -> Exception | None:
             return None
         if _this_task().cancelling():  # and not only what it awaits
             raise
-        return RuntimeError("the input of task ids was cancelled from within")
+        return RuntimeError(f"the input of {stream.input_of} was cancelled from within")
     except Exception as error:  # noqa: BLE001 - whatever it is, the stream raises it
         return error
     return None
 
 
-async def _read_iterable(stream: StreamState, take: Take) -> None:
+async def _read_iterable(stream: R, take: Take[R]) -> None:
     slices = _Slices()
     ids = stream.intake.ids()
     try:
@@ -75,7 +101,7 @@ async def _read_iterable(stream: StreamState, take: Take) -> None:
         raise stream.intake.error
 
 
-async def _read_feed(stream: StreamState, source: AsyncIterable[object], take: Take) -> None:
+async def _read_feed(stream: R, source: AsyncIterable[object], take: Take[R]) -> None:
     slices = _Slices()
     loop = asyncio.get_running_loop()
     ids = aiter(source)
@@ -104,11 +130,11 @@ class _Slices:
         self.began = asyncio.get_running_loop().time()  # of the running piece, in s of the loop
         self._until = perf_counter() + _engine.SLICE_S
 
-    def is_over(self, stream: StreamState) -> bool:
+    def is_over(self, stream: Reading) -> bool:
         """Whether it is time to let the loop run, or to wait for consumers that are far behind."""
         return perf_counter() >= self._until or len(stream.ids) >= stream.most_pending
 
-    async def give_way(self, stream: StreamState) -> None:
+    async def give_way(self, stream: Reading) -> None:
         """Let the loop run, and wait until consumers have caught up."""
         await asyncio.sleep(0)
         self._begin()

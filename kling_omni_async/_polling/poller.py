@@ -132,6 +132,10 @@ class Poller:
         if pause_s := throttle.limited(error, started=started, now=self._loop.time()):
             self._log.throttled(pause_s)
 
+    def heard(self) -> None:
+        """Note that the API has answered another request readably: the set-up is right."""
+        self._watchlist.heard()
+
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""
         return self._watchlist.snapshot(task_id, self._loop.time())

@@ -134,9 +134,9 @@ class Deadlines:
 class Intake:
     """The input of one stream, and what is known of its ids before the poller has them."""
 
-    def __init__(self, source: TaskIds) -> None:
+    def __init__(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         # None once it was read, so that nothing keeps it open, and nothing disturbs its clean-up.
-        self.source: TaskIds | None = source
+        self.source: Iterable[object] | AsyncIterable[object] | None = source
         # An id of a feed may come again once it was handed out; otherwise repeats are dropped.
         self.is_feed: bool = isinstance(source, AsyncIterable)
         # In memory already, so that reading it needs no bound.
@@ -209,6 +209,8 @@ class Intake:
 
 class StreamState(Alarm):
     """The inside of a stream. ``when`` is the alarm of its first deadline."""
+
+    input_of = "task ids"
 
     # Thirteen attributes, as this is the one place for what is known of a stream.
     def __init__(

@@ -79,13 +79,15 @@ class Waiter(Alarm):
 class ResultWaiter(Waiter):
     """A call of `wait`; its result is the final word."""
 
-    __slots__ = ("result",)
+    __slots__ = ("queries", "result")
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         super().__init__(added=added, deadline=deadline)
         self.result: Result[Verdict] = asyncio.get_running_loop().create_future()
+        self.queries = 0  # that were completed in the meantime, in the end
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
+        self.queries = entry.queries - self.queries_before
         resolve(self.result, verdict)
 
     def end(self, reason: Ending, task_id: str) -> None:

@@ -119,6 +119,10 @@ class Watchlist:
             watched=now - waiters[0].added if waiters else None,
         )
 
+    def heard(self) -> None:
+        """Note a readable answer of the API that no query brought."""
+        self._setup.heard = True
+
     # Who comes and who goes.
 
     def call(self, task_id: str, waiter: Waiter, now: float) -> list[Told]:

@@ -67,8 +67,26 @@ class Saving:
         Raises:
             ConfigurationError: The store cannot be used.
         """
-        plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
+        plan = self.plan(store, watermarked=watermarked, overwrite=overwrite)
         return SavingOutlet(self._saver, plan, try_out=partial(self._try_out, plan.store))
+
+    def plan(self, store: object, *, watermarked: bool, overwrite: bool) -> SavePlan:
+        """Return how images are to be saved.
+
+        Raises:
+            ConfigurationError: The store cannot be used.
+        """
+        return SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
+
+    async def tried_plan(self, store: object, *, watermarked: bool, overwrite: bool) -> SavePlan:
+        """Return how images are to be saved, in a store that was tried.
+
+        Raises:
+            ConfigurationError: The store cannot be used.
+        """
+        plan = self.plan(store, watermarked=watermarked, overwrite=overwrite)
+        await self._try_out(plan.store)
+        return plan
 
     async def save(
         self, given: object, store: object, *, watermarked: bool, overwrite: bool
@@ -78,7 +96,15 @@ class Saving:
         Raises:
             KlingOmniError: An image is not in the store, or nothing can be saved.
         """
-        plan = SavePlan(self._stores.open(store), watermarked=watermarked, overwrite=overwrite)
+        plan = self.plan(store, watermarked=watermarked, overwrite=overwrite)
+        return await self.save_by(given, plan)
+
+    async def save_by(self, given: object, plan: SavePlan) -> tuple[SavedImage, ...]:
+        """Save the images of a task or an outcome by a plan that was made before.
+
+        Raises:
+            KlingOmniError: An image is not in the store, or nothing can be saved.
+        """
         return await self._saver.save(task_to_save(given), plan)
 
     async def _try_out(self, store: Store) -> None:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
@@ -355,7 +355,7 @@ class PollerMachine(RuleBasedStateMachine):
 
     def _read(self, reader: Reader, source: Any) -> None:
         reader.stream = self.session.poll(source, timeout=reader.timeout)
-        reader.state = reader.stream._state
+        reader.state = cast("StreamState", reader.stream._state)
         reader.unpaused.set()
         self.readers.append(reader)
         reader.task = self.loop.create_task(self._consume(reader))

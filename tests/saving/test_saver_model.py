@@ -183,7 +183,7 @@ class World:
                 feed.put_nowait(task_id)
         stream = self.session.poll(source, save_to=cast("Any", store))
         expected = Counter(ids if feed is None else ())
-        read = Read(stream, stream._state, store, feed, expected)
+        read = Read(stream, cast("StreamState", stream._state), store, feed, expected)
         self.reads.append(read)
         for _ in range(1 + one // 16 % 2):
             self._add_consumer(read, patient=bool(one // 8 % 2))
