@@ -47,7 +47,10 @@ class TaskOutcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the task succeeded and has images, and they were saved if that was asked for."""
+        """Whether the task succeeded and has images, and they were saved if that was asked for.
+
+        A type checker does not learn from it that `task` is there: `result` gives the task.
+        """
         return self.error is None
 
     @property

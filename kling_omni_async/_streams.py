@@ -150,13 +150,13 @@ class OutcomeStream:
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
         __enter__ = __exit__ = refusal(
-            "poll needs `async with`; write: async with session.poll(task_ids) as outcomes:"
+            "a stream needs `async with`; write: async with session.poll(task_ids) as outcomes:"
         )
         __iter__ = refusal(
-            "poll needs `async for`; write: async for outcome in session.poll(task_ids):"
+            "a stream needs `async for`; write: async for outcome in session.poll(task_ids):"
         )
         __await__ = refusal(
-            "poll gives many outcomes, one by one; write: async for outcome in "
+            "a stream gives many outcomes, one by one; write: async for outcome in "
             "session.poll(task_ids): or, for a single task: task = await session.wait(task_id)"
         )
 

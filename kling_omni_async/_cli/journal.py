@@ -114,7 +114,7 @@ class Journal:
     def _settle(self, entry: Entry, at: int) -> None:
         outcome = entry.outcome
         task_id, kind = outcome.task_id, kind_of(outcome)
-        if not kind.settled:
+        if not outcome.settled:
             self.settled.pop(task_id, None)
         elif outcome.error is not None:
             # The same few reasons, many times.

@@ -35,11 +35,6 @@ class Kind(StrEnum):
     ERROR = "error"
 
     @property
-    def settled(self) -> bool:
-        """Whether polling the id again can give nothing new."""
-        return self in _SETTLED
-
-    @property
     def style(self) -> str:
         """Its colour: ``unsure`` where polling again may help."""
         if self is Kind.SUCCEEDED:
@@ -47,7 +42,6 @@ class Kind(StrEnum):
         return "unsure" if self in _UNSURE else "bad"
 
 
-_SETTLED: Final = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.NOT_FOUND})
 _UNSURE: Final = frozenset({Kind.TIMED_OUT, Kind.NOT_SAVED, Kind.ERROR})
 
 _BY_ERROR: Final[dict[type[errors.KlingOmniError], Kind]] = {
