@@ -168,6 +168,10 @@ class Failures:
         return table
 
 
+# Of these the text has the host and the system's words, which are the same for many images.
+_OF_CONNECTIONS: Final = frozenset({"certificate", "connect", "dns", "proxy", "reset", "tls"})
+
+
 def reason_of(error: errors.KlingOmniError) -> str:
     """Return why an id failed, without what differs from id to id.
 
@@ -179,11 +183,13 @@ def reason_of(error: errors.KlingOmniError) -> str:
         case errors.InvalidTaskIdError():
             text = "cannot be a task id; nothing was asked"
         case errors.TransportError():
-            text = f"no answer: {error.reason}"
+            text = f"no answer: {error.what}"[:_LONGEST]
         case errors.ResponseError():
             text = f"HTTP {error.http_status}: the answer is not the API's"
         case errors.StorageError(detail=str() as detail):
             text = detail
+        case errors.DownloadError(reason=reason) if reason in _OF_CONNECTIONS:
+            text = error.what[:_LONGEST]
         case errors.DownloadError():
             text = error.reason + (f", HTTP {error.http_status}" if error.http_status else "")
         case errors.ApiError() | errors.TaskFailedError():

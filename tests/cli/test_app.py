@@ -358,8 +358,13 @@ def test_without_its_extra_the_program_says_what_to_install(
     missing: str, monkeypatch: pytest.MonkeyPatch, capfd: Captured
 ) -> None:
     """A missing extra is one line that can be pasted, and exit code 2."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] == missing or name.startswith("kling_omni_async._cli."):
+    package = sys.modules["kling_omni_async._cli"]
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kling_omni_async._cli."):
+            # What is imported anew is not to stay behind in the package either.
+            monkeypatch.setattr(package, name.rpartition(".")[2], module)
+            monkeypatch.delitem(sys.modules, name)
+        elif name.partition(".")[0] == missing:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     assert exit_code(monkeypatch, "demo") == Exit.USAGE

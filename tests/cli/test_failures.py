@@ -9,6 +9,7 @@ import pytest
 from kling_omni_async import (
     AccountError,
     AssetExpiredError,
+    DownloadError,
     ImageTask,
     InvalidTaskIdError,
     KlingOmniError,
@@ -42,7 +43,12 @@ DOWN = ServerError("down", http_status=502)
         (TaskNotFoundError("task_not_exist", http_status=400), "HTTP 400: task_not_exist"),
         (AccountError("no money", http_status=402, code=7), "HTTP 402, code 7: no money"),
         (InvalidTaskIdError("'a b' is none"), "cannot be a task id; nothing was asked"),
-        (TransportError("dns: host x", reason="dns"), "no answer: dns"),
+        (
+            TransportError("dns: api.test: no such", reason="dns"),
+            "no answer: dns: api.test: no such",
+        ),
+        (DownloadError("tls: i.test: no", reason="tls"), "tls: i.test: no"),
+        (DownloadError("it stalled", reason="stalled"), "stalled"),
         (ResponseError("<html>", http_status=200), "HTTP 200: the answer is not the API's"),
         (AssetExpiredError("x", reason="expired", http_status=403), "expired, HTTP 403"),
         (AssetExpiredError("x", reason="expired"), "expired"),
@@ -64,7 +70,7 @@ DOWN = ServerError("down", http_status=502)
     ],
 )
 def test_a_reason_has_nothing_of_its_id(error: KlingOmniError, reason: str) -> None:
-    """Times, hosts and ids are left out, so that equal reasons meet in one row."""
+    """Times, ids and numbers of images are left out, so that equal reasons meet in one row."""
     assert reason_of(error) == reason
 
 
