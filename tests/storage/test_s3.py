@@ -25,9 +25,11 @@ from kling_omni_async import (
     SavedImage,
     StorageError,
     TaskImage,
+    TaskOutcome,
     TaskStatus,
 )
 from kling_omni_async._config import make_settings
+from kling_omni_async._saving.copies import copy_images
 from kling_omni_async._saving.download import Downloader
 from kling_omni_async._saving.files import LocalStore, Stored, in_thread
 from kling_omni_async._saving.formats import KINDS
@@ -111,6 +113,33 @@ async def test_saves_by_url(
     assert [image.key for image in saved] == [f"run/7/{task_id}-{n}.png" for n in range(3)]
     assert bucket.keys == {image.key for image in saved}
     assert len({check(bucket, image) for image in saved}) == 3
+
+
+async def test_copies_what_another_store_has(
+    comet_api: SimulatedCometAPI, bucket: Bucket, tmp_path: Path
+) -> None:
+    """From a directory into a bucket, to another prefix and back, the images stay what they are."""
+    (outcome,) = await all_of_one(comet_api, tmp_path / "one")
+    there: LocalStore | RemoteStore = LocalStore(tmp_path / "one")
+    for here in (
+        RemoteStore(bucket.store(prefix="run")),
+        RemoteStore(bucket.store(prefix="other")),
+        LocalStore(tmp_path / "two"),
+    ):
+        saved = await copy_images(outcome, there, SavePlan(here))
+        assert [each.sha256 for each in saved] == [each.sha256 for each in outcome.saved]
+        outcome, there = attrs.evolve(outcome, saved=saved), here
+    names = {f"{outcome.task_id}-{number}.png" for number in range(2)}
+    assert bucket.keys == {f"{prefix}/{name}" for prefix in ("run", "other") for name in names}
+    for name in names:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+async def all_of_one(api: SimulatedCometAPI, folder: Path) -> list[TaskOutcome]:
+    """Poll a task with two images into a directory."""
+    task_id = api.create_task(duration=0, images=2)
+    async with session_for(api) as session:
+        return await all_of(session, [task_id], save_to=folder)
 
 
 async def test_saves_while_it_polls(
