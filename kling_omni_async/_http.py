@@ -55,6 +55,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 def out_of_descriptors(error: BaseException) -> bool:
     """Return whether this process, or the machine, had no file descriptor left."""
+    if isinstance(error, ImportError):  # of a library in machine code, which says so in words alone
+        return any(os.strerror(number) in str(error) for number in _EXHAUSTED)
     return isinstance(error, OSError) and error.errno in _EXHAUSTED
 
 

@@ -6,13 +6,14 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterable, Iterable
 from random import Random
-from typing import TYPE_CHECKING, Self, cast, overload
+from typing import TYPE_CHECKING, Final, Self, cast, overload
 
 import aiohttp
 
 from ._api.client import Client, require_usable
 from ._config import REFRESH_S, make_settings
 from ._engine import Engine
+from ._http import out_of_descriptors
 from ._ids import quoted, require_id
 from ._models import ImageTask, SavedImage
 from ._order import ImageOrder, Orders, require_max_tasks, require_order, require_orders
@@ -26,7 +27,7 @@ from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._streams import OutcomeStream, TaskUpdates, refusal
-from .errors import InvalidTaskIdError, KlingOmniError, copy_error
+from .errors import InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
 if TYPE_CHECKING:
     from typing_extensions import deprecated
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from ._creating.creator import Creator
     from ._creating.ordering import Ordering
     from ._saving.wing import Saving
+
+
+_IMPORT_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 0.0)
 
 
 class KlingOmniSession:
@@ -507,6 +511,7 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         self._ready()
+        await self._import_saving(store)
         return await self._saving_wing().save(
             task, store, watermarked=watermarked, overwrite=overwrite
         )
@@ -550,6 +555,21 @@ class KlingOmniSession:
             self._engine.start(self._poller, *([self._saving] if self._saving else []))
         assert self._poller is not None  # noqa: S101 - it runs
         return self._poller
+
+    async def _import_saving(self, store: StoreLike) -> None:
+        """Import what saves, and what opens a store, again where no descriptor is left for it."""
+        for pause_s in _IMPORT_PAUSES_S:
+            try:
+                self._saving_wing().store(store)
+            except (OSError, ImportError) as error:
+                if not out_of_descriptors(error):
+                    raise
+            else:
+                return
+            self._client.give_up_idle()
+            await asyncio.sleep(pause_s)
+        text = "no file descriptor is left to open the store with"
+        raise StorageError(text, reason="descriptors")
 
     def _saving_wing(self) -> Saving:
         """Return what saves images, made when it is first asked for."""

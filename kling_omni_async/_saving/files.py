@@ -382,7 +382,7 @@ def translate_os_errors(target: str) -> Generator[None]:
         raise StorageError(told, reason=reason, detail=text) from None
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return our word for what a file system says."""
     if out_of_descriptors(error):
         return "descriptors"

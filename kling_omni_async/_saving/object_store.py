@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import os
 import re
 import tempfile
 import time
@@ -48,6 +49,7 @@ TRIAL_S: Final = 30.0
 _PLACE_HINT = "set TMPDIR to a directory that may be written to"
 _TRIAL = ".kling-omni-try"
 _NO_SUCH_VERSION: Final[UpdateVersion] = {"e_tag": '"0"', "version": "1"}
+_RUNTIME_DESCRIPTORS: Final = 16
 _DIGEST = "klingsha256"  # letters and digits: some stores take no others
 _REST_S = 0.05
 _LONGEST_TEXT = 400
@@ -76,6 +78,7 @@ class RemoteStore:
         self._prefix = f"{prefix}/" if prefix and isinstance(prefix, str | Path) else ""
         self._spool = _spool()
         self._mishaps = Mishaps()
+        self._is_obstores = _is_obstores(store)
         self._swept = self._tried = False
         self._is_blind = False  # it answers 403 for an image that is not there
         self._holding = asyncio.Lock()  # whoever holds a large image in memory
@@ -90,7 +93,7 @@ class RemoteStore:
             try_folder, self._get_ready, self._spool, _PLACE_HINT
         ):
             # A class of the caller's own is not tried: it is not known what else it would do.
-            self._tried = not _is_obstores(self._store) or await self._write_nothing()
+            self._tried = not self._is_obstores or await self._write_nothing()
 
     async def _write_nothing(self) -> bool:
         """Write on a condition that no object meets; return False where a fault may pass."""
@@ -109,6 +112,7 @@ class RemoteStore:
         raise ConfigurationError(f"nothing can be written to the store: {text}")
 
     async def _try_to_write(self) -> None:
+        await start_runtime()
         put = partial(self._store.put_async, _TRIAL, b"")
         try:
             await put(mode=_NO_SUCH_VERSION)
@@ -124,6 +128,9 @@ class RemoteStore:
 
     async def begin(self, stem: str, *, look: bool) -> Stored | PartialFile:
         """Find an image, or make the temporary file for it, for nobody else to read."""
+        if self._is_obstores:
+            with translate_os_errors("the store"):
+                await start_runtime()
         if look and (stored := await self._find(stem)):
             return stored
         return await in_thread(self._begin, stem, undo=discard_part)
@@ -259,6 +266,32 @@ class RemoteStore:
             self._mishaps.tell(f"images that were replaced may stay under another ending{text}")
 
 
+class Runtime:
+    """What obstore starts with its first call, for the whole process."""
+
+    is_started = False
+
+
+async def start_runtime() -> None:
+    """Start it, or raise an OSError where too few file descriptors are left for that.
+
+    Without them it panics, and can be started no more until the process ends.
+    """
+    if Runtime.is_started:
+        return
+    from obstore.store import MemoryStore  # noqa: PLC0415 - for those who use the extra
+
+    held: list[int] = []
+    try:
+        for _ in range(_RUNTIME_DESCRIPTORS):
+            held.append(os.open(os.devnull, os.O_RDONLY))  # noqa: PERF401 - those that were opened are closed
+    finally:
+        for each in held:
+            os.close(each)
+    await MemoryStore().put_async("x", b"")
+    Runtime.is_started = True
+
+
 @cache
 def _exit_after_obstore() -> None:
     """See that obstore's threads come to rest before Python ends, once for all stores.
@@ -276,19 +309,22 @@ def _translate_store_errors(key: str, right: str) -> Generator[None]:
         yield
     except StorageError:
         raise
-    except Exception as error:  # noqa: BLE001 - obstore's, or of a store that the caller made
+    except BaseException as error:
+        # Exceptions are obstore's, or of a store that the caller made; a panic in Rust is none.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         text = _text_of(error) + _rights_of(error, right)
         told, detail = f"cannot store {key}: {text}", text.replace(key, "…")
         raise StorageError(told, reason=_reason_of(error), detail=detail) from None
 
 
-def _reason_of(error: Exception) -> str:
+def _reason_of(error: BaseException) -> str:
     """Return our word for what a store says, of the file system below it if that has said so."""
     told = None if isinstance(error, OSError) else _ERRNO.search(str(error))
     return reason_of(OSError(int(told[1] or told[2]), "") if told else error)
 
 
-def _rights_of(error: Exception, right: str) -> str:
+def _rights_of(error: BaseException, right: str) -> str:
     """Return which right may be missing, where a store says that one is."""
     refused = type(error).__name__ == "PermissionDeniedError" or _DENIED in str(error)
     code = _CODE.search(str(error))
@@ -311,7 +347,7 @@ def _spool() -> Path:
         ) from None
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: BaseException) -> str:
     """Return the first line of an error, without what may be secret in it."""
     # The query and the user info of URLs, and the answer of S3, which quotes signatures: of it the
     # code alone is kept.

@@ -61,6 +61,10 @@ class Saving:
     def __repr__(self) -> str:
         return f"<Saving {self._saver!r}>"
 
+    def store(self, store: object) -> Store:
+        """Return the store that an argument names, or raise `ConfigurationError`."""
+        return self._stores.open(store)
+
     def outlet(self, store: object, *, watermarked: bool, overwrite: bool) -> Outlet:
         """Return an outlet that saves the images of each outcome before it hands it out.
 

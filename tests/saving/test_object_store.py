@@ -23,7 +23,12 @@ from obstore.store import LocalStore, MemoryStore, S3Store
 from kling_omni_async import ConfigurationError, StorageError
 from kling_omni_async._saving import object_store
 from kling_omni_async._saving.formats import KINDS, PNG
-from kling_omni_async._saving.object_store import RemoteStore, _exit_after_obstore, open_url
+from kling_omni_async._saving.object_store import (
+    RemoteStore,
+    Runtime,
+    _exit_after_obstore,
+    open_url,
+)
 from tests.support import now_waiting
 
 from .image_files import big_png, png
@@ -80,7 +85,7 @@ class Broken:
         error: Why.
     """
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self._error = error
 
     async def get_async(self, path: str, *, options: Any = None) -> object:
@@ -422,6 +427,44 @@ async def test_a_store_with_passing_faults(
     moody.error = error
     await RemoteStore(moody).try_out()
     assert "the store could not be tried" in caplog.text
+
+
+# The runtime.
+
+
+async def test_the_runtime_waits_for_descriptors(
+    cloud: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would never start again is not started while too few are left; later it is."""
+    monkeypatch.setattr(Runtime, "is_started", False)
+    opened, left = os.open, [10]
+
+    def few(path: Any, *rest: Any) -> int:
+        left[0] -= path == os.devnull
+        if left[0] < 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return opened(path, *rest)
+
+    store = RemoteStore(cloud)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", few)
+        await store.try_out()
+        with pytest.raises(StorageError) as caught:
+            await begin(store)
+    assert (caught.value.reason, caught.value.transient) == ("descriptors", True)
+    assert not Runtime.is_started
+    await put(store, png())
+    assert Runtime.is_started
+
+
+async def test_a_panic_is_an_error_of_its_image() -> None:
+    """What obstore throws as no exception at all does not end the session."""
+    panic = type("PanicException", (BaseException,), {})("Os { code: 24, kind: TooMany }")
+    with pytest.raises(StorageError) as caught:
+        await put(RemoteStore(Broken(panic)), png())
+    assert caught.value.reason == "descriptors"
+    with pytest.raises(SystemExit):
+        await put(RemoteStore(Broken(SystemExit())), png())
 
 
 # Without the right to list.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import math
 import os
@@ -36,6 +37,7 @@ from kling_omni_async import (
     TaskNotFoundError,
     TaskOutcome,
 )
+from kling_omni_async._saving.stores import Store, Stores
 from kling_omni_async.simulator import ImageRequest, SimulatedCometAPI
 from tests.saving.image_files import jpeg
 from tests.simulator.client import client, fetch
@@ -847,3 +849,63 @@ async def test_an_outsider_ends_a_download(comet_api: SimulatedCometAPI, tmp_pat
             await saving
         assert session.closed
     assert names_in(tmp_path) == []
+
+
+# The first save of all.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        ImportError(f"_obstore.so: cannot open shared object file: {os.strerror(errno.EMFILE)}"),
+    ],
+    ids=["source", "library"],
+)
+@pytest.mark.parametrize("times", [2, 99])
+async def test_what_saves_cannot_be_imported_for_now(
+    error: Exception,
+    times: int,
+    comet_api: SimulatedCometAPI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no descriptor is left for the code of saving itself, it is tried again, too."""
+    tries: list[float] = []
+    opened = Stores.open
+
+    def fail(stores: Stores, store: object) -> Store:
+        tries.append(now())
+        if len(tries) <= times:
+            raise error
+        return opened(stores, store)
+
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        monkeypatch.setattr(Stores, "open", fail)
+        if times == 2:
+            assert await session.save(task, tmp_path)
+        else:
+            with pytest.raises(StorageError, match="no file descriptor is left") as caught:
+                await session.save(task, tmp_path)
+            assert caught.value.reason == "descriptors"
+    assert [later - earlier for earlier, later in pairwise(tries)][:2] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("error", [PermissionError("no"), ImportError("no such library")])
+async def test_what_saves_cannot_be_imported_at_all(
+    error: Exception,
+    comet_api: SimulatedCometAPI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A broken installation is told at once, as Python tells it."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    async with open_session(comet_api) as session:
+        task = await finished(session, comet_api)
+        monkeypatch.setattr(Stores, "open", fail)
+        with pytest.raises(type(error), match="no"):
+            await session.save(task, tmp_path)
