@@ -49,7 +49,7 @@ class IdInput:
             UsageError: It cannot be read, or a row has no id that can be meant.
         """
         rows: list[IdRow] = []
-        with _told(self._source):
+        with waiting(), _told(self._source):
             while piece := self._file.read(_PIECE_BYTES):
                 rows += self.rows.feed(piece)
         rows += self._end()

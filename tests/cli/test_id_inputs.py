@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from kling_omni_async._cli.job import PollJob
 from kling_omni_async._cli.options import Saving
 from kling_omni_async._cli.progress import Silent
 from kling_omni_async._cli.results import Sink
+from kling_omni_async._cli.signals import Signals, interruptible
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.virtual_clock import VirtualClockLoop
 
@@ -64,6 +66,21 @@ def test_reads_files_longer_than_one_read(tmp_path: Path) -> None:
     """An id that lies across two reads is one id."""
     ids = [f"{number:017}1" for number in range(20_000)]
     assert read_all(file_with("\n".join(ids).encode(), tmp_path)) == ids
+
+
+def test_reading_a_file_can_be_broken_off() -> None:
+    """A network file system may hang, and a file may be long: a signal ends it there and then."""
+
+    class Slow(io.RawIOBase):
+        def read(self, size: int = -1, /) -> bytes:
+            signal.raise_signal(signal.SIGINT)
+            return b""[:size]
+
+    rows = IdRows("ids.txt")
+    rows.feed(b"1\n")
+    given = inputs.IdInput("ids.txt", rows, Slow())
+    with interruptible(Signals()), pytest.raises(KeyboardInterrupt):
+        given.read_all()
 
 
 def test_a_stdin_that_is_a_file_is_read_whole(
