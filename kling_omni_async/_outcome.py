@@ -82,10 +82,11 @@ class TaskOutcome:
         return self.task
 
     def __str__(self) -> str:
+        name = self.task_id or (f"order {self.external_task_id}" if self.external_task_id else "''")
         if self.error is not None:
-            return one_line(f"{self.task_id}: {type(self.error).__name__}: {self.error}")
+            return one_line(f"{name}: {type(self.error).__name__}: {self.error}")
         images, saved = counted(len(self.images), "image"), counted(len(self.saved), "image")
-        return one_line(f"{self.task_id}: succeed", images, saved and f"{saved} saved")
+        return one_line(f"{name}: succeed", images, saved and f"{saved} saved")
 
     def _repr_html_(self) -> str:
         """Show the outcome in a notebook, with thumbnails."""

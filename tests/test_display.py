@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from kling_omni_async import (
+    ApiError,
     ImageTask,
     InvalidTaskIdError,
     KlingOmniSession,
@@ -52,6 +53,14 @@ def failed(reason: str) -> TaskOutcome:
             "1: succeed, 2 images, 1 image saved",
         ),
         (TaskOutcome(task_id="1"), "1: succeed"),
+        (
+            TaskOutcome(task_id="", external_task_id="o-1", error=ApiError("no", http_status=400)),
+            "order o-1: ApiError: HTTP 400: no",
+        ),
+        (
+            TaskOutcome(task_id="", error=InvalidTaskIdError("empty")),
+            "'': InvalidTaskIdError: empty",
+        ),
         (failed("too\n small"), "1: TaskFailedError: too small"),
         (failed("a\x1b[31m\u202eb"), r"1: TaskFailedError: a\x1b[31m\u202eb"),
         (
