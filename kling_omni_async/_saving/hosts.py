@@ -119,17 +119,14 @@ def _literal(host: str) -> Address | None:
 
 def plain_host(host: str) -> str:
     """Return a host, or a pattern of the policy, in the one form in which hosts are compared."""
-    star, name = ("*.", host[2:]) if host.startswith("*.") else ("", host)
-    address = _literal(name)
+    address = _literal(host)
     if address is not None:
         return str(address)
-    name = name.rstrip(".").lower()
+    name = host.rstrip(".").lower()
     try:
-        return star + (
-            name if name.isascii() else URL("https://host").with_host(name).raw_host or ""
-        )
+        return str(URL("https://host").with_host(name).raw_host)
     except ValueError:  # no host has such a name: nothing matches it
-        return star + name
+        return name
 
 
 def is_allowed(host: str, allowed: Collection[str]) -> bool:
@@ -163,7 +160,6 @@ def redirected(url: str, location: str) -> str:
     """Return the URL that a redirect names; behind its host it is mended as browsers do."""
     try:
         target = urljoin(url, location.strip(" "))
-        urlsplit(target)
         at = match.end() if (match := _ORIGIN.match(target)) else 0
         # Raw spaces and letters; bytes that are no UTF-8 have come as halves of surrogates.
         return target[:at] + quote(target[at:].encode(errors="surrogateescape"), _KEPT_IN_URLS)

@@ -400,6 +400,22 @@ def test_the_error_of_a_private_host(host: str, address: str | None, shown: str)
 
 
 @pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("Images.Example.", "images.example"),
+        ("*.B\u00fccher.Example", "*.xn--bcher-kva.example"),
+        ("*.a_b", "*.a_b"),
+        ("10.1", "10.0.0.1"),
+        ("FD00:0::1", "fd00::1"),
+        ("\u00fc" * 100, "\u00fc" * 100),
+    ],
+)
+def test_the_plain_form_of_a_host(host: str, plain: str) -> None:
+    """Lower case, ASCII, no dot at the end; an address in its shortest form."""
+    assert plain_host(host) == plain
+
+
+@pytest.mark.parametrize(
     ("allowed", "host", "expected"),
     [
         ("images.example", "images.example", True),
