@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from ._api.callbacks import CallbackHint, read_callback
     from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
     from ._order import ImageOrder
     from ._outcome import Progress, TaskOutcome
     from ._policy import PollPolicy
     from ._session import KlingOmniSession
+    from ._stats import SessionStats
     from ._streams import OutcomeStream, TaskUpdates
     from ._version import __version__
     from .errors import *
@@ -29,6 +31,7 @@ __all__ = [
     "ApiError",
     "AssetExpiredError",
     "AuthenticationError",
+    "CallbackHint",
     "ConfigurationError",
     "CreateUncertainError",
     "DownloadError",
@@ -49,6 +52,7 @@ __all__ = [
     "SavedImage",
     "ServerError",
     "SessionClosedError",
+    "SessionStats",
     "StorageError",
     "TaskFailedError",
     "TaskImage",
@@ -59,9 +63,13 @@ __all__ = [
     "TransportError",
     "WrongLoopError",
     "__version__",
+    "read_callback",
 ]
 
-_HOMES = ("_version", "errors", "_models", "_policy", "_order", "_outcome", "_streams", "_session")
+_HOMES = (
+    *("_version", "errors", "_models", "_policy", "_order", "_outcome", "_stats"),
+    *("_api.callbacks", "_streams", "_session"),
+)
 """Where the names are looked for, in this order, as the later ones import more."""
 
 if not TYPE_CHECKING:  # pragma: no branch - a type checker would take any name for one of ours

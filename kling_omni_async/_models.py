@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -28,10 +28,10 @@ class TaskStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Whether the status never changes again."""
-        return self in _TERMINAL
+        return self in FINAL_STATUS
 
 
-_TERMINAL = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
+FINAL_STATUS: Final = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
 
 
 @attrs.frozen(kw_only=True)

@@ -169,11 +169,11 @@ class PollPolicy:
         return (self.interval[0] + self.interval[1]) / 2
 
 
-def require_timeout(timeout: object) -> float | None:
+def require_timeout(timeout: object, name: str = "timeout") -> float | None:
     """Return a verb's time limit in s, if it is one."""
     if timeout is None:
         return None
     if _is_number(timeout) and timeout >= 0:
         return float(timeout)
     rule = "a number of s, 0 or more, or None"
-    raise ConfigurationError(f"timeout must be {rule}, not {_quoted(timeout)}")
+    raise ConfigurationError(f"{name} must be {rule}, not {_quoted(timeout)}")

@@ -9,13 +9,15 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Self, cast, overload
 
 import aiohttp
+import attrs
 
+from ._api.callbacks import CallbackHint
 from ._api.client import Client, require_usable
 from ._config import REFRESH_S, make_settings
 from ._engine import Engine
 from ._http import out_of_descriptors
 from ._ids import quoted, require_id
-from ._models import ImageTask, SavedImage
+from ._models import FINAL_STATUS, ImageTask, SavedImage
 from ._order import ImageOrder, Orders, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
@@ -26,6 +28,7 @@ from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
+from ._stats import SessionStats
 from ._streams import OutcomeStream, TaskUpdates, refusal
 from .errors import InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
@@ -162,7 +165,13 @@ class KlingOmniSession:
             raise copy_error(reply)
         return reply
 
-    async def wait(self, task_id: str, *, timeout: float | None = POLICY_TIMEOUT) -> ImageTask:
+    async def wait(
+        self,
+        task_id: str,
+        *,
+        timeout: float | None = POLICY_TIMEOUT,
+        expect_callback: float | None = None,
+    ) -> ImageTask:
         """Wait until a task has succeeded.
 
         Cancelling the call never cancels the remote task: the API has no such call.
@@ -171,6 +180,8 @@ class KlingOmniSession:
             task_id: As the create answer gave it.
             timeout: The longest time to wait from the call, in s; None waits for ever. By
                 default the policy's. A query in flight at the deadline gets 5 s more.
+            expect_callback: How long the first query waits for `nudge`, in s, where a callback of
+                the API reaches you. After three in a row that did not come, none is waited for.
 
         Returns:
             The task that succeeded, with at least one image.
@@ -194,7 +205,7 @@ class KlingOmniSession:
         limit = self._time_limit(timeout)
         now = _now()
         waiter = ResultWaiter(added=now, deadline=None if limit is None else now + limit)
-        poller.call(task_id, waiter)
+        poller.call(task_id, waiter, require_timeout(expect_callback, "expect_callback"))
         try:
             result = await waiter.result
         finally:
@@ -235,6 +246,7 @@ class KlingOmniSession:
             save_to: StoreLike | None = ...,
             watermarked: bool = ...,
             overwrite: bool = ...,
+            expect_callback: float | None = ...,
         ) -> OutcomeStream: ...
 
         @overload
@@ -247,6 +259,7 @@ class KlingOmniSession:
             save_to: StoreLike | None = ...,
             watermarked: bool = ...,
             overwrite: bool = ...,
+            expect_callback: float | None = ...,
         ) -> OutcomeStream: ...
 
         @overload
@@ -258,6 +271,7 @@ class KlingOmniSession:
             save_to: StoreLike | None = ...,
             watermarked: bool = ...,
             overwrite: bool = ...,
+            expect_callback: float | None = ...,
         ) -> OutcomeStream: ...
 
     def poll(
@@ -268,6 +282,7 @@ class KlingOmniSession:
         save_to: StoreLike | None = None,
         watermarked: bool = False,
         overwrite: bool = False,
+        expect_callback: float | None = None,
     ) -> OutcomeStream:
         """Poll many tasks and hand each out once, in the order in which they end.
 
@@ -282,6 +297,8 @@ class KlingOmniSession:
                 a `DownloadError`, and ``task`` is there all the same.
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
+            expect_callback: How long the first query of each id waits for `nudge`, in s, as with
+                `wait`.
 
         Returns:
             An async iterator and async context manager of `TaskOutcome`. An id that failed,
@@ -296,7 +313,13 @@ class KlingOmniSession:
         limit = self._time_limit(timeout)
         source = _require_many(task_ids)
         outlet = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
-        state = StreamState(source, timeout=limit, outlet=outlet, most_pending=policy.max_pending)
+        state = StreamState(
+            source,
+            timeout=limit,
+            outlet=outlet,
+            most_pending=policy.max_pending,
+            expects=require_timeout(expect_callback, "expect_callback"),
+        )
         return OutcomeStream(self._ready, state)
 
     async def create(self, order: ImageOrder) -> ImageTask:
@@ -473,6 +496,60 @@ class KlingOmniSession:
         """
         self._ready()
         return await self._creating_wing().recover(require_id(external_task_id))
+
+    def nudge(self, task: str | CallbackHint) -> bool:
+        """Say that a task may have changed: it is asked for as soon as its pause allows.
+
+        For an endpoint that gets the API's callbacks: nothing of a callback is believed but that
+        it is worth asking. However many come, an id is never asked for sooner than the shortest
+        pause after its last query.
+
+        Args:
+            task: The id, or what `read_callback` made of a callback.
+
+        Returns:
+            Whether it is asked for: somebody waits for it, or this session has created it within
+            the last hour, and then it counts when somebody does. False too for a hint whose status
+            is not final.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            SessionClosedError: The session was closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        poller = self._ready()
+        if isinstance(task, CallbackHint):
+            return task.status in FINAL_STATUS and poller.nudge(task.task_id)
+        return poller.nudge(require_id(task))
+
+    def peek(self, task_id: str) -> ImageTask | None:
+        """Return the last that is known of a task; nothing is asked, and nothing waited for.
+
+        Args:
+            task_id: As the create answer gave it.
+
+        Returns:
+            The task as the last answer described it, or None: nobody has waited for it lately, or
+            nothing has come yet.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            SessionClosedError: The session was closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        return self._ready().peek(require_id(task_id))
+
+    def stats(self) -> SessionStats:
+        """Return what the session is doing, in numbers; cheap at a million ids.
+
+        Raises:
+            SessionClosedError: The session was closed.
+            WrongLoopError: The session belongs to another event loop.
+        """
+        stats = self._ready().stats()
+        saving = self._saving.active if self._saving else 0
+        creating = self._creator.active if self._creator else 0
+        return attrs.evolve(stats, saving=saving, creating=creating)
 
     async def save(
         self,

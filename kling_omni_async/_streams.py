@@ -70,6 +70,9 @@ class StreamHost(Protocol[S_contra]):
     def drop_stream(self, stream: S_contra) -> None:
         """Leave a stream that was dropped, by whichever thread collects the garbage."""
 
+    def stream_eta_s(self, stream: S_contra) -> float | None:
+        """Return how long the youngest task of a stream needs still, in s, or None."""
+
 
 class _Visit(Generic[S]):
     """A stream at its host, once it has one."""
@@ -93,6 +96,10 @@ class _Visit(Generic[S]):
         """Let the host drop it."""
         if self._host is not None:  # pragma: no branch - it has begun
             self._host.leave_stream(self._state)
+
+    def eta_s(self) -> float | None:
+        """Return how long the youngest task needs still, in s, by the median, or None."""
+        return None if self._host is None else self._host.stream_eta_s(self._state)
 
     def drop(self) -> None:
         """Leave from whichever thread, if it has begun."""
@@ -180,6 +187,11 @@ class OutcomeStream:
         """The counts at this moment, readable after closing too."""
         self._state.know_all()  # so that it says what `pending` says
         return self._state.progress
+
+    @property
+    def eta(self) -> float | None:
+        """How long the youngest of its tasks needs still, in s, by the median, if that is known."""
+        return self._visit.eta_s()
 
     async def __anext__(self) -> TaskOutcome:
         """Wait for the next outcome.
@@ -292,6 +304,11 @@ class TaskUpdates:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    @property
+    def eta(self) -> float | None:
+        """How long the task needs still, in s, by the median, or None if that is unknown."""
+        return self._poller.eta_s(self._task_id) if self._poller else None
 
     async def __anext__(self) -> ImageTask:
         """Wait for the next change.

@@ -121,6 +121,11 @@ def status_word(task: ImageTask) -> str:
     return ascii(next(filter(None, map(values.text, words)), None))[:60]
 
 
+def status_of(word: object) -> TaskStatus:
+    """Return the status that a word of the vendor means."""
+    return _status(word, _VENDOR_WORDS) or TaskStatus.UNKNOWN
+
+
 def foreign_id(task: ImageTask) -> str | None:
     """Return the id in the answer if it is another than the one asked for."""
     name = named_id(task)

@@ -134,6 +134,11 @@ class Creator:
         self._known: OrderedDict[str, tuple[str, ImageTask | CreateUncertainError]] = OrderedDict()
         self._next_turn = 0.0
 
+    @property
+    def active(self) -> int:
+        """How many tasks are being created."""
+        return len(self._creations)
+
     def __repr__(self) -> str:
         return f"<Creator creating={len(self._creations)}>"
 
@@ -262,6 +267,8 @@ class Creator:
         if known is not None:
             return known
         end = await self._send(creation, creation.request)
+        if isinstance(end, ImageTask) and creation.doubt is None:  # else it is of some time ago
+            self._poller.created(end, (creation.order.model, creation.order.resolution))
         self._remember(creation.request, end)
         return end
 

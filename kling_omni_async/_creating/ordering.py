@@ -41,6 +41,12 @@ class Ordering:
         """Leave a stream that was dropped, by whichever thread collects the garbage."""
         self._means.engine.call_from_anywhere(self.leave_stream, stream)
 
+    def stream_eta_s(self, stream: OrderStream) -> float | None:
+        """Return how long the youngest task of a stream needs still, in s, or None."""
+        if stream.youngest is None or not stream.ids:
+            return None
+        return self._means.poller.left_s(stream.youngest)
+
     # What the engine calls.
 
     def bind(self) -> None:

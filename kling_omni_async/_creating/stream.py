@@ -85,6 +85,7 @@ class OrderStream:
         self.room: asyncio.Event | None = None
         self.ids: dict[str, Wish] = {}
         self.slots = SlotLimit(most_slots)
+        self.youngest: float | None = None  # creation of a task, in s of the loop
         self._namespace = namespace
         self._means: Means | None = None
         self._queue: deque[Wish] = deque()

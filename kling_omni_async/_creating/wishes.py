@@ -66,6 +66,7 @@ class Follower(Protocol):
     """A stream that is told of the tasks of its wishes."""
 
     timeout: float | None  # of each task, in s
+    youngest: float | None  # creation of a task, in s of the loop
 
     def polled(
         self,
@@ -93,6 +94,10 @@ class OrderWaiter(Waiter):
         super().__init__(added=added, deadline=None)
         self.stream: Follower = stream
         self.wish: Wish = wish
+
+    def aged(self, born: float) -> None:
+        """Note the youngest task of the stream."""
+        self.stream.youngest = max(born, self.stream.youngest or born)
 
     def queried(self, now: float, alarms: Alarms) -> bool:
         """Let the task's time run from the start of its first query."""

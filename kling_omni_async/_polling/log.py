@@ -9,13 +9,18 @@ from kling_omni_async._api.answers import status_word, unusable_images
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._results import one_line
-from kling_omni_async.errors import ApiError, KlingOmniError, ResponseError, TransportError
+from kling_omni_async.errors import KlingOmniError
 
-from .verdicts import Reply, VerdictKind
+from .hints import MOST_MISSED
+from .limits import NEVER
+from .verdicts import Reply, VerdictKind, kind_of
 from .waiters import Entry
 from .watchlist import Decision
 
 logger: Final = logging.getLogger("kling_omni_async.poller")
+
+BLOCKED_S: Final = 2.0
+"""How late a timer has to be, in s, for somebody to be told."""
 
 MAX_REMEMBERED: Final = 32
 """How many warnings of one kind are remembered, so that a hostile server cannot fill memory."""
@@ -27,6 +32,7 @@ class PollingLog:
     def __init__(self) -> None:
         self._said: dict[str, set[str]] = {}
         self._stretch = 1.0
+        self._next_block = -NEVER  # when a standstill may be told again, in s
 
     def answered(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
         """Log what an answer brought; `before` is the status that was known until then."""
@@ -53,6 +59,18 @@ class PollingLog:
         """Log a pause of all scheduled queries, each time."""
         logger.warning("throttled by the API: no scheduled query for %.1f s", pause_s)
 
+    def no_callbacks(self) -> None:
+        """Log that no callback is waited for any more."""
+        text = "%d callbacks in a row did not come: ids are asked for as without them"
+        logger.warning(text, MOST_MISSED)
+
+    def stood_still(self, late_s: float, now: float) -> None:
+        """Log that something held the loop, at most once a minute."""
+        if late_s > BLOCKED_S and now >= self._next_block:
+            self._next_block = now + 60.0
+            text = "the event loop stood still for %.1f s: it is blocked, or the machine slept"
+            logger.warning(text, late_s)
+
     def stretched(self, factor: float) -> None:
         """Log stretched gaps: when they begin, and each time the factor has doubled."""
         if factor > 1.0 and (self._stretch == 1.0 or factor >= 2 * self._stretch):
@@ -68,7 +86,7 @@ class PollingLog:
             logger.info("task %s is %s%s", name, reply.status, was)
 
     def _warn_of_fault(self, error: KlingOmniError, *, ends_all: bool) -> None:
-        kind = _kind_of(error)
+        kind = kind_of(error)
         if ends_all:
             # Apart from the faults that pass: one of this kind may have been said to pass before.
             text = "%s: %s%s; the set-up is wrong: all waiting ends"
@@ -97,12 +115,3 @@ def _brief(reply: Reply) -> str:
     if isinstance(reply, ImageTask):
         return f"{reply.status}, {len(reply.images)} images"
     return f"{type(reply).__name__}: {one_line(reply)}"
-
-
-def _kind_of(error: KlingOmniError) -> str:
-    name = type(error).__name__
-    if isinstance(error, TransportError):
-        return f"{name} ({error.reason})"
-    if isinstance(error, ApiError | ResponseError):
-        return f"{name} (HTTP {error.http_status})"
-    return name

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final, Protocol
 
+import attrs
+
 from kling_omni_async._api.answers import Answer, age_of, read_answer
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, Successes, log_end
+from kling_omni_async._stats import COUNTS, SessionStats, count_of
 from kling_omni_async.errors import KlingOmniError, RateLimitError
 
 from .inputs import read_input
@@ -74,17 +77,19 @@ class Poller:
         self._idle: list[asyncio.Future[Entry]] = []
         self._timer: asyncio.Handle | None = None
         self._looks_at = NEVER
+        self._fires_at = NEVER
+        self._ended = dict.fromkeys(COUNTS, 0)
 
     def __repr__(self) -> str:
         return f"<Poller {self._engine.state} {self._watchlist!r}>"
 
     # What the session calls; none of it waits.
 
-    def call(self, task_id: str, waiter: Waiter) -> None:
-        """Let a call of `wait`, `watch` or `query` wait for an id."""
+    def call(self, task_id: str, waiter: Waiter, expects_s: float | None = None) -> None:
+        """Let a call of `wait`, `watch` or `query` wait for an id; a callback may come first."""
         now = self._loop.time()
         try:
-            self._tell(self._watchlist.call(task_id, waiter, now), now)
+            self._tell(self._watchlist.call(task_id, waiter, now, expects_s), now)
             self._look_soon(now)
         except Exception as defect:
             self._engine.fail(defect)
@@ -135,6 +140,41 @@ class Poller:
     def heard(self) -> None:
         """Note that the API has answered another request readably: the set-up is right."""
         self._watchlist.heard()
+
+    def created(self, task: ImageTask, kind: object) -> None:
+        """Remember a task that this session has created now."""
+        self._watchlist.own.add(task, self._loop.time(), kind)
+
+    def nudge(self, task_id: str) -> bool:
+        """Ask for an id soon, as it may have changed; return whether it is one of ours."""
+        now = self._loop.time()
+        is_ours = self._watchlist.nudge(task_id, now)
+        self._look_at(max(now, self._watchlist.next_event()))
+        return is_ours
+
+    def peek(self, task_id: str) -> ImageTask | None:
+        """Return the last that is known of a task, or None."""
+        return self._watchlist.peek(task_id, self._loop.time())
+
+    def eta_s(self, task_id: str) -> float | None:
+        """Return how long a task needs still, in s, by the median, or None if that is unknown."""
+        return self._watchlist.eta_s(task_id, self._loop.time())
+
+    def stream_eta_s(self, stream: StreamState) -> float | None:
+        """Return how long the youngest task of a stream needs still, in s, or None."""
+        if stream.youngest is None or not stream.ids:
+            return None
+        return self.left_s(stream.youngest)
+
+    def left_s(self, born: float) -> float | None:
+        """Return how long a task that was created at a time needs still, in s, by the median."""
+        return self._watchlist.timing.left_s(self._loop.time() - born)
+
+    def stats(self) -> SessionStats:
+        """Return what is being done, without looking at the ids."""
+        stats, ended = self._watchlist.stats(self._loop.time()), self._ended
+        succeeded, failed, unresolved = map(ended.__getitem__, COUNTS)
+        return attrs.evolve(stats, succeeded=succeeded, failed=failed, unresolved=unresolved)
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""
@@ -187,7 +227,8 @@ class Poller:
         self._disarm()
         self._looks_at = when
         loop, context = self._loop, self._engine.context
-        if when <= loop.time():
+        self._fires_at = max(when, now := loop.time())
+        if when <= now:
             self._timer = loop.call_soon(self._look, context=context)
         else:
             self._timer = loop.call_at(when, self._look, context=context)
@@ -199,8 +240,9 @@ class Poller:
 
     def _look(self) -> None:
         """Start what is due, and end the waits whose time is up."""
-        self._timer, self._looks_at = None, NEVER
         now = self._loop.time()
+        self._log.stood_still(now - self._fires_at, now)
+        self._timer, self._looks_at = None, NEVER
         try:
             due = self._watchlist.pass_time(now)
             for entry in due.queries:
@@ -261,6 +303,8 @@ class Poller:
         self._log.answered(entry, decision, before)
         if decision.stretch > 1.0 and not self._reads_a_list():
             self._log.stretched(decision.stretch)
+        if decision.gives_up_callbacks:
+            self._log.no_callbacks()
         if decision.told:
             self._tell(decision.told, now)
         if decision.ends_all:
@@ -288,6 +332,7 @@ class Poller:
         for waiter, entry, verdict in told:
             if verdict.kind is VerdictKind.FINAL and verdict is not logged and not waiter.once:
                 logged = verdict  # one line for an end, however many have waited for it
+                self._ended[count_of(verdict.error)] += 1
                 log_end(entry.task_id, verdict.error, queries=entry.queries)
             waiter.told(entry, verdict, now)
         self._watchlist.all_told()

@@ -11,7 +11,7 @@ from typing import Any, Final
 from kling_omni_async._ids import read_id
 from kling_omni_async._outcome import Progress, TaskOutcome
 from kling_omni_async._results import End, Ending, Outlet, log_end
-from kling_omni_async.errors import TaskFailedError
+from kling_omni_async._stats import COUNTS, count_of
 
 from .limits import NEVER
 from .verdicts import Verdict
@@ -51,6 +51,10 @@ class StreamWaiter(Waiter):
         self.deadline = None
         self.queries_before = 0
         self.stream: StreamState = stream
+
+    def aged(self, born: float) -> None:
+        """Note the youngest task of the stream."""
+        self.stream.youngest = max(born, self.stream.youngest or born)
 
     def queried(self, now: float, alarms: Alarms) -> bool:
         """Let the id's time run from the start of its first query, while the stream goes on."""
@@ -212,14 +216,22 @@ class StreamState(Alarm):
 
     input_of = "task ids"
 
-    # Thirteen attributes, as this is the one place for what is known of a stream.
+    # Sixteen attributes, as this is the one place for what is known of a stream.
     def __init__(
-        self, source: TaskIds, *, timeout: float | None, outlet: Outlet, most_pending: int
+        self,
+        source: TaskIds,
+        *,
+        timeout: float | None,
+        outlet: Outlet,
+        most_pending: int,
+        expects: float | None = None,
     ) -> None:
         self.when = NEVER
         self.intake: Intake = Intake(source)
         self.outlet: Outlet = outlet
         self.timeout: float | None = timeout
+        self.expects: float | None = expects  # a callback for each id, within s
+        self.youngest: float | None = None  # creation of a task that was seen, in s of the loop
         self.phase: Phase = Phase.NEW  # only goes forward, and only here
         # Those not yet handed out: who waits for each, or how far it is.
         self.ids: dict[str, StreamWaiter | IdState] = {}
@@ -229,7 +241,7 @@ class StreamState(Alarm):
         self.room: asyncio.Event | None = None
         self.most_pending: float = NEVER if self.intake.is_bounded else most_pending
         self._polling = 0
-        self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
+        self._counts = dict.fromkeys(COUNTS, 0)
         self._end = End()
 
     def __repr__(self) -> str:
@@ -310,7 +322,7 @@ class StreamState(Alarm):
         self.ids.pop(outcome.task_id, None)
         if self.intake.remembers:
             self.intake.seen.add(outcome.task_id)
-        self._counts[_count_of(outcome)] += 1
+        self._counts[count_of(outcome.error)] += 1
         if self.room is not None:
             self.room.set()
 
@@ -358,9 +370,3 @@ def _names(given: list[Any]) -> Iterable[str]:
     if set(map(type, given)) == {str} and all(map(str.isalnum, given)):
         return given
     return (read_id(each)[0] for each in given)
-
-
-def _count_of(outcome: TaskOutcome) -> str:
-    if outcome.error is None:
-        return "succeeded"
-    return "failed" if isinstance(outcome.error, TaskFailedError) else "unresolved"

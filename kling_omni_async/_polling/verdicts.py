@@ -138,3 +138,13 @@ def _is_setup_fault(reply: Reply) -> bool:
     if isinstance(reply, TransportError):
         return reply.reason == "certificate"
     return isinstance(reply, (*_KEY_FAULTS, ResponseError))
+
+
+def kind_of(error: KlingOmniError) -> str:
+    """Return the name of a kind of fault: of these there are few, however many faults."""
+    name = type(error).__name__
+    if isinstance(error, TransportError):
+        return f"{name} ({error.reason})"
+    if isinstance(error, ApiError | ResponseError):
+        return f"{name} (HTTP {error.http_status})"
+    return name

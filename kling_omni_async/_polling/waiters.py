@@ -75,6 +75,9 @@ class Waiter(Alarm):
         """Pass the reason on why all waiting ended."""
         raise NotImplementedError
 
+    def aged(self, born: float) -> None:
+        """Note when the task was created, in s of the loop."""
+
 
 class ResultWaiter(Waiter):
     """A call of `wait`; its result is the final word."""
@@ -151,8 +154,8 @@ class Entry(Scheduled):
 
     # One for each of a million ids: every slot counts.
     __slots__ = (
-        *("_waiters", "body", "born", "fault", "looked", "queries", "status", "task_id"),
-        "unconfirmed",
+        *("_waiters", "answered", "body", "born", "fault", "looked", "queries", "status"),
+        *("task_id", "unconfirmed"),
     )
 
     def __init__(self, task_id: str) -> None:
@@ -166,9 +169,10 @@ class Entry(Scheduled):
         self.fault: KlingOmniError | None = None
         self.unconfirmed: Unconfirmed | None = None
         self.queries: int = 0  # completed
-        # In s of the loop, for those that had not ended then: the creation, and the last look.
+        # In s of the loop: the creation, the last look at which it had not ended, any last answer.
         self.born: float | None = None
         self.looked: float = 0.0
+        self.answered: float = 0.0
         # Nearly all ids have one who waits, who then needs no container.
         self._waiters: Waiter | dict[Waiter, None] | None = None
 

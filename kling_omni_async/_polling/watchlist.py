@@ -7,6 +7,7 @@ is returned says who is to be told what, and when to look again.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -14,8 +15,9 @@ import attrs
 
 from kling_omni_async._api.answers import foreign_id
 from kling_omni_async._ids import quoted
-from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._stats import SessionStats
 from kling_omni_async.errors import (
     KlingOmniError,
     PollTimeoutError,
@@ -24,11 +26,21 @@ from kling_omni_async.errors import (
     for_task,
 )
 
+from .hints import Expected, OwnTasks
 from .limits import NEVER
 from .schedule import Flight, Schedule
 from .stream import IdState, Phase, StreamState, StreamWaiter
 from .timing import Timing
-from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, say_again, verdict_on
+from .verdicts import (
+    Reply,
+    SetupCheck,
+    Verdict,
+    VerdictKind,
+    is_readable,
+    kind_of,
+    say_again,
+    verdict_on,
+)
 from .waiters import Alarms, Entry, Waiter
 
 GRACE_S: Final = 5.0
@@ -38,10 +50,10 @@ a standstill, has as long from its own start."""
 FROZEN_S: Final = 1.0
 """An alarm that comes later than this, in s, has not been late: the process stood still."""
 
+_SPARE_WAITERS: Final = 64
+
 STEPS_PER_PASS: Final = 500
 """How many waits may end, or ids be passed over, before the loop runs again."""
-
-_FINAL_STATUS: Final = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
 
 Told = tuple[Waiter, Entry, Verdict]
 """Who is to be told, for which id, and what."""
@@ -58,6 +70,7 @@ class Decision:
     foreign_id: str | None  # that the answer names
     ends_all: bool  # as the set-up is wrong
     stretch: float  # the factor by which gaps are longer than intervals
+    gives_up_callbacks: bool = False  # as too many in a row did not come
 
 
 class Due(NamedTuple):
@@ -86,6 +99,12 @@ class Watchlist:
         self.schedule: Schedule[Entry] = Schedule(policy, rng, limit=limit)
         self._policy = policy
         self.timing = Timing(policy.interval, rng, learned=policy.timing == "learned")
+        self.own = OwnTasks()
+        self.expected = Expected()
+        self._nudged: set[str] = set()  # in flight, when a callback came
+        self.faults: dict[str, int] = {}
+        self._waiting = 0
+        self._oldest: deque[Waiter] = deque()  # who waits, and some who have left
         self._setup = SetupCheck(policy.interval[0])
         self._entries: dict[str, Entry] = {}
         # Not in the schedule's heap: a closed gate would hide the deadlines behind it.
@@ -123,9 +142,46 @@ class Watchlist:
         """Note a readable answer of the API that no query brought."""
         self._setup.heard = True
 
+    def oldest_s(self, now: float) -> float | None:
+        """Return how long the longest wait has lasted, in s, or None where nobody waits."""
+        while self._oldest and self._oldest[0].entry is None:
+            self._oldest.popleft()
+        return now - self._oldest[0].added if self._oldest else None
+
+    def stats(self, now: float) -> SessionStats:
+        """Return what is being done, without looking at the ids."""
+        next_start = self.schedule.next_start()
+        return SessionStats(
+            watched=self._watched,
+            in_flight=self.schedule.in_flight,
+            oldest=self.oldest_s(now),
+            next_query=None if next_start == NEVER else max(0.0, next_start - now),
+            queries=self.schedule.starts,
+            stretch=self.stretch,
+            throttled=max(0.0, self.schedule.throttle.until - now),
+            faults=dict(self.faults),
+        )
+
+    def peek(self, task_id: str, now: float) -> ImageTask | None:
+        """Return the last that is known of a task, or None."""
+        entry, own = self._entries.get(task_id), self.own.get(task_id, now)
+        task = entry.last_task() if entry else None
+        return task or (own.task if own else None)
+
+    def eta_s(self, task_id: str, now: float) -> float | None:
+        """Return how long a task needs still, in s, by the median, or None if that is unknown."""
+        entry, own = self._entries.get(task_id), self.own.get(task_id, now)
+        if own is not None:
+            return self.timing.left_s(now - own.created, own.kind)
+        if entry is None or entry.born is None:
+            return None
+        return self.timing.left_s(now - entry.born)
+
     # Who comes and who goes.
 
-    def call(self, task_id: str, waiter: Waiter, now: float) -> list[Told]:
+    def call(
+        self, task_id: str, waiter: Waiter, now: float, expects_s: float | None = None
+    ) -> list[Told]:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
         if waiter.deadline is not None:
             self._alarms.set(waiter, waiter.deadline)
@@ -136,7 +192,11 @@ class Watchlist:
             if entry.flight is None:
                 self.schedule.ask(entry)
         elif not self._has_turn(entry, now):
-            self.schedule.add_newcomer(entry, now)
+            first = self._first_look(entry, now, expects_s)
+            if first > now:
+                self.schedule.put(entry, min(first, waiter.deadline or NEVER))
+            else:
+                self.schedule.add_newcomer(entry, now)
         return self._join(entry, waiter, now)
 
     def admit(self, stream: StreamState, given: object, now: float) -> list[Told]:
@@ -147,17 +207,49 @@ class Watchlist:
         if is_new := entry is None:
             entry = self._entries[task_id] = Entry(task_id)
         if is_new or not self._has_turn(entry, now):
-            if stream.intake.is_feed:
+            first = self._first_look(entry, now, stream.expects)
+            if first > now:
+                self.schedule.put(entry, first)
+            elif stream.intake.is_feed:
                 self.schedule.add_newcomer(entry, now)
             else:
                 stream.turn = self.schedule.lay_out(entry, now, stream.turn)
         return self._join(entry, stream.add(task_id, now), now)
 
+    def nudge(self, task_id: str, now: float) -> bool:
+        """Ask for an id soon, as it may have changed; return whether it is one of ours."""
+        entry = self._entries.get(task_id)
+        if entry is None or not entry.is_watched:
+            own = self.own.get(task_id, now)
+            if own is not None:
+                own.is_nudged = True  # counts when somebody waits for it
+            return own is not None
+        self.expected.nudged(task_id)
+        if entry.flight is not None:
+            self._nudged.add(task_id)  # its answer may be from before
+        elif not entry.queries or now >= entry.answered + self._policy.interval[0]:
+            self.schedule.add_newcomer(entry, now)
+        else:
+            self.schedule.put(entry, entry.answered + self._policy.interval[0])
+        return True
+
+    def _first_look(self, entry: Entry, now: float, expects_s: float | None) -> float:
+        """Return when an id is to be asked first: now, unless more is known of it."""
+        own = self.own.get(entry.task_id, now)
+        if own is not None:
+            entry.born = own.created
+            if own.is_nudged:
+                own.is_nudged = False
+                return now
+        if expects_s is not None and self.expected.comes:
+            self.expected.add(entry.task_id)
+            return now + expects_s
+        return now if own is None else self.timing.first_look(now, own.created, own.kind)
+
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
         if (entry := waiter.entry) is not None:
-            self._watched -= entry.leave(waiter)
-            waiter.left(self._alarms)
+            self._let_go(entry, waiter)
             if waiter.once:
                 self.schedule.withdraw(entry)
             self._drop_if_idle(entry)
@@ -198,13 +290,17 @@ class Watchlist:
 
     def _join(self, entry: Entry, waiter: Waiter, now: float) -> list[Told]:
         self._watched += entry.join(waiter)
+        if entry.born is not None:
+            waiter.aged(entry.born)
+        self._waiting += 1
+        self._oldest.append(waiter)
         if entry.flight is not None:
             waiter.queried(now, self._alarms)
         return [] if entry.body is None or waiter.once else self._last_word(entry, waiter)
 
     def _last_word(self, entry: Entry, waiter: Waiter) -> list[Told]:
         """Return what a newcomer is told: the last answer if that is final, or he wants any."""
-        if not waiter.follows and entry.status not in _FINAL_STATUS:
+        if not waiter.follows and entry.status not in FINAL_STATUS:
             return []
         task = entry.last_task()
         verdict = verdict_on(task) if task else None
@@ -217,8 +313,15 @@ class Watchlist:
     def _release(self, entry: Entry, waiter: Waiter) -> None:
         """Let one go who is to be told; a defect in between must not leave him waiting."""
         self._untold.append((waiter, entry.task_id))
+        self._let_go(entry, waiter)
+
+    def _let_go(self, entry: Entry, waiter: Waiter) -> None:
         self._watched -= entry.leave(waiter)
         waiter.left(self._alarms)
+        self._waiting -= 1
+        # Lazy deletion: who has left goes when he surfaces, or when most have left.
+        if len(self._oldest) > 2 * self._waiting + _SPARE_WAITERS:
+            self._oldest = deque(other for other in self._oldest if other.entry is not None)
 
     def _drop_if_idle(self, entry: Entry) -> None:
         """Drop an entry that nobody waits for and that has no pause to remember."""
@@ -227,6 +330,7 @@ class Watchlist:
             return
         if entry.queries == 0 or entry.when == NEVER:
             self.schedule.drop(entry)
+            self.expected.discard(entry.task_id)
             self._entries.pop(entry.task_id, None)
 
     # Queries.
@@ -274,6 +378,7 @@ class Watchlist:
         started = flight.started
         self.schedule.finish(entry, now)
         entry.queries += 1
+        entry.answered = now
         foreign = _foreign_id(entry, reply)
         if foreign in self._entries:
             reply = _stray(entry, foreign)
@@ -286,23 +391,41 @@ class Watchlist:
         wrong = False
         if verdict.task is None or not self._setup.is_fine:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
+        gives_up = False
+        if self.expected:
+            ended = verdict.kind is VerdictKind.FINAL
+            gives_up = self.expected.answered(entry.task_id, ended=ended)
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
-        return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch)
+        return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch, gives_up)
 
     def _next_look(self, entry: Entry, verdict: Verdict, now: float, age_s: float | None) -> float:
         """Return when an id is due again, and learn of its end."""
         timing = self.timing
+        if self._nudged and entry.task_id in self._nudged:
+            self._nudged.discard(entry.task_id)
+            return now + self._policy.interval[0]
         if entry.born is None:
             if age_s is None or verdict.kind is not VerdictKind.PENDING:
                 return timing.even(now)
-            entry.born = now - age_s
-        age_s = now - entry.born
+            self._grow(entry, now - age_s)
+        assert entry.born is not None  # noqa: S101 - it is known by now
+        age_s, own = now - entry.born, self.own.get(entry.task_id, now)
+        kind = None if own is None else own.kind
         if verdict.kind is VerdictKind.PENDING:
             entry.looked = now
-            return timing.next_look(now, age_s)
-        if entry.status in _FINAL_STATUS and verdict.kind is VerdictKind.FINAL:
-            timing.learn(entry.looked - entry.born, age_s)
+            return timing.next_look(now, age_s, kind)
+        if verdict.task is not None and verdict.kind is VerdictKind.FINAL:
+            after_s = max(0.0, entry.looked - entry.born)
+            # When it ended counts only where its age is by our own clock: theirs differ.
+            ended_s = None if own is None else _took_s(verdict.task)
+            timing.learn(after_s, age_s, kind, ended_s=ended_s)
         return timing.even(now)  # faults teach nothing
+
+    def _grow(self, entry: Entry, born: float) -> None:
+        """Note when a task was created."""
+        entry.born = born
+        for waiter in entry.waiters():
+            waiter.aged(born)
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
         throttle = self.schedule.throttle
@@ -319,6 +442,8 @@ class Watchlist:
             entry.body, entry.status = body, reply.status
         if verdict.kind is VerdictKind.FAULT:  # says nothing for or against a word before it
             entry.fault = verdict.error
+            kind = kind_of(verdict.error or KlingOmniError())
+            self.faults[kind] = self.faults.get(kind, 0) + 1
             return
         entry.fault = None
         if verdict.kind is not VerdictKind.UNCONFIRMED or verdict.error is None:
@@ -428,6 +553,12 @@ class Watchlist:
             return for_task(throttle.error, entry.task_id)
         limits = f"max_rate={self._policy.max_rate} and max_concurrency={self.schedule.limit}"
         return KlingOmniError(f"more ids were due than {limits} carry", task_id=entry.task_id)
+
+
+def _took_s(task: ImageTask) -> float | None:
+    if task.created_at is None or task.updated_at is None:
+        return None
+    return (task.updated_at - task.created_at).total_seconds()
 
 
 def _foreign_id(entry: Entry, reply: Reply) -> str | None:

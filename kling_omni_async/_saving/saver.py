@@ -213,6 +213,11 @@ class Saver:
         self._threads = OwnThreads("kling_omni_async.files", most)
         self._shut_by: BaseException | None = None
 
+    @property
+    def active(self) -> int:
+        """How many tasks have images that are being saved."""
+        return len(self._orders)
+
     def __repr__(self) -> str:
         return f"<Saver orders={len(self._orders)} workers={self._workers}>"
 

@@ -58,6 +58,11 @@ class Saving:
         )
         self._trials: set[Result[None]] = set()
 
+    @property
+    def active(self) -> int:
+        """How many tasks have images that are being saved."""
+        return self._saver.active
+
     def __repr__(self) -> str:
         return f"<Saving {self._saver!r}>"
 

@@ -66,7 +66,7 @@ async def test_a_store_that_cannot_be_used(comet_api: SimulatedCometAPI, tmp_pat
 
 async def test_a_failure_names_its_task(comet_api: SimulatedCometAPI) -> None:
     """The API's reason, with the id of the task that was created."""
-    async with open_session(comet_api) as session:
+    async with open_session(comet_api, timing="uniform") as session:
         generating = asyncio.ensure_future(session.generate(FOX))
         await comet_api.wait_for_queries(2)
         task_id = comet_api.billed[0].task_id

@@ -313,7 +313,7 @@ async def test_a_refused_order_has_its_time(comet_api: SimulatedCometAPI) -> Non
 
 async def test_a_task_has_its_time(comet_api: SimulatedCometAPI) -> None:
     """From the start of its first query, as with `poll`."""
-    async with open_session(comet_api) as session:
+    async with open_session(comet_api, timing="uniform") as session:
         outcomes = await all_of(session.generate_many(foxes(2), timeout=10))
     assert [type(outcome.error) for outcome in outcomes] == [PollTimeoutError] * 2
     assert {outcome.task_id for outcome in outcomes} == {b.task_id for b in comet_api.billed}

@@ -1,0 +1,81 @@
+"""What is known of tasks beside queries: own creates and callbacks that are waited for."""
+
+from __future__ import annotations
+
+from kling_omni_async import ImageTask, TaskStatus
+from kling_omni_async._polling.hints import MOST_MISSED, MOST_OWN, OWN_FOR_S, Expected, OwnTasks
+
+
+def task_of(task_id: str) -> ImageTask:
+    """Make a task that was just created."""
+    return ImageTask(task_id=task_id, status=TaskStatus.SUBMITTED)
+
+
+def test_own_tasks_are_remembered_for_an_hour() -> None:
+    """Up to the hour, and not at it."""
+    own = OwnTasks()
+    own.add(task_of("a"), 100.0, "1k")
+    found = own.get("a", 100.0 + OWN_FOR_S - 1)
+    assert found is not None
+    assert (found.created, found.kind, found.task.task_id) == (100.0, "1k", "a")
+    assert not found.is_nudged
+    assert own.get("b", 101.0) is None
+    assert own.get("a", 100.0 + OWN_FOR_S) is None
+    assert len(own) == 0
+    assert own.get("a", 0.0) is None
+
+
+def test_own_tasks_are_bounded() -> None:
+    """The oldest goes first, and one that is added again is the youngest."""
+    own = OwnTasks()
+    for number in range(MOST_OWN):
+        own.add(task_of(str(number)), 0.0, None)
+    own.add(task_of("0"), 1.0, None)
+    assert len(own) == MOST_OWN
+    own.add(task_of("more"), 1.0, None)
+    assert len(own) == MOST_OWN
+    assert own.get("1", 1.0) is None
+    assert own.get("0", 1.0) is not None
+
+
+def missed(expected: Expected, *, ended: bool = True) -> bool:
+    """Let a callback be missed."""
+    expected.add("a")
+    return expected.answered("a", ended=ended)
+
+
+def test_after_three_in_a_row_no_callback_is_waited_for() -> None:
+    """It is said once, at the third."""
+    expected = Expected()
+    assert [missed(expected) for _ in range(MOST_MISSED)] == [False, False, True]
+    assert not expected.comes
+    assert not missed(expected)
+
+
+def test_one_that_came_makes_good_for_those_before() -> None:
+    """Only misses in a row count."""
+    expected = Expected()
+    assert not missed(expected)
+    assert not missed(expected)
+    expected.add("b")
+    assert expected
+    expected.nudged("b")
+    assert not expected
+    assert not missed(expected)
+    assert expected.comes
+
+
+def test_a_task_that_had_not_ended_has_missed_nothing() -> None:
+    """Where there was no final status, no callback was due."""
+    expected = Expected()
+    assert not any(missed(expected, ended=False) for _ in range(9))
+    assert expected.comes
+
+
+def test_an_id_that_nobody_expects_counts_for_nothing() -> None:
+    """Answers to other ids change nothing, and who was dropped is waited for no longer."""
+    expected = Expected()
+    expected.add("a")
+    expected.discard("a")
+    assert not any(expected.answered("a", ended=True) for _ in range(9))
+    assert expected.comes

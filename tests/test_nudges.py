@@ -1,0 +1,393 @@
+"""Callbacks: a task that may have changed is asked for sooner, but never too often."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from kling_omni_async import (
+    CallbackHint,
+    ConfigurationError,
+    ImageOrder,
+    InvalidTaskIdError,
+    KlingOmniSession,
+    PollTimeoutError,
+    TaskStatus,
+)
+from kling_omni_async.simulator import SimulatedCometAPI
+
+from .support import all_of, now, now_waiting, open_session
+
+pytestmark = pytest.mark.anyio
+
+
+def starts(api: SimulatedCometAPI, task_id: str) -> list[float]:
+    """Return when an id was asked for, in s of the virtual clock."""
+    return [query.started for query in api.queries if query.task_id == task_id]
+
+
+async def later(seconds: float) -> None:
+    """Let virtual time pass."""
+    await asyncio.sleep(seconds)
+
+
+async def test_a_nudge_late_in_the_pause_asks_at_once(comet_api: SimulatedCometAPI) -> None:
+    """The shortest pause is over, so the answer is there as soon as the callback."""
+    task_id = comet_api.create_task(duration=21)
+    async with open_session(comet_api, interval=(20, 30), timing="uniform") as session:
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(20.0)
+        if not waiting.done() and len(starts(comet_api, task_id)) == 1:
+            await later(1.5)
+            assert session.nudge(task_id)
+            await waiting
+            assert now() == pytest.approx(21.5)
+    assert len(starts(comet_api, task_id)) == 2
+
+
+async def test_a_nudge_early_in_the_pause_asks_at_its_shortest_end(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """No nudge makes a pause shorter than the policy says."""
+    task_id = comet_api.create_task(duration=5)
+    async with open_session(comet_api, interval=(20, 30)) as session:
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(6.0)
+        assert all(session.nudge(task_id) for _ in range(100))
+        await waiting
+    assert starts(comet_api, task_id) == [0.0, 20.0]
+
+
+async def test_a_nudge_while_a_query_is_under_way_asks_after_the_shortest_pause(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The answer that is on its way may be from before."""
+    task_id = comet_api.create_task(duration=3)
+    comet_api.fail_next(task_id, status=502, delay=4.0)
+    async with open_session(comet_api, interval=(20, 30)) as session:
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(3.0)
+        assert session.nudge(task_id)
+        await waiting
+    assert starts(comet_api, task_id) == [0.0, 24.0]
+
+
+async def test_strangers_are_not_asked_for(comet_api: SimulatedCometAPI) -> None:
+    """Of an id that nobody waits for, and of a status that is not final, nothing is kept."""
+    task_id = comet_api.create_task(duration=50)
+    async with open_session(comet_api) as session:
+        assert not session.nudge("404404")
+        waiting = asyncio.create_task(session.wait(task_id))
+        await now_waiting(20)
+        assert not session.nudge(CallbackHint(task_id, TaskStatus.PROCESSING))
+        assert session.nudge(CallbackHint(task_id, TaskStatus.SUCCEED))
+        with pytest.raises(InvalidTaskIdError):
+            session.nudge("")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    assert len(comet_api.queries) == 1
+
+
+async def test_a_storm_of_forged_callbacks_sends_no_query_too_many(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """100,000 hints, of strangers and of watched ids: pauses stay, and nothing is remembered."""
+    task_ids = [comet_api.create_task(duration=100) for _ in range(10)]
+    async with open_session(comet_api, interval=(20, 30), timeout=90) as session:
+        polling = asyncio.create_task(all_of(session, task_ids))
+        for turn in range(1000):
+            await later(0.08)
+            for _ in range(90):
+                assert not session.nudge(f"stranger-{turn}")
+            for task_id in task_ids:
+                session.nudge(CallbackHint(task_id, TaskStatus.FAILED))
+        await polling
+        assert session.stats().watched == 0
+    assert min(comet_api.gaps()) >= 20 - 1e-9
+
+
+async def test_with_a_callback_expected_one_query_is_enough(comet_api: SimulatedCometAPI) -> None:
+    """The first query waits for the callback, and finds the task finished."""
+    task_id = comet_api.create_task(duration=31)
+    async with open_session(comet_api) as session:
+        waiting = asyncio.create_task(session.wait(task_id, expect_callback=60))
+        await later(31.0)
+        assert session.nudge(task_id)
+        await waiting
+        assert now() == pytest.approx(31.0)
+    assert starts(comet_api, task_id) == [31.0]
+
+
+async def test_a_stream_expects_callbacks_too(comet_api: SimulatedCometAPI) -> None:
+    """Of a list and of a feed, each id waits for its own."""
+    task_ids = [comet_api.create_task(duration=31) for _ in range(3)]
+    async with open_session(comet_api) as session:
+        polling = asyncio.create_task(all_of(session, task_ids, expect_callback=60))
+        await later(31.0)
+        for task_id in task_ids:
+            assert session.nudge(task_id)
+        outcomes = await polling
+        assert now() < 32
+    assert [outcome.queries for outcome in outcomes] == [1, 1, 1]
+
+
+async def test_where_no_callback_comes_ids_are_asked_for_all_the_same(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After three in a row that were missed, polling is as ever; that is said once."""
+    async with open_session(comet_api) as session:
+        for turn in range(5):
+            began = now()
+            await session.wait(comet_api.create_task(duration=1), expect_callback=60)
+            waited = now() - began
+            assert waited == pytest.approx(60.0) if turn < 3 else waited <= 30
+    (line,) = [record for record in caplog.records if "callbacks in a row" in record.getMessage()]
+    assert line.levelno == logging.WARNING
+
+
+async def test_the_first_query_comes_at_the_deadline_at_the_latest(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """A wait that is shorter than the callback's time still asks once."""
+    async with open_session(comet_api) as session:
+        done = comet_api.create_task(duration=1)
+        await session.wait(done, timeout=5, expect_callback=60)
+        assert now() == pytest.approx(5.0)
+        with pytest.raises(PollTimeoutError):
+            await session.wait(comet_api.create_task(duration=99), timeout=5, expect_callback=60)
+    assert len(comet_api.queries) == 2
+
+
+async def test_who_leaves_expects_nothing_any_more(comet_api: SimulatedCometAPI) -> None:
+    """A wait that was cancelled leaves nothing behind, and its id is a stranger again."""
+    task_id = comet_api.create_task(duration=1)
+    async with open_session(comet_api) as session:
+        waiting = asyncio.create_task(session.wait(task_id, expect_callback=60))
+        await now_waiting(20)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert not session.nudge(task_id)
+    assert not comet_api.queries
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "soon"])
+async def test_a_bad_time_is_told_with_its_name(
+    comet_api: SimulatedCometAPI, seconds: object
+) -> None:
+    """The error names the argument."""
+    async with open_session(comet_api) as session:
+        with pytest.raises(ConfigurationError, match="expect_callback must be"):
+            await session.wait("1", expect_callback=seconds)  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="expect_callback must be"):
+            session.poll(["1"], expect_callback=seconds)  # type: ignore[call-overload]
+
+
+# What is known without a query.
+
+
+async def test_peek_gives_the_last_answer_and_asks_nothing(comet_api: SimulatedCometAPI) -> None:
+    """None before there is one, then the task as it was last seen."""
+    task_id = comet_api.create_task(duration=50)
+    async with open_session(comet_api) as session:
+        assert session.peek(task_id) is None
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(1.0)
+        seen = session.peek(task_id)
+        assert seen is not None
+        assert seen.status is TaskStatus.SUBMITTED or seen.status is TaskStatus.PROCESSING
+        assert len(comet_api.queries) == 1
+        task = await waiting
+        assert session.peek(task_id) == task
+        assert session.peek("404404") is None
+        with pytest.raises(InvalidTaskIdError):
+            session.peek("")
+
+
+async def test_an_eta_is_the_median_of_what_is_left(comet_api: SimulatedCometAPI) -> None:
+    """It is unknown before an answer, and then grows shorter."""
+    task_id = comet_api.create_task(duration=60)
+    async with open_session(comet_api) as session, session.watch(task_id) as updates:
+        assert updates.eta is None
+        await anext(updates)
+        first = updates.eta
+        assert first is not None
+        assert 25 < first < 45
+        await later(10.0)
+        second = updates.eta
+        assert second is not None
+        assert second == pytest.approx(first - 10.0, abs=1.0)
+
+
+async def test_a_stream_has_an_eta_too(comet_api: SimulatedCometAPI) -> None:
+    """That of its youngest task; unknown before an answer and when there is nothing left."""
+    task_ids = [comet_api.create_task(duration=40) for _ in range(3)]
+    async with open_session(comet_api) as session, session.poll(task_ids) as outcomes:
+        assert outcomes.eta is None
+        reading = asyncio.create_task(anext(outcomes))
+        await later(1.0)
+        eta = outcomes.eta
+        assert eta is not None
+        assert 25 < eta < 45
+        await reading
+        async for _ in outcomes:
+            pass
+        assert outcomes.eta is None
+        assert session.poll(["1"]).eta is None
+
+
+async def test_uniform_timing_has_no_eta(comet_api: SimulatedCometAPI) -> None:
+    """Nothing is learned, so nothing is known."""
+    task_id = comet_api.create_task(duration=60)
+    async with (
+        open_session(comet_api, timing="uniform") as session,
+        session.watch(task_id) as updates,
+    ):
+        await anext(updates)
+        assert updates.eta is None
+
+
+# What a session is doing.
+
+
+async def test_stats_of_a_session(comet_api: SimulatedCometAPI) -> None:
+    """Counts of ids, queries and faults, and the oldest wait, at every moment."""
+    good = comet_api.create_task(duration=50)
+    bad = comet_api.create_task(duration=50, fail="no")
+    comet_api.fail_next(good, status=502)
+    async with open_session(comet_api, confirmations=1) as session:
+        stats = session.stats()
+        assert (stats.watched, stats.queries, stats.oldest, stats.next_query) == (0, 0, None, None)
+        polling = asyncio.create_task(all_of(session, [good, bad, "404404"]))
+        await later(10.0)
+        stats = session.stats()
+        assert (stats.watched, stats.queries, stats.in_flight) == (2, 3, 0)
+        assert stats.oldest == pytest.approx(10.0)
+        assert stats.next_query is not None
+        assert 9 < stats.next_query < 21
+        assert stats.faults == {"ServerError (HTTP 502)": 1}
+        assert (stats.stretch, stats.throttled, stats.saving, stats.creating) == (1.0, 0.0, 0, 0)
+        await polling
+        stats = session.stats()
+        assert (stats.watched, stats.oldest) == (0, None)
+        assert (stats.succeeded, stats.failed, stats.unresolved) == (1, 1, 1)
+
+
+async def test_stats_tell_a_pause_of_the_api(comet_api: SimulatedCometAPI) -> None:
+    """After a 429 they say how long it still lasts."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next(task_id, status=429, retry_after=60)
+    async with open_session(comet_api) as session:
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(10.0)
+        assert session.stats().throttled == pytest.approx(50.0, abs=1)
+        await waiting
+        assert session.stats().throttled == 0.0
+
+
+async def test_the_oldest_wait_is_known_although_many_came_and_went(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """A thousand short waits do not hide the first, and are not kept."""
+    task_id = comet_api.create_task(duration=10_000)
+    async with open_session(comet_api, timeout=None) as session:
+        first = asyncio.create_task(session.wait(task_id))
+        await later(1.0)
+        for _ in range(1000):
+            other = asyncio.create_task(session.wait(task_id))
+            await now_waiting(2)
+            other.cancel()
+            await asyncio.wait([other])
+        assert session._poller is not None
+        assert len(session._poller._watchlist._oldest) < 100
+        await later(9.0)
+        assert session.stats().oldest == pytest.approx(10.0)
+        first.cancel()
+        await asyncio.wait([first])
+        assert session.stats().oldest is None
+
+
+async def test_a_loop_that_stands_still_is_told_of_once_a_minute(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody who blocks the loop finds it in the log."""
+    task_id = comet_api.create_task(duration=300)
+    loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+
+    async def blocked() -> int:
+        return sum("stood still" in record.getMessage() for record in caplog.records)
+
+    async with open_session(comet_api) as session:
+        waiting = asyncio.create_task(session.wait(task_id))
+        await later(1.0)
+        assert await blocked() == 0
+        for wanted, seconds in ((1, 35.0), (1, 35.0), (2, 100.0)):
+            loop.freeze(seconds)  # type: ignore[attr-defined]
+            await later(0.1)
+            assert await blocked() == wanted
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+
+async def test_a_closed_session_answers_none_of_these(comet_api: SimulatedCometAPI) -> None:
+    """They raise as every verb does."""
+    session = KlingOmniSession(comet_api.api_key, base_url=comet_api.base_url)
+    await session.aclose()
+    for verb in (session.stats, lambda: session.peek("1"), lambda: session.nudge("1")):
+        with pytest.raises(RuntimeError, match="closed"):
+            verb()
+
+
+# Tasks that the session has created itself.
+
+
+async def test_an_own_task_is_looked_at_when_it_is_likely_to_be_done(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Its age is known, so the first query need not come at once."""
+    async with open_session(comet_api) as session:
+        task = await session.create(ImageOrder("a fox"))
+        await session.wait(task.task_id)
+    (first, *_) = starts(comet_api, task.task_id)
+    assert 20 < first < 45
+
+
+async def test_an_own_task_is_known_before_it_was_asked_for(comet_api: SimulatedCometAPI) -> None:
+    """`peek` gives what the create said, and an eta is there at once."""
+    async with open_session(comet_api) as session:
+        task = await session.create(ImageOrder("a fox"))
+        assert session.peek(task.task_id) == task
+        async with session.watch(task.task_id) as updates:
+            eta = updates.eta
+            assert eta is not None
+            assert 20 < eta < 45
+        assert session.stats().queries == 0
+
+
+async def test_a_nudge_before_anybody_waits_counts_when_they_do(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """A callback may be quicker than the program that handles it."""
+    async with open_session(comet_api) as session:
+        task = await session.create(ImageOrder("a fox"))
+        await later(60.0)
+        assert session.nudge(task.task_id)
+        await session.wait(task.task_id, expect_callback=60)
+        assert now() == pytest.approx(60.0)
+
+
+async def test_orders_have_an_eta(comet_api: SimulatedCometAPI) -> None:
+    """That of the youngest task that was created."""
+    orders = [ImageOrder("a fox") for _ in range(2)]
+    async with open_session(comet_api) as session, session.generate_many(orders) as outcomes:
+        assert outcomes.eta is None
+        reading = asyncio.create_task(anext(outcomes))
+        await later(2.0)
+        eta = outcomes.eta
+        assert eta is not None
+        assert 20 < eta < 45
+        await reading
+        async for _ in outcomes:
+            pass
+        assert outcomes.eta is None
