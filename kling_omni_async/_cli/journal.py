@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self, TypeAlias
+from typing import Any, BinaryIO, Final, Self, TypeAlias, cast
 
 import attrs
 
@@ -201,9 +201,10 @@ def _entry_in(data: Any) -> Entry | None:
     """Return what a line says; None if it is no outcome that this version can read."""
     if not isinstance(data, Mapping):
         return None
+    form = cast("Mapping[str, Any]", data)
     try:
-        store = data.get(_STORE)
-        return Entry(TaskOutcome.from_dict(data), store if isinstance(store, str) else None)
+        store = form.get(_STORE)
+        return Entry(TaskOutcome.from_dict(form), store if isinstance(store, str) else None)
     except ValueError:
         return None
 
