@@ -13,9 +13,10 @@ from kling_omni_async._models import SavedImage
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async.errors import StorageError
 
-from .files import Stored, in_thread
+from .files import Stored
 from .formats import image_stems
 from .stores import SavePlan
+from .threads import in_thread
 
 
 class Source(Protocol):

@@ -25,7 +25,6 @@ from kling_omni_async._http import (
 )
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
-from .files import OwnThreads, in_thread
 from .hosts import (
     fetchable_url,
     is_allowed,
@@ -36,6 +35,7 @@ from .hosts import (
     redirected,
 )
 from .rules import require_bytes, require_good
+from .threads import OwnThreads, in_thread
 
 T = TypeVar("T")
 Writer = Callable[[bytes], object]

@@ -23,13 +23,13 @@ from .files import (
     PartialFile,
     Stored,
     discard_part,
-    in_thread,
     not_ours,
     reason_of,
     translate_os_errors,
     try_folder,
 )
 from .formats import KINDS, ImageKind
+from .threads import in_thread
 
 if TYPE_CHECKING:
     from obstore import Attributes, UpdateVersion

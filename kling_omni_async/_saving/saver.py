@@ -19,11 +19,12 @@ from kling_omni_async._models import ImageTask, SavedImage, TaskImage
 from kling_omni_async._results import Result, Successes, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
-from .files import OwnThreads, Stored, in_thread, own_threads
+from .files import Stored
 from .formats import image_stems
 from .hosts import redact_url
 from .rules import is_not_ready, pause_before_retry
 from .stores import SavePlan, Store
+from .threads import OwnThreads, in_thread, own_threads
 
 _JITTER: Final = 1.5
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from kling_omni_async import DownloadError, KlingOmniError, StorageError
-from kling_omni_async._saving.files import Content, Stored, in_thread
+from kling_omni_async._saving.files import Content, Stored
+from kling_omni_async._saving.threads import in_thread
 
 # A small PNG that is whole.
 PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(36) + b"\0\0\0\0IEND\xaeB\x60\x82"

@@ -31,11 +31,12 @@ from kling_omni_async import (
 from kling_omni_async._config import make_settings
 from kling_omni_async._saving.copies import copy_images
 from kling_omni_async._saving.download import Downloader
-from kling_omni_async._saving.files import LocalStore, Stored, in_thread
+from kling_omni_async._saving.files import LocalStore, Stored
 from kling_omni_async._saving.formats import KINDS
 from kling_omni_async._saving.object_store import RemoteStore
 from kling_omni_async._saving.saver import Fetcher, Saver
 from kling_omni_async._saving.stores import SavePlan
+from kling_omni_async._saving.threads import in_thread
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.saving.image_files import big_png, png
 from tests.saving.places import find, put
