@@ -60,9 +60,9 @@ class TaskOutcome:
         The task succeeded, the API said that it failed, or that it does not know it; or it refused
         the contents of the order. An id that can be none was never asked for: mend it.
         """
-        if not self.task_id:
-            return type(self.error) is ApiError
-        return self.ok or isinstance(self.error, TaskFailedError | TaskNotFoundError)
+        if isinstance(self.error, TaskFailedError | TaskNotFoundError):
+            return True
+        return self.ok or (not self.task_id and type(self.error) is ApiError)
 
     @property
     def images(self) -> tuple[TaskImage, ...]:

@@ -172,6 +172,6 @@ def _refuse_foreign(path: str) -> None:
         return
     except OSError as error:
         raise OutputError(path, error, code=Exit.USAGE) from None
-    first: list[str] = next(csv.reader(io.StringIO(head)), [])
+    first = next(csv.reader(io.StringIO(head)), list[str]())
     if head and [name.removeprefix(_PREFIX) for name in first[-len(COLUMNS) :]] != list(COLUMNS):
         raise UsageError(f"{path} is there and is no table of this program: give another name")
