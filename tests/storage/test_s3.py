@@ -423,7 +423,7 @@ async def test_a_bucket_that_may_not_be_read(
         (third,) = await all_of(session, [task_id], save_to=bucket.store(), overwrite=True)
     assert isinstance(second.error, StorageError)
     assert second.error.reason == "exists"
-    assert "give the right to read it (s3:GetObject)" in str(second.error)
+    assert "without the right to read it (s3:GetObject)" in str(second.error)
     assert third.ok
     check(bucket, first.saved[0])
 
