@@ -63,6 +63,13 @@ def test_settled(name: str) -> None:
     assert outcome.settled is (name in {"TaskFailedError", "TaskNotFoundError"})
 
 
+@pytest.mark.parametrize("name", errors.__all__)
+def test_settled_without_a_task(name: str) -> None:
+    """Of an order that made no task a refusal of its contents is the last word, too."""
+    outcome = TaskOutcome(task_id="", error=SAMPLES[name])
+    assert outcome.settled is (name in {"ApiError", "TaskFailedError", "TaskNotFoundError"})
+
+
 def test_result_raises_a_copy() -> None:
     """`result` raises the same each time, and the kept error gathers no traceback."""
     error = errors.TaskNotFoundError("task_not_exist", task_id="t-1", http_status=400)
