@@ -177,7 +177,7 @@ def _lines_in(file: BinaryIO, path: str | Path) -> Generator[_Line]:
         number += 1
         data = _json_of(line)
         entry, has_end = _entry_in(data), line.endswith(b"\n")
-        later = entry is None and isinstance(data, dict) and data.keys() >= _OURS
+        later = entry is None and _object_in(data).keys() >= _OURS
         # Refused rather than passed over: the last line alone may be torn, any other is foreign.
         if entry is None and not later and (line.strip() or not has_end):
             if end + len(line) < size or not _is_torn(line, data, after_good=after_good):
@@ -189,7 +189,7 @@ def _lines_in(file: BinaryIO, path: str | Path) -> Generator[_Line]:
         after_good = after_good or entry is not None or later
 
 
-def _json_of(line: bytes) -> Any:
+def _json_of(line: bytes) -> object:
     """Read a line as JSON; None if it is none."""
     try:
         return json.loads(line)
@@ -197,19 +197,22 @@ def _json_of(line: bytes) -> Any:
         return None
 
 
-def _entry_in(data: Any) -> Entry | None:
+def _object_in(data: object) -> Mapping[str, Any]:
+    """Return what may be an outcome, and an empty object for all else."""
+    return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+
+
+def _entry_in(data: object) -> Entry | None:
     """Return what a line says; None if it is no outcome that this version can read."""
-    if not isinstance(data, Mapping):
-        return None
-    form = cast("Mapping[str, Any]", data)
+    form = _object_in(data)
+    store: object = form.get(_STORE)
     try:
-        store = form.get(_STORE)
         return Entry(TaskOutcome.from_dict(form), store if isinstance(store, str) else None)
     except ValueError:
         return None
 
 
-def _is_torn(line: bytes, data: Any, *, after_good: bool) -> bool:
+def _is_torn(line: bytes, data: object, *, after_good: bool) -> bool:
     """Return whether the last line is the rest of one of ours, not somebody's text.
 
     After whole lines of ours an end without a line break can be anything: a crash of the

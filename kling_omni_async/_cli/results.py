@@ -21,6 +21,14 @@ from .terminal import painted, plain, wants_colour
 Out: TypeAlias = Callable[[str], Awaitable[None]]
 
 
+def _nothing(_: object) -> None:
+    pass
+
+
+def _no_entries(_: object) -> Iterable[Entry]:
+    return ()
+
+
 @attrs.frozen
 class Sink:
     """Takes outcomes, and knows the ids that need no polling."""
@@ -28,10 +36,10 @@ class Sink:
     write: Callable[[TaskOutcome], Awaitable[None]]
     settled: Mapping[str, Earlier] = attrs.field(factory=dict[str, Earlier])
     elsewhere: Collection[str] = ()  # ids whose images other stores have
-    recall: Callable[[str], Entry | None] = attrs.field(default=lambda _: None)
-    recall_elsewhere: Callable[[str], Iterable[Entry]] = attrs.field(default=lambda _: ())
-    repeat: Callable[[str], None] = attrs.field(default=lambda _: None)  # for what is settled
-    expect: Callable[[IdRow], None] = attrs.field(default=lambda _: None)
+    recall: Callable[[str], Entry | None] = _nothing
+    recall_elsewhere: Callable[[str], Iterable[Entry]] = _no_entries
+    repeat: Callable[[str], None] = _nothing  # for what is settled
+    expect: Callable[[IdRow], None] = _nothing
 
     def beside(self, table: Table) -> Sink:
         """Return a sink that writes to a table too."""

@@ -314,7 +314,7 @@ def test_a_reader_refuses_a_file_of_another_format(path: Path) -> None:
         list(read_outcomes(path))
 
 
-@given(task_id=st.text(), reason=st.text())
+@given(task_id=st.text(min_size=1), reason=st.text())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_makes_one_line_of_printable_ascii(
     task_id: str, reason: str, tmp_path: Path
