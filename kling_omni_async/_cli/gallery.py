@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 import secrets
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -21,8 +20,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._version import __version__
 
-from .cards import EXTENSIONS, Card, Group, Totals, cards_of, count
+from .cards import EXTENSIONS, Card, Group, Picture, Totals, cards_of, count
 from .exit import OutputError, UsageError
+from .heaps import NO_REASON, heaps_of
 from .journal import read_outcomes
 from .signals import heed_signals
 from .terminal import note, out, plain
@@ -32,11 +32,6 @@ NAME: Final = "index.html"
 _GENERATOR: Final = b'<meta name="generator" content="kling-omni '  # as it stands in gallery.html
 _HEAD_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 1 << 16
-_WEB_URL: Final = re.compile(
-    # Possessive: a megabyte that ends in a blank is refused without going back over it.
-    r"https?://(?![/?#])[^\s\x00-\x20\x7f-\x9f\ud800-\udfff]++",
-    re.IGNORECASE,
-)
 _HIDDEN: Final[dict[int, str]] = {
     **{code: chr(0x2400 + code) for code in range(0x20)},  # Unicode's pictures of controls
     **dict.fromkeys(map(ord, "\t\n\r"), " "),
@@ -61,6 +56,7 @@ def gallery(
     /,
     *,
     jsonl: Annotated[tuple[Path, ...] | None, Parameter(metavar="FILE")] = None,
+    title: Annotated[str | None, Parameter(metavar="TEXT")] = None,
     overwrite: Annotated[bool, Parameter(show_default=False)] = False,
 ) -> None:
     """Write DIRECTORY/index.html: a page of all tasks and their saved images.
@@ -70,16 +66,22 @@ def gallery(
     Args:
         directory: The folder with the images.
         jsonl: A journal; may be repeated. Without it all *.jsonl in the folder are read.
+        title: The heading of the page; by default the name of the folder.
         overwrite: Replace an index.html that is not of this program.
     """
     heed_signals()
-    totals = write_outcomes(directory, outcomes_of(directory, jsonl), overwrite=overwrite)
+    outcomes = outcomes_of(directory, jsonl)
+    totals = write_outcomes(directory, outcomes, title=title, overwrite=overwrite)
     out(plain(str(directory / NAME)))
     note(_summary(totals))
 
 
 def write_outcomes(
-    directory: Path, outcomes: Iterable[TaskOutcome], *, overwrite: bool = False
+    directory: Path,
+    outcomes: Iterable[TaskOutcome],
+    *,
+    title: str | None = None,
+    overwrite: bool = False,
 ) -> Totals:
     """Write the gallery of a folder, in the order given, and return what was counted."""
     sizes = _images_in(directory)
@@ -88,7 +90,9 @@ def write_outcomes(
         raise UsageError(f"{target} is not of this program; --overwrite replaces it")
     cards = cards_of(outcomes, sizes)
     totals = count(cards, sizes)
-    _replace(target, page(directory.resolve().name or str(directory), totals, cards))
+    if title is None:
+        title = directory.resolve().name or str(directory)
+    _replace(target, page(title, totals, cards))
     return totals
 
 
@@ -121,22 +125,29 @@ def _images_in(directory: Path) -> dict[str, int]:
 def outcomes_of(directory: Path, journals: Sequence[Path] | None) -> Generator[TaskOutcome]:
     """Read the journals that are named, or else all of a folder.
 
-    One of the folder that cannot be read is told, and passed over.
+    One of the folder that cannot be read, or is of another program, is told and passed over from
+    there on.
 
     Raises:
         UsageError: One that was named cannot be read.
     """
     for path in _journals_in(directory) if journals is None else journals:
         try:
-            # A pipe would wait for a writer.
-            if not path.is_file() and path.exists():
-                raise OSError("no plain file")  # noqa: TRY301 - told like the others
-            yield from read_outcomes(path)
-        except OSError as error:
-            text = f"cannot read {path}: {error.strerror or error}"
+            yield from _outcomes_in(path)
+        except UsageError as error:
             if journals is not None:
-                raise UsageError(text) from None
-            note(f"{text}; going on without it")
+                raise
+            note(f"{error}; going on without it")
+
+
+def _outcomes_in(path: Path) -> Generator[TaskOutcome]:
+    try:
+        # A pipe would wait for a writer.
+        if not path.is_file() and path.exists():
+            raise OSError("no plain file")  # noqa: TRY301 - told like the others
+        yield from read_outcomes(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _journals_in(directory: Path) -> list[Path]:
@@ -175,7 +186,7 @@ def _replace(target: Path, pieces: Iterable[str]) -> None:
             part.unlink()
 
 
-def page(title: str, totals: Totals, cards: Iterable[Card]) -> Iterator[str]:
+def page(title: str, totals: Totals, cards: Collection[Card]) -> Iterator[str]:
     """Return the page piece by piece; nothing that an API sent can run or steer in it."""
     return _template().generate(
         title=title,
@@ -183,13 +194,15 @@ def page(title: str, totals: Totals, cards: Iterable[Card]) -> Iterator[str]:
         css=_resource("gallery.css"),
         js=_resource("gallery.js"),
         figures=_figures(totals),
-        groups=[each for each in Group if each is not Group.UNLISTED or totals.groups.get(each)],
-        cards=cards,
-        empty=not totals.groups,
+        filters=_filters(totals, len(cards)),
+        cards=[card for card in cards if card.is_seen],
+        heaps=heaps_of(card for card in cards if not card.is_seen),
+        empty=not cards,
+        no_reason=NO_REASON,
         digest=_digest,
         facts_of=_facts_of,
+        label=_label,
         file_link=file_link,
-        is_web_url=is_web_url,
     )
 
 
@@ -224,34 +237,47 @@ def file_link(name: str) -> str:
     return quote(os.fsencode(name), safe="")
 
 
-def is_web_url(url: str | None) -> bool:
-    """Return whether a URL is an absolute web address, unlike ``javascript:``."""
-    return url is not None and _WEB_URL.fullmatch(url) is not None
-
-
 def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _figures(totals: Totals) -> list[tuple[str, str]]:
     """Return name and value of each figure at the head of the page."""
-    told = (Group.SUCCEEDED, Group.FAILED, Group.OTHER)
-    return [
+    figures = [
         ("tasks", f"{totals.tasks:,}"),
-        *((group.words.lower(), f"{totals.groups.get(group, 0):,}") for group in told),
         ("images", f"{totals.images:,}"),
         ("in files", human_size(totals.size)),
-        ("units", human_number(totals.units)),
+    ]
+    # Nobody who knows no price is told that it was nothing.
+    return figures + ([("units", human_number(totals.units))] if totals.units else [])
+
+
+def _filters(totals: Totals, shown: int) -> list[tuple[str, str, str]]:
+    """Return id, words and count of each filter."""
+    usual = (Group.SUCCEEDED, Group.FAILED, Group.OTHER)
+    groups = [group for group in Group if group in usual or totals.groups.get(group)]
+    counted = [(str(each), each.words, f"{totals.groups.get(each, 0):,}") for each in groups]
+    return [("a", "All", f"{shown:,}"), *counted]
+
+
+def _label(card: Card, picture: Picture) -> str:
+    """Return which image of which task one is; a file of no task is told by its name."""
+    if picture.number is None:
+        return picture.file or ""
+    return f"Image {picture.number} of {card.count}, {card.title}"
+
+
+def _facts_of(card: Card) -> list[tuple[str, str | None, str | None]]:
+    """Return the small print of a card: words, a file they lead to, and a name behind them."""
+    marked = [picture for picture in card.pictures if picture.watermarked is not None]
+    own_name = card.external_task_id
+    return [
+        *((words, None, None) for words in card.figures.words()),
+        *((_copy_in_words(picture), picture.watermarked, None) for picture in marked),
+        *([] if own_name is None else [("external id", None, own_name)]),
     ]
 
 
-def _facts_of(card: Card) -> list[tuple[str, str | None]]:
-    """Return the small print of a card, each fact with the file that it leads to, if any."""
-    # No fact is broken between two lines.
-    facts = [(words.replace(" ", "\xa0"), None) for words in card.figures.words()]
-    copies = [
-        (f"image {at} with watermark", picture.watermarked)
-        for at, picture in enumerate(card.pictures, 1)
-        if picture.watermarked is not None
-    ]
-    return [*facts, *copies]
+def _copy_in_words(picture: Picture) -> str:
+    which = "image" if picture.number is None else f"image {picture.number}"
+    return f"{which} with watermark"

@@ -197,7 +197,7 @@ def human_size(count: int) -> str:
 
 def human_number(value: Decimal) -> str:
     """Write a decimal without an exponent and without zeros that say nothing."""
-    digits = f"{value:f}"  # never 1E+2
+    digits = f"{value:,f}"  # never 1E+2
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 

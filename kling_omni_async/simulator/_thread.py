@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from attrs import define
+from attrs import define, field
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +23,7 @@ class Home:
 
     _portal: BlockingPortal | None = None  # the way into a thread of its own, while there is one
     _thread: int = 0
-    _stack: ExitStack | None = None
+    _stack: ExitStack = field(factory=ExitStack)  # what is to be left
 
     def enter(self, server: AbstractAsyncContextManager[object]) -> None:
         """Enter a server in a new thread with a new loop."""
@@ -42,9 +42,8 @@ class Home:
         traceback: TracebackType | None,
     ) -> None:
         """Leave the server, end the loop and join the thread."""
-        stack, self._portal, self._stack = self._stack, None, None
-        if stack is not None:
-            stack.__exit__(kind, error, traceback)
+        self._portal = None
+        self._stack.__exit__(kind, error, traceback)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
         """Call a function in the thread of the loop."""

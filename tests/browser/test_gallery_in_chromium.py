@@ -14,8 +14,10 @@ pytestmark = pytest.mark.anyio
 
 CARDS = TASKS + 1  # one file is in no journal
 FAILED = 5
-VISIBLE = """[...document.querySelectorAll(".cards > li")]
-    .filter((card) => getComputedStyle(card).display !== "none")"""
+VISIBLE = """[...document.querySelectorAll(".cards > li, .rows > li")].filter((card) =>
+    !card.hidden && getComputedStyle(card.closest("details") ?? card).display !== "none")"""
+OPEN_ALL = "document.querySelectorAll('details').forEach((heap) => { heap.open = true; })"
+TITLES = "[...document.querySelectorAll('.cards h3')].map((title) => title.textContent)"
 LOAD_ALL = """Promise.all([...document.querySelectorAll(".cards img")].map((image) => {
     image.loading = "eager";
     return image.decode().then(() => image.naturalWidth);
@@ -61,6 +63,7 @@ async def test_all_is_seen_without_a_complaint(
 ) -> None:
     """Nothing overflows, every image loads, text stands out, and the console stays empty."""
     await tab.open(page, width=width, dark=dark)
+    await tab.ask(OPEN_ALL)
     assert await tab.ask("document.documentElement.scrollWidth") <= width
     widths = await tab.ask(LOAD_ALL)
     assert len(widths) > TASKS
@@ -70,12 +73,60 @@ async def test_all_is_seen_without_a_complaint(
     assert tab.complaints == []
 
 
+async def test_images_come_first(tab: Tab, page: str) -> None:
+    """The first screen shows images, and what has none is rows behind them."""
+    await tab.open(page)
+    assert await tab.ask("document.querySelector('main li img').checkVisibility()") is True
+    assert await tab.ask("document.querySelectorAll('.cards > li:not(:has(img))').length") == 0
+    assert await tab.ask(
+        "document.querySelector('.cards').getBoundingClientRect().bottom"
+        " <= document.querySelector('.heaps').getBoundingClientRect().top"
+    )
+
+
+async def test_cards_can_be_sorted(tab: Tab, page: str) -> None:
+    """By id, by time, and back to the order of completion."""
+    await tab.open(page)
+    choose = """(order) => {
+        const select = document.querySelector("#sort");
+        select.value = order;
+        select.dispatchEvent(new Event("change"));
+    }"""
+    finished = await tab.ask(TITLES)
+    await tab.ask(f"({choose})('id')")
+    by_id = await tab.ask(TITLES)
+    plain = [title for title in by_id if title.isdigit()]
+    assert plain == sorted(plain, key=int)
+    await tab.ask(f"({choose})('slow')")
+    slow = await tab.ask(
+        "[...document.querySelectorAll('.cards > li')].map((e) => Number(e.dataset.took ?? -1))"
+    )
+    assert slow == sorted(slow, reverse=True)
+    await tab.ask(f"({choose})('last')")
+    assert await tab.ask(TITLES) == finished[::-1]
+    await tab.ask(f"({choose})('first')")
+    assert await tab.ask(TITLES) == finished
+    assert sorted(by_id) == sorted(finished)
+
+
+async def test_on_a_phone_the_large_view_closes_at_the_top(tab: Tab, page: str) -> None:
+    """Where browsers have no bar of their own, and whatever the height of the picture."""
+    await tab.open(page, width=400, height=860)
+    await tab.ask("document.querySelector('.pics a').click()")
+    box = "document.querySelector('#close').getBoundingClientRect()"
+    assert await tab.ask(f"{box}.bottom") < 100
+    assert await tab.ask(f"{box}.right") <= 400
+    await tab.ask("document.querySelector('#close').click()")
+    assert await tab.ask("document.querySelector('dialog').open") is False
+
+
 @pytest.mark.parametrize("width", [360, 1400])
 async def test_nothing_sticks_out_of_its_card(tab: Tab, page: str, width: int) -> None:
     """Long ids and long reasons are broken, not cut off."""
     await tab.open(page, width=width)
+    await tab.ask(OPEN_ALL)
     assert (
-        await tab.ask("""[...document.querySelectorAll(".cards li, .cards li *")]
+        await tab.ask("""[...document.querySelectorAll(".cards li *, details *:not(.prompt)")]
         .filter((element) => element.scrollWidth > element.clientWidth + 1 && element.clientWidth)
         .map((element) => element.outerHTML.slice(0, 200))""")
         == []
@@ -147,6 +198,7 @@ async def test_search_finds_what_is_written_on_a_card(tab: Tab, page: str) -> No
     await focus(tab, "#q")
     await tab.type("ONERROR failed")
     assert await visible(tab) == 1
+    assert await tab.ask(f"{VISIBLE}[0].checkVisibility()") is True
     assert HOSTILE in await tab.ask(f"{VISIBLE}[0].textContent")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ async def test_everything_comes_as_scripted(tmp_path: Path) -> None:
     assert view.totals == [200] * 201
     assert script.expected == SCRIPTED
     assert counted == SCRIPTED
+
+
+@pytest.mark.anyio
+async def test_the_page_tells_times_of_one_kind(tmp_path: Path) -> None:
+    """Tasks run faster than the clock, so polling is told in their time: two looks take 20 s."""
+    await play(Silent(), tmp_path)
+    page = (tmp_path / "index.html").read_text("utf-8")
+    polled = re.findall(r"polled for (?:(\d+) min )?([0-9.]+) s", page)
+    assert len(polled) == 10
+    assert all(60 * int(minutes or 0) + float(rest) >= 20 for minutes, rest in polled)
+    assert "<h1><bdi>Kling Omni demo</bdi></h1>" in page
 
 
 @pytest.mark.parametrize(

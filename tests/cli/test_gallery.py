@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kling_omni_async import (
+    ApiError,
     DownloadError,
+    ImageOrder,
     ImageTask,
     KlingOmniError,
     PollTimeoutError,
@@ -37,7 +39,6 @@ from kling_omni_async._cli.cards import (
     Picture,
     cards_of,
     count,
-    paired,
     unlisted,
 )
 from kling_omni_async._cli.exit import CliError, Exit, OutputError, UsageError
@@ -89,8 +90,8 @@ def write(path: Path, *outcomes: TaskOutcome) -> Path:
 
 
 def titles(page: Path) -> list[str]:
-    """Return the heading of each card."""
-    return re.findall(r"<h2><bdi>(.*?)</bdi></h2>", page.read_text("utf-8"))
+    """Return the heading of each card, those without an image last."""
+    return re.findall(r"<h3><bdi>(.*?)</bdi></h3>", page.read_text("utf-8"))
 
 
 def sources(page: Path) -> list[str]:
@@ -132,8 +133,8 @@ def test_every_journal_of_the_folder_is_read(tmp_path: Path, capfd: Captured) ->
     (tmp_path / "4.jsonl").mkdir()
     page = write_gallery(tmp_path)
     assert capfd.readouterr().err == ""
-    assert titles(page) == ["a", "c", "b"]
-    assert page.read_text("utf-8").count('<li class="f">') == 1
+    assert titles(page) == ["b", "a", "c"]  # the failed one before those without images
+    assert page.read_text("utf-8").count('<li class="f"') == 1
 
 
 def test_journals_of_the_folder_come_by_name(tmp_path: Path) -> None:
@@ -206,17 +207,35 @@ def test_a_torn_journal_in_use_is_read(tmp_path: Path) -> None:
         assert path.read_bytes() == before
 
 
-def test_a_journal_of_another_format_is_refused(tmp_path: Path, capfd: Captured) -> None:
+def test_a_named_journal_of_another_format_is_refused(tmp_path: Path, capfd: Captured) -> None:
     """One line names the file and the line; no page is written."""
-    (tmp_path / "notes.jsonl").write_text('{"my": "notes"}\n')
-    assert run(["gallery", str(tmp_path)]) == Exit.USAGE
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text('{"my": "notes"}\n')
+    assert run(["gallery", str(tmp_path), "--jsonl", str(notes)]) == Exit.USAGE
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
     assert stderr == (
-        f"kling-omni: {tmp_path / 'notes.jsonl'} is left as it is: "
-        "line 1 is not an outcome of this program\n"
+        f"kling-omni: {notes} is left as it is: line 1 is not an outcome of this program\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["notes.jsonl"]
+
+
+def test_a_foreign_file_of_the_folder_does_not_block_it(tmp_path: Path, capfd: Captured) -> None:
+    """Whatever else lies there as *.jsonl is told in one line, and the page is written."""
+    (tmp_path / "a-notes.jsonl").write_text('{"my": "notes"}\n')
+    write(tmp_path / "b.jsonl", success("a"))
+    assert titles(write_gallery(tmp_path)) == ["a"]
+    assert capfd.readouterr().err == (
+        f"kling-omni: {tmp_path / 'a-notes.jsonl'} is left as it is: "
+        "line 1 is not an outcome of this program; going on without it\n"
+    )
+
+
+def test_the_title_can_be_chosen(tmp_path: Path) -> None:
+    """It stands at the head and in the tab; without it that is the folder's name."""
+    assert run(["gallery", str(tmp_path), "--title", "Spring <3"]) == Exit.OK
+    assert "<h1><bdi>Spring &lt;3</bdi></h1>" in (tmp_path / "index.html").read_text("utf-8")
+    assert f"<h1><bdi>{tmp_path.name}</bdi></h1>" in write_gallery(tmp_path).read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["none", "file.png"])
@@ -257,7 +276,7 @@ def test_only_plain_image_files_of_the_folder_are_linked(tmp_path: Path) -> None
     page = folder / "index.html"
     assert sources(page) == ["good.avif"]
     text = page.read_text("utf-8")
-    assert text.count("is not in this folder") == len(names)
+    assert "The images are not in this folder." in text
     assert not any(f'href="{name}"' in text for name in names)
 
 
@@ -381,19 +400,71 @@ def test_a_time_out_tells_the_last_fault() -> None:
     assert card.last_fault == "HTTP 502: Bad Gateway"
 
 
-def test_what_was_not_saved_keeps_its_address() -> None:
-    """Saved images come first, the others with the URL that they had."""
-    urls = ("https://images.test/0.png", "https://images.test/1.png")
-    error = DownloadError("image 2: HTTP 500", reason="http", http_status=500)
-    outcome = attrs.evolve(success("a", *urls), saved=(saved("a-0.png", urls[0]),), error=error)
-    card = only_card(outcome, "a-0.png")
-    assert card.pictures == (Picture(file="a-0.png"), Picture(url=urls[1]))
-    assert (card.group, card.figures.status, card.reason) == (
-        Group.OTHER,
-        "succeed",
-        "image 2: HTTP 500",
+def test_what_was_not_saved_keeps_its_place() -> None:
+    """Each image has its number in the task, whichever of them are in the folder."""
+    urls = tuple(f"https://images.test/{at}.png" for at in range(3))
+    error = DownloadError("image 1: HTTP 500", reason="http", http_status=500)
+    kept = (saved("a-1.png", urls[1]), saved("a-2.png", urls[2]))
+    outcome = attrs.evolve(success("a", *urls), saved=kept, error=error)
+    card = only_card(outcome, "a-1.png", "a-2.png")
+    assert card.pictures == (
+        Picture(number=1),
+        Picture(number=2, file="a-1.png"),
+        Picture(number=3, file="a-2.png"),
     )
-    assert only_card(outcome).pictures == tuple(Picture(url=url) for url in urls)
+    assert (card.group, card.ending, card.count) == (Group.OTHER, "Not all saved", 3)
+    assert (card.figures.status, card.reason) == (None, "image 1: HTTP 500")
+    assert only_card(outcome).ending == "Not saved"
+    assert only_card(outcome).pictures == tuple(Picture(number=at) for at in (1, 2, 3))
+
+
+def test_an_image_is_known_by_its_name_if_its_url_is_new() -> None:
+    """URLs are signed anew with each answer; what is of no image at all stands last."""
+    urls = ("https://images.test/0.png?sign=new", "https://images.test/1.png?sign=new")
+    kept = (
+        saved("a-1.png", "https://images.test/1.png?sign=old"),
+        saved("other.png", "https://images.test/7.png"),
+    )
+    outcome = attrs.evolve(success("a", *urls), saved=kept)
+    assert only_card(outcome, "a-1.png", "other.png").pictures == (
+        Picture(number=1),
+        Picture(number=2, file="a-1.png"),
+        Picture(file="other.png"),
+    )
+
+
+def test_no_signed_url_is_in_the_page(tmp_path: Path) -> None:
+    """Neither that of an image, missing or not, nor one in a reason keeps its query."""
+    put(tmp_path, "a-0.png")
+    secret = "https://images.test/1.png?Signature=secret#secret"
+    failed = TaskFailedError(f"cannot fetch {secret}, sorry")
+    late = PollTimeoutError("late", last_error=ServerError(http_status=502, message=secret))
+    outcomes = [
+        attrs.evolve(success("a", secret, URL), saved=(saved("a-0.png", secret),)),
+        attrs.evolve(success("b", secret), error=DownloadError(secret, reason="http")),
+        trouble(failed, "c"),
+        trouble(late, "d"),
+    ]
+    write_outcomes(tmp_path, outcomes)
+    text = (tmp_path / "index.html").read_text("utf-8")
+    assert "secret" not in text
+    assert "cannot fetch https://images.test/1.png sorry" in text
+    assert "Image 2 of 2 is not in this folder" in text
+
+
+def test_what_was_never_created_is_a_task_of_its_own() -> None:
+    """Outcomes without an id do not take each other's place, and have another name."""
+    refused = ApiError("no prompt", http_status=400)
+    order = ImageOrder("a fox")
+    outcomes = [
+        TaskOutcome(task_id="", error=refused, external_task_id="x", order=order),
+        TaskOutcome(task_id="", error=refused, external_task_id="y"),
+        TaskOutcome(task_id="", error=refused),
+    ]
+    cards = cards_of(outcomes, ())
+    assert [card.title for card in cards] == ["x", "y", "not created"]
+    assert [card.prompt for card in cards] == ["a fox", None, None]
+    assert all(card.external_task_id is None for card in cards)
 
 
 def test_a_watermarked_copy_stands_for_its_image() -> None:
@@ -404,7 +475,7 @@ def test_a_watermarked_copy_stands_for_its_image() -> None:
         saved=(saved("a-0-watermarked.png", "https://images.test/w.png"),),
     )
     assert only_card(outcome, "a-0-watermarked.png").pictures == (
-        Picture(file="a-0-watermarked.png"),
+        Picture(number=1, file="a-0-watermarked.png"),
     )
 
 
@@ -415,14 +486,15 @@ def test_a_watermarked_copy_stands_for_its_image() -> None:
         (["a-0-watermarked.png", "a-0.png"], [("a-0.png", "a-0-watermarked.png")]),
         (["a-0-watermarked.png"], [("a-0-watermarked.png", None)]),
         (["a-0.png", "a-1-watermarked.png"], [("a-0.png", None), ("a-1-watermarked.png", None)]),
-        (["a-0.png", "a-0.jpg"], [("a-0.png", None), ("a-0.jpg", None)]),
+        (["a-0.png", "a-0.jpg"], [("a-0.jpg", None), ("a-0.png", None)]),
     ],
 )
 def test_watermarked_copies_go_with_their_images(
     names: list[str], pictures: list[tuple[str, str | None]]
 ) -> None:
     """A copy is found by its name, whatever its type and place."""
-    assert [(picture.file, picture.watermarked) for picture in paired(names)] == pictures
+    (card,) = unlisted(names)
+    assert [(picture.file, picture.watermarked) for picture in card.pictures] == pictures
 
 
 @given(
@@ -490,11 +562,29 @@ def test_figures_of_a_task() -> None:
             "created_at": datetime(2026, 3, 2, tzinfo=UTC),
             "updated_at": datetime(2026, 3, 1, tzinfo=UTC),
         },
+        {
+            "created_at": datetime(2026, 3, 1, tzinfo=UTC),
+            "updated_at": datetime(2026, 3, 1, tzinfo=UTC),
+        },
     ],
 )
 def test_a_time_that_makes_no_sense_is_left_out(times: dict[str, datetime]) -> None:
-    """One time alone, times of two kinds, or a task that ended before it began."""
+    """One time alone, times of two kinds, or a task that ended before it began, or then."""
     assert only_card(with_task(**times)).figures.duration is None
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        (Figures(duration=29.14, elapsed=1.3, queries=1), ["took 29.1 s", "1 query"]),
+        (Figures(duration=30.0), ["took 30.0 s"]),
+        (Figures(elapsed=59.96, queries=1200), ["polled for 1 min 0 s", "1,200 queries"]),
+        (Figures(units=Decimal("1234.50")), ["1,234.5 units"]),
+    ],
+)
+def test_numbers_are_written_alike(figures: Figures, words: list[str]) -> None:
+    """One digit behind the point, a comma in thousands; polling is told where nothing better is."""
+    assert figures.words() == words
 
 
 @pytest.mark.parametrize("elapsed", [float("nan"), float("inf"), -1.0])

@@ -238,3 +238,14 @@ def test_log_is_sorted_once_between_changes() -> None:
     assert [query.status for query in log.of("3")] == [200] + [None] * 9
     log.begin(query_of("3"))
     assert len(log.of("3")) == 11
+
+
+async def test_who_waits_no_more_is_left_alone() -> None:
+    """A wait that was cancelled is told nothing, and the others are."""
+    async with SimulatedCometAPI() as api:
+        waits = [asyncio.create_task(api.wait_for_queries()) for _ in range(2)]
+        await asyncio.sleep(0)
+        waits[0].cancel()
+        await ask(api, "1")
+        await waits[1]
+        assert waits[0].cancelled()
