@@ -416,6 +416,18 @@ async def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> 
         await RemoteStore(Moody()).try_out()
 
 
+async def test_a_store_that_refuses() -> None:
+    """It is a wrong set-up, and the right that may be missing is named."""
+    moody = Moody()
+    moody.error = PermissionDeniedError("403 Forbidden: <Error><Code>AccessDenied</Code>")
+    with pytest.raises(ConfigurationError) as caught:
+        await RemoteStore(moody).try_out()
+    assert str(caught.value) == (
+        "nothing can be written to the store: 403 Forbidden: AccessDenied; the credentials may "
+        "lack the right to do so (s3:PutObject)"
+    )
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.EMFILE, "no"), Exception("Server returned status code: 503 Busy")]
 )
