@@ -73,6 +73,7 @@ class Signals:
             self._end_at_once()
 
     def _end_at_once(self) -> None:
+        ignore_signals()  # a third one would begin here anew
         # Nothing of Python's: whatever is held up may hold a lock of it. And no wait for a reader.
         with suppress(OSError):
             if select.select((), (_STDERR,), (), 0)[1]:

@@ -22,8 +22,7 @@ def leave_running(code: int) -> None:
     others = set(threading.enumerate()) - {threading.main_thread()}
     if all(thread.daemon for thread in others):
         return
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-                stream.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # either may be None
+        with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
     os._exit(code)

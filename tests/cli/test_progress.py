@@ -280,6 +280,12 @@ def test_an_encoding_without_drawings_gets_plain_ones(
     assert "\\u" not in text
 
 
+def test_only_what_is_written_is_drawn_plainly() -> None:
+    """Bytes that are no text stay an error."""
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("ascii", "kling_omni_async.plainly")
+
+
 def test_the_oldest_id_is_the_first_that_is_left() -> None:
     """It is the first one given without an outcome, repeats or not."""
     job = PollJob([*map(str, range(1000)), "7"])
