@@ -508,9 +508,9 @@ class KlingOmniSession:
             task: The id, or what `read_callback` made of a callback.
 
         Returns:
-            Whether it is asked for: somebody waits for it, or this session has created it within
-            the last hour, and then it counts when somebody does. False too for a hint whose status
-            is not final.
+            Whether it is asked for, as somebody waits for it, or as this session has created it
+            within the last hour, and then it counts when somebody does. False too for a hint whose
+            status is not final.
 
         Raises:
             InvalidTaskIdError: The id cannot be one.
@@ -529,8 +529,8 @@ class KlingOmniSession:
             task_id: As the create answer gave it.
 
         Returns:
-            The task as the last answer described it, or None: nobody has waited for it lately, or
-            nothing has come yet.
+            The task as the last answer described it, or None where nobody has waited for it
+            lately, or nothing has come yet.
 
         Raises:
             InvalidTaskIdError: The id cannot be one.

@@ -32,7 +32,7 @@ class SessionStats:
         next_query: Until the next scheduled query, in s; None where none is scheduled.
         queries: Queries that were started, ever.
         stretch: The factor by which pauses are longer than the policy says, as there are more ids
-            than `max_rate` can serve.
+            than ``max_rate`` can serve.
         throttled: How long a pause after a 429 still lasts, in s.
         faults: How often each kind of passing fault was met, ever.
         succeeded: Polled ids that came back with images, ever.

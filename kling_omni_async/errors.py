@@ -96,7 +96,7 @@ class KlingOmniError(Exception):
 
     @property
     def what(self) -> str:
-        """What happened: the text without the hint."""
+        """What happened, which is the text without the hint."""
         return str(self.args[0]) if self.args else ""
 
     @property
@@ -218,7 +218,7 @@ class ApiError(KlingOmniError):
 
     @property
     def what(self) -> str:
-        """What happened: status, code and the API's words."""
+        """What happened, by status, code and the API's words."""
         code = "" if self.code is None else f", code {self.code}"
         return f"HTTP {self.http_status}{code}: {self.message or _phrase(self.http_status)}"
 
