@@ -20,7 +20,7 @@ from .exit import OutputError, UsageError
 from .options import FileName
 from .signals import run
 from .terminal import note, out, out_as_read
-from .units import format_time, parse_time
+from .units import format_time, parse_time, plural
 
 # The summary at the end counts from the log, which forgets what is beyond its size.
 _LOG_SIZE = 10_000_000
@@ -152,7 +152,7 @@ async def _announce(api: SimulatedCometAPI, task_ids: list[str], path: str | Non
         write_ids(path, task_ids)
     out(f"export COMETAPI_BASE_URL={shlex.quote(api.base_url)}")
     out(f"export COMETAPI_KEY={shlex.quote(api.api_key)}")
-    note(f"simulating {len(task_ids)} tasks on {api.base_url}; Ctrl-C ends it")
+    note(f"simulating {plural(len(task_ids), 'task', 'tasks')} on {api.base_url}; Ctrl-C ends it")
     for at in range(0, len(task_ids) if path is None else 0, _SLICE):
         await out_as_read("\n".join(task_ids[at : at + _SLICE]))
 
@@ -197,4 +197,4 @@ def summary(api: SimulatedCometAPI) -> str:
         if gaps
         else "none of an id that was asked for before"
     )
-    return f"{len(queries)} queries of {ids} ids, {pauses}"
+    return f"{plural(len(queries), 'query', 'queries')} of {plural(ids, 'id', 'ids')}, {pauses}"

@@ -205,14 +205,19 @@ def by_fields(
     """
 
     def decorate(method: Callable[[S, F], None]) -> Callable[Concatenate[S, P], None]:
+        # Evaluated, as nobody outside knows the names that this module has for types.
+        taken = signature(record, globals=globals(), eval_str=True).parameters
+
         @wraps(method)
         def call(self: S, /, *args: P.args, **named: P.kwargs) -> None:
+            for name in named.keys() - taken.keys():
+                # Python's own text would name the record, of which nobody has heard
+                text = f"{method.__name__}() takes no {name!r}: it takes {', '.join(taken)}"
+                raise TypeError(text)
             method(self, record(*args, **named))
 
         own = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-        # Evaluated, as nobody outside knows the names that this module has for types.
-        given = signature(record, globals=globals(), eval_str=True).parameters
-        parameters = (own, *given.values())
+        parameters = (own, *taken.values())
         # what help() and the docs show, in place of the one record
         shown: Any = call
         shown.__signature__ = signature(method).replace(parameters=parameters)

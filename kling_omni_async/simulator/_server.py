@@ -169,7 +169,9 @@ class Handler:
         if query.task_id is not None:
             fault = self.queries.faults.take(query.task_id, reused=connection.reused)
         elif is_create:
-            fault = spoilt = self.creates.take(query.external_task_id or "", reused=False)
+            fault = spoilt = self.creates.take(
+                query.external_task_id or "", reused=connection.reused
+            )
             lets_create = spoilt.lets_create
 
         async def truth() -> Answer:

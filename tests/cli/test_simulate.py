@@ -147,9 +147,7 @@ async def test_the_summary_measures_pauses() -> None:
         policy = PollPolicy(interval=(20, 20))
         async with KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy) as session:
             await session.wait(task_id)
-        assert (
-            summary(api) == "4 queries of 1 ids, from 20.00 to 20.00 s between two of the same id"
-        )
+        assert summary(api) == "4 queries of 1 id, from 20.00 to 20.00 s between two of the same id"
 
 
 @pytest.mark.parametrize(

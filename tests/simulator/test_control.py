@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kling_omni_async.simulator import SimulatedCometAPI
+from kling_omni_async.simulator._control import NAMES
 
 from .client import QUERY, ask, client, fetch, image_urls, statuses
 
@@ -81,7 +83,10 @@ async def test_tells_what_was_asked() -> None:
         ({"finish": {}}, "task_id"),
         ({"fail_next": {}}, "say what goes wrong"),
         ({"fail_next": {"status": 7}}, "status must be at least 200, got 7"),
-        ({"fail_next": {"stauts": 502}}, "'stauts'"),
+        (
+            {"fail_next": {"stauts": 502}},
+            "fail_next() takes no 'stauts': it takes task_id, times, ",
+        ),
         ({"create_task": {"images": -1}}, "images must be at least 0, got -1"),
     ],
     ids=lambda value: str(value)[:20],
@@ -113,3 +118,11 @@ async def test_is_off_unless_asked_for() -> None:
             if not control:
                 async with http.post(f"{api.base_url}/simulator", json={"gaps": {}}) as answer:
                     assert answer.content_type == "text/html"
+
+
+def test_its_calls_are_documented() -> None:
+    """The page that explains the route names each call."""
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
+    table = page.partition("### Trouble from another process")[2]
+    assert [name for name in NAMES if f"`{name}`" not in table] == []
+    assert all(callable(getattr(SimulatedCometAPI, name)) for name in NAMES)

@@ -350,7 +350,7 @@ NONSENSE: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"on": "fresh"}, ValueError, "say what goes wrong"),
     ({"status": 502, "on": "old"}, ValueError, "on"),
     ({"task_id": 7, "status": 502}, TypeError, "task_id"),
-    ({"status": 502, "of": 1}, TypeError, "'of'"),
+    ({"status": 502, "of": 1}, TypeError, r"\(\) takes no 'of': it takes task_id, times, status, "),
     ({"not_found": True, "body": ""}, ValueError, "do not go together: body, not_found"),
     ({"hang": True, "html": True}, ValueError, "do not go together: hang, html"),
     ({"raw": b"", "content_length": 1}, ValueError, "together: raw, content_length"),
