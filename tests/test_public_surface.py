@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
 import re
@@ -157,3 +158,15 @@ def test_tree_is_read() -> None:
     assert tree["KlingOmniError"] == (None, None, False)
     assert tree["ServerError"] == ("ApiError", None, True)
     assert tree["PollTimeoutError"] == ("KlingOmniError", "TimeoutError", False)
+
+
+def test_overloads_take_what_the_method_takes() -> None:
+    """What `poll` shows to type checkers alone has each parameter of the real one, in its order."""
+    tree = ast.parse(inspect.getsource(inspect.getmodule(kling_omni_async.KlingOmniSession) or ast))
+    written = [
+        [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "poll"
+    ]
+    real = list(inspect.signature(kling_omni_async.KlingOmniSession.poll).parameters)
+    assert written == [real] * 4
