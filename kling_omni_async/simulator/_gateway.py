@@ -228,7 +228,7 @@ def _queried(task: SimulatedTask, view: View) -> Answer:
 
 
 def _payload(task: SimulatedTask, view: View) -> Json:
-    status, since = task.state(view.now)
+    status, since = task.state(max(task.created, view.settings.refreshed(view.now)))
     data: Json = {
         "task_id": task.task_id,
         "task_info": {"external_task_id": task.external_task_id} if task.external_task_id else {},
@@ -262,7 +262,7 @@ def _image(task: SimulatedTask, index: int, view: View) -> Json:
 
 def _wrapper(task: SimulatedTask, view: View, envelope: Json) -> Json:
     """Wrap as the older form does: other words, times in seconds, an envelope inside (seen)."""
-    status, _ = task.state(view.now)
+    status, _ = task.state(max(task.created, view.settings.refreshed(view.now)))
     word, progress = _OUTER_WORDS[status]
     over = view.now >= task.finished
     return {

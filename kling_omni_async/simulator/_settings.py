@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
+from random import Random
 from typing import Any, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
-from attrs.validators import and_, in_, instance_of, optional
+from attrs.validators import and_, in_, instance_of, is_callable, optional
 
 Duplicates: TypeAlias = Literal["refused", "wrapped", "accepted"]
 
@@ -67,6 +68,12 @@ class Settings:
     slots: int | None = field(validator=optional(whole(1)))
     duplicates: Duplicates = field(validator=in_(("refused", "wrapped", "accepted")))
     by_external_id: bool = field(validator=instance_of(bool))
+    refresh: float = field(validator=not_negative)
+    durations: Callable[[Random], float] | None = field(validator=optional(is_callable()))
+
+    def refreshed(self, moment: float) -> float:
+        """Return when the gateway has looked last, in simulated seconds."""
+        return moment - moment % self.refresh if self.refresh else moment
 
     def milliseconds(self, moment: float) -> int:
         """Return simulated seconds as milliseconds since the epoch."""

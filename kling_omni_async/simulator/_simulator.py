@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -48,6 +48,9 @@ class SimulatedCometAPI:
             the vendor does, ``"wrapped"``, with every refusal of the vendor as JSON in a gateway's
             message, or ``"accepted"``, so that it makes a second task.
         by_external_id: Whether a query may name a task by its ``external_task_id``.
+        refresh: How often the gateway asks its provider for tasks, in simulated seconds: until then
+            a task looks as it did. Real ones do every 15 s; 0 shows each change at once.
+        durations: Draws how many simulated seconds a task takes of which nobody says so.
         control: Whether another process that has the key may call some of these methods, by
             ``POST /simulator``.
 
@@ -71,6 +74,8 @@ class SimulatedCometAPI:
         slots: int | None = None,
         duplicates: Duplicates = "refused",
         by_external_id: bool = True,
+        refresh: float = 0.0,
+        durations: Callable[[random.Random], float] | None = None,
         control: bool = False,
     ) -> None:
         # one that nobody takes for a real key

@@ -72,6 +72,7 @@ class TaskBook:
         self._by_external_id: dict[str, str] = {}
         self._holding: dict[str, None] = {}  # those that hold slots, or did a moment ago
         self._wrapped = settings.wrapped
+        self._durations = settings.durations
         self._random = random.Random(f"tasks {settings.seed}")
 
     def create(self, now: float, **chosen: Any) -> SimulatedTask:
@@ -81,7 +82,7 @@ class TaskBook:
         if chosen.get("duration") is None:
             chosen["duration"] = _SECONDS_OF_A_REFUSAL
             if chosen.get("fail") is None:
-                chosen["duration"] = self._random.uniform(*_SECONDS_OF_AN_IMAGE)
+                chosen["duration"] = self._draw_duration()
         if chosen.get("wrapped") is None:
             chosen["wrapped"] = self._wrapped
         task = SimulatedTask(created=now, **chosen)
@@ -93,6 +94,11 @@ class TaskBook:
         if task.slots:
             self._holding[task.task_id] = None
         return task
+
+    def _draw_duration(self) -> float:
+        if self._durations is not None:
+            return self._durations(self._random)
+        return self._random.uniform(*_SECONDS_OF_AN_IMAGE)
 
     def named(self, external_task_id: str | None) -> SimulatedTask | None:
         """Return the first task that was given a name, by whoever made it."""

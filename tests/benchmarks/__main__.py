@@ -18,7 +18,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from . import connections, crowds, delay, growth, ideas, idle, imports, lateness, memory, speed
+from . import (
+    connections,
+    crowds,
+    delay,
+    growth,
+    ideas,
+    idle,
+    imports,
+    lateness,
+    memory,
+    speed,
+    timing,
+)
 from .processes import ROOT
 from .tables import Group, as_markdown
 
@@ -47,6 +59,7 @@ FULL: Final[Measures] = (
     connections.measure,
     idle.measure,
     delay.measure,
+    timing.measure,
     imports.measure,
     ideas.measure,
 )
@@ -59,6 +72,7 @@ QUICK: Final[Measures] = (
     partial(connections.measure, ids=20, rounds=2, low=0.2, high=0.3),
     partial(idle.measure, ids=100, seconds=0.3, rounds=1),
     partial(delay.measure, ids=50, rounds=1),
+    partial(timing.measure, tasks=20, rounds=1, kinds=1),
     partial(imports.measure, rounds=1),
     partial(ideas.measure, ids=100, rounds=1, decodings=100),
 )

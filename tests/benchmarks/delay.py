@@ -29,7 +29,7 @@ REFUSAL_S: Final = 1.7
 REFUSED: Final = 0.1
 INTERVAL: Final = (20.0, 30.0)
 MOST_OFF: Final = 0.03
-POLICY: Final = "`interval=(20, 30)`, `max_rate=None`"
+POLICY: Final = '`interval=(20, 30)`, `timing="uniform"`, `max_rate=None`'
 HOW: Final = (
     "Tasks as they were seen: 24 to 41 s for an image, and one in ten is refused after 1.7 s. All "
     "are polled from their creation on. The mean time from the end of a task to its outcome, on a "
@@ -83,7 +83,7 @@ def by_library(ids: int) -> float:
 
 async def _by_library(ids: int) -> float:
     loop, rng = asyncio.get_running_loop(), Random()
-    policy = PollPolicy(interval=INTERVAL, max_rate=None)
+    policy = PollPolicy(interval=INTERVAL, timing="uniform", max_rate=None)
     async with (
         SimulatedCometAPI(seed=rng.getrandbits(32)) as api,
         KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy) as session,
