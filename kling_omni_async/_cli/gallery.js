@@ -11,6 +11,7 @@
   const image = document.createElement("img");
   const number = (count) => count.toLocaleString("en");
   let texts;
+  let sorted = "first"; // as the page was written
   let links = [];
   let at = 0;
 
@@ -32,8 +33,9 @@
   };
 
   const filter = () => {
-    texts ??= new Map(cards.map((card) => [card, textOf(card)]));
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    // not before somebody searches: it reads the whole page
+    if (words.length) texts ??= new Map(cards.map((card) => [card, textOf(card)]));
     for (const card of cards) card.hidden = !words.every((word) => texts.get(card).includes(word));
     for (const heap of heaps) {
       heap.hidden = !heap.querySelector("li:not([hidden])");
@@ -53,6 +55,8 @@
   };
 
   const sort = () => {
+    if (sorted === order.value) return;
+    sorted = order.value;
     for (const [list, own] of lists) {
       list.append(...(order.value === "last" ? [...own].reverse() : [...own].sort(orders[order.value])));
     }

@@ -139,6 +139,10 @@ class Gateway:
             task = self.tasks.named(query.task_id)
         return not_found() if task is None else _queried(task, view)
 
+    def bills(self) -> tuple[BilledTask, ...]:
+        """Return the last tasks that requests have made."""
+        return tuple(self.billed)
+
     def image(self, place: Place, *, now: float) -> Answer:
         """Answer one request for an image."""
         task = self.tasks.by_id.get(place.task_id)

@@ -125,6 +125,10 @@ class RequestLog(Generic[R]):
         if index >= 0:
             self.requests[index] = evolve(self.requests[index], **changes)
 
+    def all(self) -> tuple[R, ...]:
+        """Return the requests that are still in the log."""
+        return tuple(self.requests)
+
     def of(self, task_id: str) -> tuple[R, ...]:
         """Return the requests of one id that are still in the log."""
         return tuple(self._grouped().get(task_id, ()))

@@ -282,12 +282,12 @@ class SimulatedCometAPI:
     @property
     def billed(self) -> tuple[BilledTask, ...]:
         """The last tasks that create requests have made, in the order of their creation."""
-        return self._home.call(tuple, self._handler.gateway.billed)
+        return self._home.call(self._handler.gateway.bills)
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """The last queries in order of arrival, those in flight included."""
-        return self._home.call(tuple, self._queries.log.requests)
+        return self._home.call(self._queries.log.all)
 
     def queries_of(self, task_id: str) -> tuple[Query, ...]:
         """Return the last queries of one id, in order of arrival."""
@@ -375,7 +375,7 @@ class SimulatedCometAPI:
     @property
     def image_requests(self) -> tuple[ImageRequest, ...]:
         """The last requests for images in order of arrival, those in flight included."""
-        return self._home.call(tuple, self._images.log.requests)
+        return self._home.call(self._images.log.all)
 
     def image_requests_of(self, task_id: str) -> tuple[ImageRequest, ...]:
         """Return the last requests for images of one task, in order of arrival."""
