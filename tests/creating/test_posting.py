@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from kling_omni_async import (
@@ -511,6 +512,43 @@ async def test_a_given_session_that_was_closed() -> None:
         reply = await post(client, "http://127.0.0.1:9/x")
         assert isinstance(reply, NotSent)
         assert isinstance(reply.error, ConfigurationError)
+
+
+KEY_OF_A_HOST = ConnectionKey("api", 443, True, True, None, None, None)  # noqa: FBT003 - a tuple
+NEVER_LEFT: list[Exception] = [
+    aiohttp.ClientConnectorError(KEY_OF_A_HOST, OSError(111, "refused")),
+    aiohttp.ClientConnectorDNSError(KEY_OF_A_HOST, OSError(0, "no such host")),
+    aiohttp.ClientConnectorSSLError(KEY_OF_A_HOST, OSError(0, "handshake")),
+    aiohttp.ClientConnectorCertificateError(KEY_OF_A_HOST, ssl.SSLCertVerificationError("bad")),
+    aiohttp.ClientProxyConnectionError(KEY_OF_A_HOST, OSError(111, "refused")),
+    aiohttp.ConnectionTimeoutError(),
+    aiohttp.InvalidURL("x"),
+    aiohttp.InvalidUrlClientError("x"),
+]
+DOUBTFUL: list[Exception] = [
+    aiohttp.ClientOSError(104, "reset"),
+    aiohttp.ServerDisconnectedError(),
+    aiohttp.ClientPayloadError(),
+    aiohttp.ClientConnectionError(),
+    aiohttp.ServerTimeoutError(),
+    aiohttp.SocketTimeoutError(),
+    aiohttp.ClientError(),
+    *(TimeoutError(), OSError(24, "no descriptor"), ssl.SSLError("x"), RuntimeError("closed")),
+    *(ValueError("x"), KeyError("x"), MemoryError(), AssertionError(), UnicodeError()),
+]
+
+
+@pytest.mark.parametrize("error", [*NEVER_LEFT, *DOUBTFUL], ids=lambda error: type(error).__name__)
+async def test_any_exception(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is in the closed list proves that nothing was sent; nothing else is raised."""
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    async with opened("http://127.0.0.1:9") as client:
+        monkeypatch.setattr(client, "_exchange", fail)
+        reply = await post(client, "http://127.0.0.1:9/x")
+        assert isinstance(reply, NotSent if error in NEVER_LEFT else TransportError)
 
 
 async def test_the_body_as_text() -> None:
