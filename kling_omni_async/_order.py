@@ -331,6 +331,17 @@ def require_order(given: object) -> ImageOrder:
     )
 
 
+CALLBACK_S: Final = 60.0
+"""How long the first query of a task whose order has a callback waits for that, in s."""
+
+
+def expected_s(order: ImageOrder, given_s: float | None) -> float | None:
+    """Return how long a first query waits for a callback, in s, or None where none is expected."""
+    if given_s is not None:
+        return given_s
+    return None if order.callback_url is None else CALLBACK_S
+
+
 Orders: TypeAlias = "Iterable[ImageOrder] | AsyncIterable[ImageOrder]"
 
 

@@ -18,7 +18,7 @@ from ._engine import Engine
 from ._http import out_of_descriptors
 from ._ids import quoted, require_id
 from ._models import FINAL_STATUS, ImageTask, SavedImage
-from ._order import ImageOrder, Orders, require_max_tasks, require_order, require_orders
+from ._order import ImageOrder, Orders, expected_s, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from ._polling.poller import Poller
@@ -362,6 +362,7 @@ class KlingOmniSession:
         save_to: StoreLike | None = None,
         watermarked: bool = False,
         overwrite: bool = False,
+        expect_callback: float | None = None,
     ) -> TaskOutcome:
         """Create a task as `create` does, wait for it as `wait` does, and save its images.
 
@@ -375,6 +376,8 @@ class KlingOmniSession:
             save_to: Where to save the images, as `save` does. It is tried before anything is paid.
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
+            expect_callback: How long the first query waits for `nudge`, in s, as with `wait`; by
+                default 60 s where the order has a `callback_url`.
 
         Returns:
             An outcome that is ok, with its task, its order and what was saved.
@@ -389,6 +392,7 @@ class KlingOmniSession:
         """
         self._ready()
         order, limit, began = require_order(order), self._time_limit(timeout), _now()
+        expects = expected_s(order, require_timeout(expect_callback, "expect_callback"))
         plan = None
         if save_to is not None:
             wing = self._saving_wing()
@@ -397,7 +401,7 @@ class KlingOmniSession:
         task, external_id = await creator.create(order)
         try:
             waiter = ResultWaiter(added=began, deadline=None if limit is None else began + limit)
-            task = await self._followed(task, waiter)
+            task = await self._followed(task, waiter, expects)
             saved = () if plan is None else await self._saving_wing().save_by(task, plan)
         except KlingOmniError as error:
             error.task_id = task.task_id
@@ -415,13 +419,15 @@ class KlingOmniSession:
             external_task_id=external_id,
         )
 
-    async def _followed(self, task: ImageTask, waiter: ResultWaiter) -> ImageTask:
+    async def _followed(
+        self, task: ImageTask, waiter: ResultWaiter, expects: float | None
+    ) -> ImageTask:
         """Wait for a task that was just created; a create can be answered with a failed one."""
         verdict = verdict_on(task)
         if verdict.kind is VerdictKind.FINAL:
             return _succeeded(verdict)
         poller = self._ready()
-        poller.call(task.task_id, waiter)
+        poller.call(task.task_id, waiter, expects)
         try:
             result = await waiter.result
         finally:
@@ -437,6 +443,7 @@ class KlingOmniSession:
         save_to: StoreLike | None = None,
         watermarked: bool = False,
         overwrite: bool = False,
+        expect_callback: float | None = None,
     ) -> OutcomeStream:
         """Create many tasks, as many at a time as the account takes, and hand each out once.
 
@@ -454,6 +461,8 @@ class KlingOmniSession:
             save_to: Where to save the images of each task before its outcome comes out.
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
+            expect_callback: How long the first query of each task waits for `nudge`, in s, as with
+                `generate`.
 
         Returns:
             An async iterator and async context manager of `TaskOutcome`, each with its ``order``
@@ -474,6 +483,7 @@ class KlingOmniSession:
             namespace=self._settings.namespace,
             most_slots=require_max_tasks(max_tasks),
             rng=Random(),
+            expects=require_timeout(expect_callback, "expect_callback"),
         )
         return OutcomeStream(self._ordering_wing, state)
 

@@ -44,9 +44,11 @@ class SlotLimit:
         self.held -= slots
 
     def refused(self, slots: int) -> None:
-        """Note that it was one too many: what is held now is what there is."""
+        """Note that it was too many: there are fewer places than it would have taken."""
+        # Of a task with one place that is what is held now. One with nine says no more than that
+        # there are not nine beside those; to fall back to what is held would starve all others.
         self.held -= slots
-        self.limit = max(1, self.held)
+        self.limit = max(1, self.held, min(self.limit, self.held + slots - 1))
         self._ended = 0
 
     def ended(self, slots: int) -> None:

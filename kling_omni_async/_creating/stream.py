@@ -18,7 +18,7 @@ from kling_omni_async._api.create import NeverLeft, Refused, external_id_of
 from kling_omni_async._engine import Engine
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask
-from kling_omni_async._order import ImageOrder, Orders, require_order
+from kling_omni_async._order import ImageOrder, Orders, expected_s, require_order
 from kling_omni_async._outcome import Progress, TaskOutcome
 from kling_omni_async._polling.inputs import read_input
 from kling_omni_async._polling.limits import NEVER
@@ -26,6 +26,7 @@ from kling_omni_async._polling.poller import Poller
 from kling_omni_async._polling.stream import Intake, Phase
 from kling_omni_async._polling.verdicts import VerdictKind, verdict_on
 from kling_omni_async._results import End, Outlet, one_line
+from kling_omni_async._stats import COUNTS, count_of
 from kling_omni_async.errors import (
     AccountError,
     AuthenticationError,
@@ -34,7 +35,6 @@ from kling_omni_async.errors import (
     DuplicateOrderError,
     KlingOmniError,
     PermissionDeniedError,
-    TaskFailedError,
     copy_error,
 )
 
@@ -65,7 +65,7 @@ class Means:
 class OrderStream:
     """The inside of a stream of `generate_many`."""
 
-    # Eighteen attributes, as for `StreamState`: this is the one place for what is known of it.
+    # Nineteen attributes, as for `StreamState`: this is the one place for what is known of it.
     input_of = "orders"
 
     def __init__(
@@ -77,10 +77,12 @@ class OrderStream:
         namespace: UUID,
         most_slots: int | None,
         rng: Random,
+        expects: float | None = None,
     ) -> None:
         self.intake = Intake(source)
         self.outlet = outlet
         self.timeout = timeout
+        self.expects = expects  # a callback for each task, within s
         self.phase = Phase.NEW
         self.room: asyncio.Event | None = None
         self.ids: dict[str, Wish] = {}
@@ -93,7 +95,7 @@ class OrderStream:
         self._taking: Iterator[None] = iter(())
         self._pace = Pace(Backoff(rng))
         self._ended_by: KlingOmniError | None = None  # why nothing more is created
-        self._counts = {"succeeded": 0, "failed": 0, "unresolved": 0}
+        self._counts = dict.fromkeys(COUNTS, 0)
         self._open = 0  # wishes without an outcome
         self._unread = 0  # outcomes that nobody has
         self._end = End()
@@ -277,7 +279,8 @@ class OrderStream:
             self.polled(wish, task, verdict.error, queries=0, now=now)
             return
         wish.waiter = OrderWaiter(self, wish, added=now)
-        self._means.poller.call(task.task_id, wish.waiter)
+        expects = None if wish.order is None else expected_s(wish.order, self.expects)
+        self._means.poller.call(task.task_id, wish.waiter, expects)
 
     def polled(
         self,
@@ -331,7 +334,7 @@ class OrderStream:
         order = None if wish is None else wish.order
         if order is not None and order.key is not None and not self.intake.is_feed:
             self._seen.add(outcome.external_task_id or "")
-        self._counts[_count_of(outcome)] += 1
+        self._counts[count_of(outcome.error)] += 1
         self._unread -= 1
         if self.room is not None:
             self.room.set()
@@ -386,9 +389,3 @@ def _take(stream: OrderStream, given: object, now: float) -> None:
 def _refused(queue: Iterable[Wish]) -> Iterator[Wish]:
     """Return those that were refused: they stand before all others."""
     return takewhile(lambda wish: wish.refusal is not None, queue)
-
-
-def _count_of(outcome: TaskOutcome) -> str:
-    if outcome.error is None:
-        return "succeeded"
-    return "failed" if isinstance(outcome.error, TaskFailedError) else "unresolved"

@@ -151,3 +151,24 @@ async def test_a_good_create_shows_that_the_set_up_is_right(comet_api: Simulated
     async with open_session(comet_api) as session:
         comet_api.fail_next(html=True)
         assert (await session.generate(FOX)).ok
+
+
+@pytest.mark.parametrize(
+    ("callback_url", "expects", "first"),
+    [(None, None, None), ("https://hooks.example/", None, 60.0), (None, 70.0, 70.0)],
+)
+async def test_a_callback_is_waited_for(
+    comet_api: SimulatedCometAPI,
+    callback_url: str | None,
+    expects: float | None,
+    first: float | None,
+) -> None:
+    """By default where the order has one: the first query comes as late as said."""
+    order = ImageOrder("a fox", callback_url=callback_url)
+    async with open_session(comet_api) as session:
+        one = await session.generate(order, expect_callback=expects)
+        many = session.generate_many([order], expect_callback=expects)
+        for outcome in (one, *[outcome async for outcome in many]):
+            bill = next(bill for bill in comet_api.billed if bill.task_id == outcome.task_id)
+            asked = comet_api.queries_of(outcome.task_id)[0].started - bill.created
+            assert asked == pytest.approx(first, abs=0.1) if first else asked < 50

@@ -29,7 +29,7 @@ def test_what_fits() -> None:
 
 
 def test_a_refusal_tells_the_limit() -> None:
-    """What is held then is what there is, but one place at least."""
+    """There are fewer places than it would have taken, but one at least."""
     limit = SlotLimit(None)
     for _ in range(8):
         limit.take(1)
@@ -38,9 +38,21 @@ def test_a_refusal_tells_the_limit() -> None:
         assert (limit.held, limit.limit) == (left, left)
     for _ in range(5):
         limit.ended(1)
+    limit.take(1)
+    limit.refused(1)
+    assert (limit.held, limit.limit) == (0, 1)
+
+
+def test_a_refusal_of_a_large_task() -> None:
+    """It says only that there are not so many places beside what is held."""
+    limit = SlotLimit(None)
+    limit.take(1)
+    limit.take(9)
+    limit.refused(9)
+    assert (limit.held, limit.limit) == (1, 8)
     limit.take(4)
     limit.refused(4)
-    assert (limit.held, limit.limit) == (0, 1)
+    assert (limit.held, limit.limit) == (1, 4)
 
 
 @pytest.mark.parametrize(("most", "grown"), [(None, 9), (9, 9), (8, 8)])
@@ -60,7 +72,7 @@ def test_it_grows_slowly(most: int | None, grown: int) -> None:
     limit.take(2)
     limit.take(1)
     limit.refused(1)
-    assert limit.limit == 2
+    assert (limit.held, limit.limit) == (2, 2)
     for _ in range(7):
         limit.ended(0)
     assert limit.limit == 2
