@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
 from .errors import KlingOmniError, TaskFailedError
 
-COUNTS: Final = ("succeeded", "failed", "unresolved")
+Count = Literal["succeeded", "failed", "unresolved"]
+COUNTS: Final[tuple[Count, ...]] = ("succeeded", "failed", "unresolved")
 
 
-def count_of(error: KlingOmniError | None) -> str:
+def count_of(error: KlingOmniError | None) -> Count:
     """Return among which of `COUNTS` an id counts that ended so."""
     if error is None:
         return "succeeded"
