@@ -377,7 +377,7 @@ class KlingOmniSession:
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
             expect_callback: How long the first query waits for `nudge`, in s, as with `wait`; by
-                default 60 s where the order has a `callback_url`.
+                default 60 s where the order has a ``callback_url``.
 
         Returns:
             An outcome that is ok, with its task, its order and what was saved.
