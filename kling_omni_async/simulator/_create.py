@@ -50,4 +50,5 @@ def read_order(content: bytes) -> dict[str, Any]:
         "series": series,
         "watermarked": bool(an_object(order.get("watermark_info")).get("enabled")),
         "external_task_id": order.get("external_task_id"),
+        "callback_url": order.get("callback_url"),
     }

@@ -139,6 +139,14 @@ class Gateway:
             task = self.tasks.named(query.task_id)
         return not_found() if task is None else _queried(task, view)
 
+    def told(self, task_id: str, *, origin: str, now: float) -> tuple[SimulatedTask, Json] | None:
+        """Return a task and what a callback says of it: the bare ``data`` (CometAPI docs)."""
+        task = self.tasks.by_id.get(task_id)
+        if task is None:
+            return None
+        view = View(now=now, origin=origin, request_id="", settings=self._settings)
+        return task, _payload(task, view)
+
     def bills(self) -> tuple[BilledTask, ...]:
         """Return the last tasks that requests have made."""
         return tuple(self.billed)

@@ -15,12 +15,14 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from attrs import define, evolve, field, frozen
 
+from ._callbacks import CallbackSender
 from ._control import PATH, Calls, obey
 from ._create import external_id_in
 from ._faults import CreateFault, F, Fault, FaultPlan, ImageFault
 from ._gateway import (
     Answer,
     Gateway,
+    Json,
     carries,
     creates,
     gateway_error,
@@ -31,6 +33,7 @@ from ._gateway import (
 from ._images import PREFIX, Content, Place, Runs, read_place, slices
 from ._log import ImageRequest, Query, R, RequestLog
 from ._settings import Settings
+from ._tasks import SimulatedTask
 
 Truth: TypeAlias = Callable[[], Awaitable[Answer]]
 
@@ -65,6 +68,10 @@ class Clock:
     def now(self) -> float:
         """Return the simulated seconds since the first start."""
         return (self.loop_time() - self._origin) * self._scale
+
+    def until(self, moment: float) -> float:
+        """Return the seconds of the event loop's clock until a simulated time."""
+        return (moment - self.now()) / self._scale
 
 
 @define(eq=False)
@@ -129,7 +136,14 @@ class Handler:
         self.queries = Kind(RequestLog[Query](size=size), FaultPlan(Fault()), settings.latency)
         self.images = Kind(RequestLog[ImageRequest](size=size), FaultPlan(ImageFault()))
         self.creates = FaultPlan(CreateFault())
+        self.origin = ""  # of images in callbacks, once it listens
+        self.callbacks = CallbackSender(settings.callbacks, self._told, self.clock.until)
+        self.gateway.tasks.born = self.callbacks.begin
+        self.gateway.tasks.changed = self.callbacks.changed
         self.calls: Calls = {}  # what the control route offers; without any it is no route
+
+    def _told(self, task_id: str) -> tuple[SimulatedTask, Json] | None:
+        return self.gateway.told(task_id, origin=self.origin, now=self.clock.now())
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request."""
@@ -334,12 +348,14 @@ class Site:
             await self.aclose()
             raise
         self._port = runner.addresses[0][1]
+        self._handler.origin = self.url
 
     async def aclose(self) -> None:
         """Stop to listen, and drop every connection."""
         runner, self.runner = self.runner, None
         if runner is None:
             return
+        await self._handler.callbacks.aclose()
         await runner.cleanup()
         # aborted connections end one pass of the loop later: no task may outlive the simulator
         if self._ending:

@@ -12,6 +12,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import and_, in_, instance_of, is_callable, optional
 
 Duplicates: TypeAlias = Literal["refused", "wrapped", "accepted"]
+Callbacks: TypeAlias = Literal["once", "repeated", "shuffled", "none"]
 
 Fits: TypeAlias = Callable[[Any], bool]
 Validator: TypeAlias = Callable[[object, "Attribute[Any]", Any], None]
@@ -68,6 +69,7 @@ class Settings:
     slots: int | None = field(validator=optional(whole(1)))
     duplicates: Duplicates = field(validator=in_(("refused", "wrapped", "accepted")))
     by_external_id: bool = field(validator=instance_of(bool))
+    callbacks: Callbacks = field(validator=in_(("once", "repeated", "shuffled", "none")))
     refresh: float = field(validator=not_negative)
     durations: Callable[[Random], float] | None = field(validator=optional(is_callable()))
 

@@ -14,7 +14,7 @@ from ._control import NAMES
 from ._faults import CreateFault, Fault, ImageFault, by_fields
 from ._log import BilledTask, ImageRequest, Query
 from ._server import Handler, Site
-from ._settings import Duplicates, Settings
+from ._settings import Callbacks, Duplicates, Settings
 from ._tasks import USUAL_UNITS, Expiry, SimulatedTask
 from ._thread import Home
 
@@ -48,6 +48,9 @@ class SimulatedCometAPI:
             the vendor does, ``"wrapped"``, with every refusal of the vendor as JSON in a gateway's
             message, or ``"accepted"``, so that it makes a second task.
         by_external_id: Whether a query may name a task by its ``external_task_id``.
+        callbacks: How a task with a ``callback_url`` on this machine tells of each change of its
+            status: ``"once"``, ``"repeated"``, ``"shuffled"`` (all at the end, twice, the last
+            word first) or ``"none"``. No other machine is ever called.
         refresh: How often the gateway asks its provider for tasks, in simulated seconds: until then
             a task looks as it did. Real ones do every 15 s; 0 shows each change at once.
         durations: Draws how many simulated seconds a task takes of which nobody says so.
@@ -74,6 +77,7 @@ class SimulatedCometAPI:
         slots: int | None = None,
         duplicates: Duplicates = "refused",
         by_external_id: bool = True,
+        callbacks: Callbacks = "once",
         refresh: float = 0.0,
         durations: Callable[[random.Random], float] | None = None,
         control: bool = False,
@@ -162,6 +166,7 @@ class SimulatedCometAPI:
         task_id: str | None = None,
         image_bytes: int | None = None,
         signed: bool = False,
+        callback_url: str | None = None,
     ) -> str:
         """Create a task that starts now.
 
@@ -181,6 +186,8 @@ class SimulatedCometAPI:
                 are sent piece by piece and take no memory.
             signed: Whether image URLs carry a signature in their query, which has to arrive byte
                 for byte: any other query is refused with 403.
+            callback_url: Where it tells of each change of its status; only URLs of this machine
+                are called.
 
         Returns:
             Its id, 18 decimal digits when drawn.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from attrs import evolve, field, frozen
@@ -44,8 +45,14 @@ class SimulatedTask:
     units: str | None = field(default=None, validator=optional(instance_of(str)))
     image_bytes: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
     signed: bool = field(default=False, validator=instance_of(bool))
+    callback_url: str | None = field(default=None, validator=optional(instance_of(str)))
     slots: int = 0  # of the account's concurrency, until its end; none where no request made it
     expiry: Expiry | None = None
+
+    @property
+    def started(self) -> float:
+        """When it begins to be worked on."""
+        return self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
 
     @property
     def finished(self) -> float:
@@ -54,14 +61,19 @@ class SimulatedTask:
 
     def state(self, now: float) -> tuple[Status, float]:
         """Return the word of the wire for the time ``now``, and since when it holds."""
-        started = self.created + min(0.1 * self.duration, _MOST_SECONDS_SUBMITTED)
         if now >= self.finished:
             return ("succeed" if self.fail is None else "failed"), self.finished
-        return ("submitted", self.created) if now < started else ("processing", started)
+        if now < self.started:
+            return "submitted", self.created
+        return "processing", self.started
 
     def makes(self, place: Place) -> bool:
         """Return whether it has such an image, made already or not."""
         return place.index < self.images and (self.watermarked or not place.watermarked)
+
+
+def _ignore(_: object) -> None:
+    """Hear nothing."""
 
 
 class TaskBook:
@@ -71,6 +83,9 @@ class TaskBook:
         self.by_id: dict[str, SimulatedTask] = {}
         self._by_external_id: dict[str, str] = {}
         self._holding: dict[str, None] = {}  # those that hold slots, or did a moment ago
+        # are told of a new task, and of one whose end has moved
+        self.born: Callable[[SimulatedTask], object] = _ignore
+        self.changed: Callable[[str], object] = _ignore
         self._wrapped = settings.wrapped
         self._durations = settings.durations
         self._random = random.Random(f"tasks {settings.seed}")
@@ -93,6 +108,7 @@ class TaskBook:
             self._by_external_id.setdefault(task.external_task_id, task.task_id)
         if task.slots:
             self._holding[task.task_id] = None
+        self.born(task)
         return task
 
     def _draw_duration(self) -> float:
@@ -115,6 +131,7 @@ class TaskBook:
         """Make a task finish by ``now``."""
         task = self.by_id[task_id]
         self.by_id[task_id] = evolve(task, duration=min(task.duration, now - task.created))
+        self.changed(task_id)
 
     def expire_images(self, task_id: str | None, expiry: Expiry) -> None:
         """Make the images of one task, or of every task, unavailable."""
