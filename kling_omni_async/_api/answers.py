@@ -102,15 +102,13 @@ def read_task(body: bytes, task_id: str) -> ImageTask:
     return task
 
 
-def age_of(reply: ImageTask | KlingOmniError, answer: Answer) -> float | None:
+def age_of(task: ImageTask, headers: Mapping[str, str]) -> float | None:
     """Return how old a task was when its answer was made, in s, if that can be told."""
-    if not isinstance(reply, ImageTask) or reply.created_at is None:
-        return None
     # By the clock of the gateway, which is not ours; the provider's is near it.
-    made_s = date_s(answer.headers.get("Date"))
-    if made_s is None:
+    made_s = date_s(headers.get("Date"))
+    if made_s is None or task.created_at is None:
         return None
-    age_s = made_s - reply.created_at.timestamp()
+    age_s = made_s - task.created_at.timestamp()
     return max(age_s, 0.0) if age_s > -_CLOCKS_DIFFER_S else None
 
 

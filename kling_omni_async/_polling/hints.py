@@ -31,10 +31,8 @@ class OwnTasks:
     """The tasks that this session has created lately."""
 
     def __init__(self) -> None:
+        self.number = 0  # an attribute, as each new id asks for it
         self._tasks: OrderedDict[str, OwnTask] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
 
     def add(self, task: ImageTask, now: float, kind: object) -> None:
         """Remember a task that was created now."""
@@ -56,6 +54,7 @@ class OwnTasks:
             if len(tasks) <= MOST_OWN and now < first.created + OWN_FOR_S:
                 break
             tasks.popitem(last=False)
+        self.number = len(tasks)
 
 
 class Expected:

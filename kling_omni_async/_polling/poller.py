@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Final, Protocol
 
 import attrs
 
-from kling_omni_async._api.answers import Answer, age_of, read_answer
+from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
@@ -265,15 +265,12 @@ class Poller:
 
     async def _work(self, entry: Entry) -> None:
         fetch, loop, watchlist = self._client.fetch, self._loop, self._watchlist
-        learns = watchlist.timing.learns
         while True:
             answer = await fetch(entry.task_id)
             now = loop.time()
             if isinstance(answer, Answer):
                 reply = read_answer(answer, entry.task_id, wall_s=self._wall_clock())
-                # Once for an id: its first answer tells when it was created.
-                age_s = age_of(reply, answer) if learns and entry.born is None else None
-                self._answered(entry, reply, answer.body, now, age_s)
+                self._answered(entry, reply, answer.body, now, answer.headers)
             else:
                 self._answered(entry, answer, None, now)
             following, next_event = watchlist.next_query(now)
@@ -292,12 +289,12 @@ class Poller:
         reply: Reply,
         body: bytes | None,
         now: float,
-        age_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
             self._successes.first_seen(entry.task_id, now)
         before = entry.status
-        decision = self._watchlist.answered(entry, reply, body, now, age_s)
+        decision = self._watchlist.answered(entry, reply, body, now, headers)
         if decision.reply is not reply:  # a stray one: each next answer there would be one, too
             self._client.give_up_idle()
         self._log.answered(entry, decision, before)

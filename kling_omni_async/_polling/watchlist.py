@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import attrs
 
-from kling_omni_async._api.answers import foreign_id
+from kling_omni_async._api.answers import age_of, foreign_id
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._policy import PollPolicy
@@ -207,7 +207,9 @@ class Watchlist:
         if is_new := entry is None:
             entry = self._entries[task_id] = Entry(task_id)
         if is_new or not self._has_turn(entry, now):
-            first = self._first_look(entry, now, stream.expects)
+            first = now
+            if stream.expects is not None or self.own.number:
+                first = self._first_look(entry, now, stream.expects)
             if first > now:
                 self.schedule.put(entry, first)
             elif stream.intake.is_feed:
@@ -367,12 +369,9 @@ class Watchlist:
         reply: Reply,
         body: bytes | None,
         now: float,
-        age_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Decision:
-        """Note the reply to a query, and its bytes if it is a task; decide what is to be done.
-
-        `age_s` is how old the task was then, in s by the clocks of the API, if that is known.
-        """
+        """Note the reply to a query, and its bytes if it is a task; decide what is to be done."""
         flight = entry.flight
         assert flight is not None  # noqa: S101 - it was started
         started = flight.started
@@ -384,7 +383,7 @@ class Watchlist:
             reply = _stray(entry, foreign)
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
-        self.schedule.put(entry, self._next_look(entry, verdict, now, age_s))
+        self.schedule.put(entry, self._next_look(entry, verdict, now, headers))
         pause_s = 0.0
         if self.schedule.throttle.closed or isinstance(reply, RateLimitError):
             pause_s = self._throttle(reply, flight, started=started, now=now)
@@ -398,17 +397,23 @@ class Watchlist:
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch, gives_up)
 
-    def _next_look(self, entry: Entry, verdict: Verdict, now: float, age_s: float | None) -> float:
+    def _next_look(
+        self, entry: Entry, verdict: Verdict, now: float, headers: Mapping[str, str] | None
+    ) -> float:
         """Return when an id is due again, and learn of its end."""
         timing = self.timing
         if self._nudged and entry.task_id in self._nudged:
             self._nudged.discard(entry.task_id)
             return now + self._policy.interval[0]
         if entry.born is None:
-            if age_s is None or verdict.kind is not VerdictKind.PENDING:
+            # Once for an id: its first answer tells when it was created.
+            pending = verdict.task if verdict.kind is VerdictKind.PENDING else None
+            age_s = age_of(pending, headers) if pending and headers and timing.learns else None
+            if age_s is None:
                 return timing.even(now)
-            self._grow(entry, now - age_s)
-        assert entry.born is not None  # noqa: S101 - it is known by now
+            entry.born = now - age_s
+            for waiter in entry.waiters():
+                waiter.aged(entry.born)
         age_s, own = now - entry.born, self.own.get(entry.task_id, now)
         kind = None if own is None else own.kind
         if verdict.kind is VerdictKind.PENDING:
@@ -420,12 +425,6 @@ class Watchlist:
             ended_s = None if own is None else _took_s(verdict.task)
             timing.learn(after_s, age_s, kind, ended_s=ended_s)
         return timing.even(now)  # faults teach nothing
-
-    def _grow(self, entry: Entry, born: float) -> None:
-        """Note when a task was created."""
-        entry.born = born
-        for waiter in entry.waiters():
-            waiter.aged(born)
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
         throttle = self.schedule.throttle

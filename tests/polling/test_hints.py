@@ -21,7 +21,7 @@ def test_own_tasks_are_remembered_for_an_hour() -> None:
     assert not found.is_nudged
     assert own.get("b", 101.0) is None
     assert own.get("a", 100.0 + OWN_FOR_S) is None
-    assert len(own) == 0
+    assert own.number == 0
     assert own.get("a", 0.0) is None
 
 
@@ -31,9 +31,9 @@ def test_own_tasks_are_bounded() -> None:
     for number in range(MOST_OWN):
         own.add(task_of(str(number)), 0.0, None)
     own.add(task_of("0"), 1.0, None)
-    assert len(own) == MOST_OWN
+    assert own.number == MOST_OWN
     own.add(task_of("more"), 1.0, None)
-    assert len(own) == MOST_OWN
+    assert own.number == MOST_OWN
     assert own.get("1", 1.0) is None
     assert own.get("0", 1.0) is not None
 
