@@ -72,12 +72,17 @@ def _refuse(field: str, value: object, rule: str) -> ConfigurationError:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"{len(value)} bytes"
+    if (content := _bytes(value)) is not None:
+        return f"{len(content)} bytes"
     try:
         return repr(value)[:_SHOWN_VALUE]
     except Exception:  # noqa: BLE001 - such as an int of more digits than Python writes
         return f"a {type(value).__name__}"
+
+
+def _bytes(value: object) -> bytes | None:
+    is_bytes = isinstance(value, bytes | bytearray | memoryview)
+    return bytes(cast("bytes", value)) if is_bytes else None
 
 
 def _must(rule: str, fits: Callable[[Any], bool]) -> Check:
@@ -110,6 +115,11 @@ def is_prompt(value: object) -> bool:
 def is_whole(value: object, least: int, most: int) -> bool:
     """Whether a value is a whole number in a range; a bool is none."""
     return type(value) is int and least <= value <= most
+
+
+def is_count(value: object) -> bool:
+    """Whether a value says how many images are wanted."""
+    return is_whole(value, 1, 9)
 
 
 def is_amount(value: object) -> bool:
@@ -157,8 +167,9 @@ def _images(images: Iterable[_Picture]) -> tuple[ImageSource, ...]:
 
 
 def _image(field: str, given: object) -> ImageSource:
-    if isinstance(given, bytes | bytearray | memoryview):
-        return require_image(field, bytes(given))
+    kind = type(given).__name__
+    if (content := _bytes(given)) is not None:
+        return require_image(field, content)
     if isinstance(given, str):
         if isinstance(given, Shown) or _is_url(given):
             return given
@@ -167,10 +178,10 @@ def _image(field: str, given: object) -> ImageSource:
             "and the bytes themselves instead of base64"
         )
     if isinstance(given, os.PathLike):
-        path = os.fspath(cast("os.PathLike[str]", given))
+        path = os.fspath(cast("os.PathLike[str] | os.PathLike[bytes]", given))
         if isinstance(path, str):
             return Path(path)
-    raise ConfigurationError(f"{field} must be a URL, a path or bytes, not {type(given).__name__}")
+    raise ConfigurationError(f"{field} must be a URL, a path or bytes, not {kind}")
 
 
 def _elements(given: Iterable[int]) -> tuple[int, ...]:
@@ -181,19 +192,16 @@ def _elements(given: Iterable[int]) -> tuple[int, ...]:
 
 
 def _listed(field: str, given: object) -> Iterable[tuple[int, object]]:
+    error = _refuse(field, given, "a list")
     if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise _refuse(field, given, "a list")
+        raise error
     return enumerate(cast("Iterable[object]", given))
 
 
-def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _extra(given: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the parameters of tomorrow, so that nobody changes them any more."""
-    given: object = parameters
-    if not isinstance(given, Mapping):
-        raise _refuse("extra", given, "a mapping of parameters that have no field")
-    extra = dict(parameters)
-    names: Iterable[object] = extra
-    for name in names:
+    extra = _mapping(given)
+    for name in extra:
         if not isinstance(name, str) or name in _TAKEN:
             raise ConfigurationError(
                 f"ImageOrder.extra must not name {_quoted(name)}: {_instead(name)}"
@@ -205,7 +213,14 @@ def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
             "ImageOrder.extra must be what JSON can carry: texts, finite numbers, true, false, "
             "None, lists and dicts"
         ) from None
-    return copy.deepcopy(extra)
+    return copy.deepcopy(cast("dict[str, Any]", extra))
+
+
+def _mapping(given: object) -> dict[object, Any]:
+    error = _refuse("extra", given, "a mapping of parameters that have no field")
+    if not isinstance(given, Mapping):
+        raise error
+    return dict(cast("Mapping[object, Any]", given))
 
 
 def _instead(name: object) -> str:
@@ -255,7 +270,7 @@ class ImageOrder:
     n: int | None = attrs.field(
         default=None,
         kw_only=True,
-        validator=_must("a whole number from 1 to 9", lambda value: is_whole(value, 1, 9)),
+        validator=_must("a whole number from 1 to 9", is_count),
     )
     result_type: str | None = attrs.field(
         default=None, kw_only=True, validator=_one_of(RESULT_TYPES)
@@ -347,10 +362,10 @@ Orders: TypeAlias = "Iterable[ImageOrder] | AsyncIterable[ImageOrder]"
 
 def require_orders(orders: object) -> Orders:
     """Return what was given if it can be many orders."""
+    kind = type(orders).__name__
     if isinstance(orders, ImageOrder | str | bytes | Mapping) or not isinstance(
         orders, Iterable | AsyncIterable
     ):
-        kind = type(orders).__name__
         raise ConfigurationError(
             "generate_many takes an iterable or async iterable of orders, not "
             f"{kind}; for a single one write generate_many([ImageOrder(…)])"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 from uuid import UUID, uuid4, uuid5
 
 import attrs
@@ -29,9 +29,9 @@ from kling_omni_async._order import (
     ImageOrder,
     Shown,
     is_amount,
+    is_count,
     is_element,
     is_prompt,
-    is_whole,
 )
 from kling_omni_async.errors import (
     ApiError,
@@ -72,7 +72,10 @@ def _holds(key: str, fits: Fits) -> Fits:
 
 
 def _list_of(fits: Fits) -> Fits:
-    return lambda value: isinstance(value, list) and all(map(fits, values.an_array(value)))
+    def is_list(value: object) -> bool:
+        return isinstance(value, list) and all(map(fits, cast("list[object]", value)))
+
+    return is_list
 
 
 def _a_text(value: object) -> bool:
@@ -92,7 +95,7 @@ WIRE_RULES: Final = (
     ),
     WireRule("resolution", _one_of(RESOLUTIONS), "1k, 2k or 4k"),
     WireRule("result_type", _one_of(RESULT_TYPES), "single or series"),
-    WireRule("n", lambda value: is_whole(value, 1, 9), "an integer from 1 to 9"),
+    WireRule("n", is_count, "an integer from 1 to 9"),
     WireRule("series_amount", is_amount, "an integer from 2 to 9, or auto"),
     WireRule("aspect_ratio", _one_of(RATIOS), f"one of {', '.join(RATIOS)}"),
     WireRule(
@@ -260,11 +263,22 @@ def _is_redirect(status: int, _code: int | str | None) -> bool:
     return 300 <= status < 400 and status != 303  # noqa: PLR2004 - statuses
 
 
+def _is_of_the_vendor(_status: int, code: int | str | None) -> bool:
+    return code in VENDOR_CODES
+
+
+def _says(expected: tuple[int, str]) -> Callable[[int, int | str | None], bool]:
+    def holds(status: int, code: int | str | None) -> bool:
+        return (status, code) == expected
+
+    return holds
+
+
 PROOFS: Final = (
     Proof(
         "a code of the vendor from 1000 to 1304, under any status, also wrapped",
         "the vendor's list of codes: each is said in place of a task, and costs nothing",
-        lambda _status, code: code in VENDOR_CODES,
+        _is_of_the_vendor,
     ),
     Proof(
         "4xx but 408, 409 and 499",
@@ -280,12 +294,12 @@ PROOFS: Final = (
     Proof(
         "500 with invalid_request",
         "source of gateways: the request was refused before it was passed on",
-        lambda status, code: (status, code) == (500, "invalid_request"),
+        _says((500, "invalid_request")),
     ),
     Proof(
         "503 with model_not_found",
         "source of gateways: there was nobody to pass it on to",
-        lambda status, code: (status, code) == (503, "model_not_found"),
+        _says((503, "model_not_found")),
     ),
 )
 """The closed list of answers that prove that nothing was created; all else is doubt.

@@ -26,10 +26,14 @@ class OneTimeBody(Payload):
     def __init__(self, body: bytes, begun: Callable[[], object]) -> None:
         super().__init__(body, content_type="application/json")
         self._body = body
-        self._size = len(body)
         self._begun = begun
         self._transport: object = None
         self._has_left = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return len(self._body)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text, for whoever logs requests."""

@@ -336,21 +336,20 @@ class Creator:
         creation.stage = Stage.POSTING
         creation.first_sent = now if creation.first_sent is None else creation.first_sent
         creation.limit = PostLimit(self._settings.policy.create_timeout)
-        try:
-            # Nobody who leaves and no end of the session aborts what may be paid for already.
-            with anyio.CancelScope(shield=True):
-                reply = await self._client.post(
-                    self._settings.create_url, request.body, creation.limit
-                )
-        finally:
-            creation.limit = None
-        reply = self._unless_closed(reply)
+        reply = self._unless_closed(await self._post_once(request, creation.limit))
+        creation.limit = None
         verdict = read_created(reply, request.external_id, wall_s=self._wall_clock())
         if isinstance(verdict, Refused):
             creation.stage = Stage.SAFE
             if isinstance(verdict.error, RateLimitError) and verdict.error.retry_after is not None:
                 self._poller.limited(verdict.error, now)
         return verdict
+
+    async def _post_once(self, request: CreateRequest, limit: PostLimit) -> Reply:
+        # Nobody who leaves and no end of the session aborts what may be paid for already.
+        with anyio.CancelScope(shield=True):
+            return await self._client.post(self._settings.create_url, request.body, limit)
+        raise AssertionError  # pragma: no cover - the scope is never cancelled
 
     def _unless_closed(self, reply: Reply) -> Reply:
         """Return what came of a POST, or that the end of the session left it no time."""

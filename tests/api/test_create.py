@@ -149,6 +149,29 @@ def test_the_model_accepts_what_is_sent(order: ImageOrder, body: str) -> None:
     assert fault_in(json.loads(body)) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ({}, "prompt must be a text of 1 to 2500 characters"),
+        ({"prompt": "a fox", "n": 10}, "n must be an integer from 1 to 9"),
+        ({"prompt": "a fox", "image_list": [7]}, 'image_list must be a list of {"image": URL or'),
+        (
+            {
+                "prompt": "a",
+                "image_list": [{"image": ""}] * 6,
+                "element_list": [{"element_id": 1}] * 5,
+            },
+            "image_list and element_list hold more than 10 together",
+        ),
+        ({"prompt": "a fox", "n": None, "style": "flat"}, None),
+    ],
+)
+def test_the_model_refuses_what_is_forbidden(body: dict[str, Any], fault: str | None) -> None:
+    """It names the parameter; null is as good as nothing, and what it does not know passes."""
+    assert (fault_in(body) or "").startswith(fault or "")
+    assert (fault_in(body) is None) is (fault is None)
+
+
 def test_a_file_is_sent_as_its_bytes() -> None:
     """The bytes that were read stand in the path's place, and decide the digest."""
     order = ImageOrder("a fox", images=[Path("fox.png"), URL])
