@@ -13,6 +13,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +85,7 @@ class Plan:
     duplicates: Any
     by_external_id: bool
     max_rate: float | None
+    is_given: bool  # the aiohttp session
     creates: list[int]  # faults by their places in the list
     looks: list[int]
     outage: tuple[float, float] | None
@@ -107,6 +109,7 @@ PLANS = st.builds(
     duplicates=st.sampled_from(["refused", "wrapped", "accepted"]),
     by_external_id=st.booleans(),
     max_rate=st.sampled_from([None, 1.0, 100.0]),
+    is_given=st.booleans(),
     creates=st.lists(st.integers(0, len(FAULTS) - 1), max_size=8),
     looks=st.lists(st.integers(0, len(LOOKS) - 1), max_size=5),
     outage=st.one_of(st.none(), st.tuples(TIMES, TIMES)),
@@ -202,7 +205,8 @@ async def follow(plan: Plan) -> Run:
             query_timeout=5,
             max_rate=plan.max_rate,
         )
-        session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy)
+        http = aiohttp.ClientSession() if plan.is_given else None
+        session = KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy, http=http)
         run = Run(api, session)
         weather = asyncio.create_task(out_of_order(api, plan.outage))
         actors = [asyncio.create_task(act(run, actor)) for actor in plan.actors]
@@ -216,6 +220,8 @@ async def follow(plan: Plan) -> Run:
         await asyncio.gather(*actors, return_exceptions=True)
         await asyncio.sleep(60)  # what was left behind comes to its end
         await session.aclose()
+        if http is not None:
+            await http.close()
         weather.cancel()
         with suppress(asyncio.CancelledError):
             await weather
