@@ -6,11 +6,14 @@ Little is imported here: until `main` has taken the signals over, they end Pytho
 from __future__ import annotations
 
 import atexit
+import os
 import sys
+from contextlib import suppress
 
 from ._cli.signals import Signals, hold_signals, ignore_signals, interruptible
 
 _EXTRA = frozenset({"cyclopts", "jinja2", "rich"})
+_STDERR = 2
 _HINT = "the command line needs the extra cli: in the checkout, pip install '.[cli]'"
 
 
@@ -20,12 +23,22 @@ def main() -> None:
     if ends_python:
         atexit.register(ignore_signals)
     with interruptible(Signals(), for_good=ends_python):
+        _keep_numbers_of_streams()
         code = _guarded()
     if ends_python:
         from ._cli.threads import leave_running  # noqa: PLC0415 - behind the handlers
 
         leave_running(code)
     sys.exit(code)
+
+
+def _keep_numbers_of_streams() -> None:
+    """Put nothing in the place of each standard stream that is closed."""
+    # Else the journal would get the number of stderr, and whatever is told there.
+    with suppress(OSError):  # none is left for a file either
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            pass
+        os.close(fd)
 
 
 def _guarded() -> int:

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from kling_omni_async._cli.exit import Exit
 
-from .support import FAST, finish, neighbour, pending_in, running, wait_for_handlers
+from .support import FAST, PROGRAM, finish, neighbour, pending_in, running, wait_for_handlers
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 IDS = ["1", "2"]
@@ -53,6 +54,26 @@ def test_the_signals_are_taken_over_before_the_work_of_importing() -> None:
     names = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     assert "kling_omni_async" in names
     assert not HEAVY.intersection(names)
+
+
+@pytest.mark.heavy
+@on_linux
+def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> None:
+    """Else the journal would get what is told on stderr at a hard end."""
+    journal = tmp_path / "out.jsonl"
+    with neighbour() as api:
+        (task_id,) = api.create(duration=1e6)
+        call = ("poll", task_id, "--jsonl", str(journal), *FAST)
+        closing = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *call)
+        with subprocess.Popen(closing, env={**os.environ, **api.env}) as process:
+            try:
+                api.wait_for_queries(1, task_id)
+                folder = Path(f"/proc/{process.pid}/fd")
+                opened = {each.name: str(each.readlink()) for each in folder.iterdir()}
+            finally:
+                process.kill()
+    assert [opened[str(number)] for number in range(3)] == [os.devnull] * 3
+    assert str(journal) in opened.values()
 
 
 @pytest.mark.heavy
