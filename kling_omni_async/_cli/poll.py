@@ -21,7 +21,7 @@ from .progress import choose_view
 from .results import open_sink
 from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
-from .table import open_table
+from .table import open_table, require_apart
 from .terminal import draw, note, plain
 from .units import plural
 
@@ -67,6 +67,7 @@ def poll(
         raise UsageError("--column says where a file has its ids: give --from too")
     if saving.save is None and (saving.watermarked or saving.overwrite):
         raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+    require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
     refuse_paths(ids)
     with ExitStack() as stack:

@@ -114,6 +114,8 @@ def open_table(path: str, given: IdRows | None = None) -> Generator[Table]:
     """
     if path == "-":
         raise UsageError("--csv writes a file: give its name")
+    if Path(path).is_symlink():
+        path = os.path.realpath(path)  # the link stays, and leads to the table
     if _is_written_through(path):
         file = LockedFile(path)
         yield from _closing(file, Table(file, given))
@@ -151,6 +153,17 @@ def _name(part: str, path: str, table: Table, *, ended: bool) -> None:
             note(f"{path} is left as it was; the rows so far are in {part}")
     except OSError as error:
         raise OutputError(path, error) from None
+
+
+def require_apart(path: str | None, journal: str | None) -> None:
+    """Raise `UsageError` if a table, or its parts, would replace the journal."""
+    if path is None or journal is None:
+        return
+    table, target = os.path.realpath(path), Path(os.path.realpath(journal))
+    # What is no file, such as /dev/null, is not replaced.
+    is_kept = target.exists() and not target.is_file()
+    if str(target) in {table, f"{table}{_PART}"} and not is_kept:
+        raise UsageError("--csv and --jsonl name the same file: give each one of its own")
 
 
 def _is_written_through(path: str) -> bool:

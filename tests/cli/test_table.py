@@ -208,6 +208,42 @@ def test_an_empty_file_may_be_written(tmp_path: Path) -> None:
     assert len(rows_in(path)) == 2
 
 
+def test_a_link_leads_to_the_table(tmp_path: Path) -> None:
+    """It is not replaced, also where it leads to nothing yet."""
+    link, path = tmp_path / "latest.csv", tmp_path / "out.csv"
+    link.symlink_to(path)
+    for number in (1, 2):
+        with open_table(str(link)) as table:
+            table.add(success(f"a{number}", URL))
+        assert link.is_symlink()
+        assert rows_in(path)[1][0] == f"a{number}"
+
+
+@pytest.mark.parametrize(
+    ("table", "journal"),
+    [("out", "out"), ("out", "./out"), ("out", "link"), ("link", "out"), ("out", "out.part")],
+)
+def test_the_journal_is_not_replaced(
+    table: str, journal: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table by whatever name of it is refused before anything is asked or written."""
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("out")
+    code, _, stderr = call("poll", "1", "--csv", table, "--jsonl", journal)
+    assert (code, stderr) == (
+        Exit.USAGE,
+        "kling-omni: --csv and --jsonl name the same file: give each one of its own\n",
+    )
+    assert [each.name for each in tmp_path.iterdir()] == ["link"]
+
+
+def test_both_may_go_nowhere(api: SimulatedCometAPI, call: Call) -> None:
+    """What is no file is not replaced."""
+    done = create(api, duration=0.0)
+    assert call("poll", *done, "--csv", os.devnull, "--jsonl", os.devnull, *FAST)[0] == Exit.OK
+    assert not Path(os.devnull).is_file()
+
+
 @pytest.mark.parametrize("path", ["-", "no/such/folder/out.csv", "a\0b", "/dev/null/out.csv", "."])
 def test_says_that_a_table_cannot_be_written(path: str) -> None:
     """Before anything is asked."""
