@@ -17,7 +17,7 @@ from .records import FaultyInputError, Record, RecordReader, without_comment
 ID_COLUMN: Final = "task_id"
 _NO_LETTERS: Final = re.compile(r"[\W_]+")
 _FORMULA: Final = re.compile(r"""=?(["'])(.*)\1""")  # how a spreadsheet is kept off a number
-_ROUNDED: Final = re.compile(r"\d+[.,]\d+[eE]\+?\d+|\d+[eE]\+\d+|\d{6,}\.0+")
+_ROUNDED: Final = re.compile(r"\d+[.,]\d+[eE]\+?\d+|\d+[eE]\+\d+|\d{6,}\.0+|\d{1,3}(?:,\d{3}){2,}")
 _EXACT_DIGITS: Final = 15  # of a number in a spreadsheet
 _LONGEST_NAME: Final = 40
 _MOST_SHOWN: Final = 10

@@ -24,6 +24,9 @@ _BOM: Final = "\ufeff"
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 _QUOTED: Final = re.compile(r'"[^"]*"')
 _DELIMITER: Final = re.compile(r"[,;\t]")
+_TOLD_DELIMITER: Final = re.compile(rf'{_BOM}?"?sep=([,;\t|])"?', re.IGNORECASE)
+"""A line that tells Excel, and is no row."""
+
 _GAP: Final = re.compile(rf"[{WHITE_SPACE},\[\]]*")
 # How near to its end a text that is cut anywhere may look wrong: within a word or an escape.
 _LONGEST_WORD: Final = 10
@@ -160,7 +163,7 @@ class LineReader:
         if line.isalnum():  # nearly all of them, at a fraction of the price
             records.append(Record(self._line + at, (line,)))
             return at + 1
-        if line.lstrip(WHITE_SPACE)[:1] in {"", "#"}:
+        if line.lstrip(WHITE_SPACE)[:1] in {"", "#"} or _TOLD_DELIMITER.fullmatch(line):
             return at + 1
         self._ran_out = False
         rows = csv.reader(
@@ -188,6 +191,8 @@ class LineReader:
 def _delimiter_of(lines: list[str]) -> str | None:
     """Return what stands between cells, by the first line that has any; None if none has come."""
     for line in lines:
+        if told := _TOLD_DELIMITER.fullmatch(line):
+            return told[1]
         if shown := _COMMENT.sub("", line).rstrip(WHITE_SPACE):
             found = _DELIMITER.search(_QUOTED.sub("", shown))
             return found[0] if found else ","

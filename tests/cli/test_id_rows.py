@@ -81,6 +81,8 @@ FORMS: list[tuple[bytes, str | None, list[str]]] = [
     (b",,\n1,\n2,,\n", None, ["1", "2"]),
     (b'"1" # a, b\n"2", \n', None, ["1", "2"]),
     (b'="1"\n\'2\n', None, ["1", "2"]),
+    (b"sep=;\r\nname;task_id\r\nfox, red;1\r\n", None, ["1"]),
+    (b'\xef\xbb\xbf"SEP=|"\nname|task_id\nfox|1\n', None, ["1"]),
     (b"id,name\n1,2\n", "id", ["1"]),
     (b"ID,name\n1,2\n", "id", ["1"]),
     (b"id,name\n1,2\n", "2", ["2"]),
@@ -230,7 +232,11 @@ def test_refuses_what_cannot_be_meant(content: bytes, column: str | None, text: 
 
 
 @pytest.mark.parametrize(
-    "cell", ["8.78106E+17", "8,78106E+17", "8.781060e+17", "8E+17", "878106000000000000.0"]
+    "cell",
+    [
+        *("8.78106E+17", "8,78106E+17", "8.781060e+17", "8E+17", "878106000000000000.0"),
+        "878,106,000,000,000,000",
+    ],
 )
 def test_refuses_every_way_in_which_spreadsheets_round(cell: str) -> None:
     """Also in another language, and as data frames write them."""
