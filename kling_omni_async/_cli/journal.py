@@ -114,6 +114,8 @@ class Journal:
     def _settle(self, entry: Entry, at: int) -> None:
         outcome = entry.outcome
         task_id, kind = outcome.task_id, kind_of(outcome)
+        if not task_id:
+            return  # of an order that was not created: no id is done with that
         if not outcome.settled:
             self.settled.pop(task_id, None)
         elif outcome.error is not None:

@@ -115,6 +115,12 @@ def test_only_the_apis_own_endings_settle_an_id(
     assert settled_in(path) == ({"a": kind} if kind else {})
 
 
+def test_what_has_no_id_settles_none(path: Path) -> None:
+    """The outcome of an order that was not created names no task: other ids are polled."""
+    write(path, trouble(TaskFailedError("no faces"), ""))
+    assert settled_in(path) == {}
+
+
 def test_keeps_why_an_id_has_failed(path: Path) -> None:
     """A later run shows the reasons, not where they stand."""
     write(path, trouble(TaskFailedError("no faces"), "a"), trouble(TaskNotFoundError("?"), "b"))
