@@ -90,7 +90,7 @@ def _is_host(text: str) -> bool:
     if _HOST.fullmatch(text):
         return True
     try:
-        return bool(ipaddress.IPv6Address(text))
+        return bool(ipaddress.IPv6Address(text[1:-1] if text[:1] + text[-1:] == "[]" else text))
     except ValueError:
         return False
 

@@ -67,7 +67,15 @@ def test_defaults() -> None:
         ("allow_hosts", ()),
         (
             "allow_hosts",
-            ("minio", "a.example", "*.b.example", "10.0.0.1", "fd00::1", "b\u00fccher.de"),
+            (
+                "minio",
+                "a.example",
+                "*.b.example",
+                "10.0.0.1",
+                "fd00::1",
+                "[fd00::1]",
+                "b\u00fccher.de",
+            ),
         ),
     ],
 )
@@ -124,7 +132,7 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
                 ("a.example/b",),
                 ("a.example:443",),
                 ("me@a.example",),
-                ("[fd00::1]",),
+                ("[fd00::1",),
             ]
         ),
         *(

@@ -119,7 +119,7 @@ def _literal(host: str) -> Address | None:
 
 def plain_host(host: str) -> str:
     """Return a host, or a pattern of the policy, in the one form in which hosts are compared."""
-    address = _literal(host)
+    address = _literal(host.removeprefix("[").removesuffix("]"))  # as in a URL
     if address is not None:
         return str(address)
     name = host.rstrip(".").lower()
@@ -132,7 +132,10 @@ def plain_host(host: str) -> str:
 def is_allowed(host: str, allowed: Collection[str]) -> bool:
     """Return whether a host is among plain hosts, or below one that begins with ``*.``."""
     name = plain_host(host)
-    return any(name == each or (each[:2] == "*." and name.endswith(each[1:])) for each in allowed)
+    # Below no name is an address: of `*.0.0.1` this machine would be.
+    if name in allowed or _literal(name) is not None:
+        return name in allowed
+    return any(each[:2] == "*." and name.endswith(each[1:]) for each in allowed)
 
 
 def fetchable_url(url: str) -> URL:

@@ -407,6 +407,7 @@ def test_the_error_of_a_private_host(host: str, address: str | None, shown: str)
         ("*.a_b", "*.a_b"),
         ("10.1", "10.0.0.1"),
         ("FD00:0::1", "fd00::1"),
+        ("[FD00:0::1]", "fd00::1"),
         ("\u00fc" * 100, "\u00fc" * 100),
     ],
 )
@@ -434,6 +435,9 @@ def test_the_plain_form_of_a_host(host: str, plain: str) -> None:
         ("10.0.0.1", "10.1", True),
         ("10.0.0.1", "10.0.0.2", False),
         ("fd00::1", "FD00:0:0::1", True),
+        ("[fd00::1]", "fd00::1", True),
+        ("*.0.0.1", "127.0.0.1", False),
+        ("*.1", "10.1", False),
         ("minio", "minio", True),
         ("\u2603\ufe0f." * 100, "x", False),
     ],
