@@ -22,6 +22,7 @@ MAX_OPEN: Final = 64
 """How many stores a session keeps open; one more, and that which was not used longest is let go."""
 
 _URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\](?!/)")  # what a Path makes of a URL
+_USER_INFO = re.compile(r"(:[/\\]+)[^/\\]*@")
 
 
 @runtime_checkable
@@ -147,4 +148,10 @@ def _local(folder: Path) -> LocalStore:
 
 
 def _refusal(name: object, text: str) -> ConfigurationError:
-    return ConfigurationError(f"images cannot be saved to {name!r:.80}: {text}")
+    shown = _without_secrets(name) if isinstance(name, str) else name
+    return ConfigurationError(f"images cannot be saved to {shown!r:.80}: {text}")
+
+
+def _without_secrets(name: str) -> str:
+    """Return a name without the user info and the query of what may be meant as a URL."""
+    return _USER_INFO.sub(r"\1", name.partition("?")[0]) if ":" in name else name

@@ -295,6 +295,9 @@ def test_takes_object_stores(given: object, shown: str) -> None:
         ("s3:/bucket", "give a URL as text"),
         ("file:/images", "give a URL as text"),
         ("s3:\\bucket", "give a URL as text"),
+        ("s3:/key:secret@bucket/a?sig=secret", "saved to 's3:/bucket/a': give a URL as text"),
+        ("s3:\\key:secret@bucket", r"saved to 's3:\\bucket': give a URL as text"),
+        ("file://key:secret@host/a?sig=secret", "saved to 'file://host/a': write file:///"),
         ("s3://[x", "the store cannot be opened by its URL"),
         ("nonsense://x", "the store cannot be opened by its URL"),
     ],
@@ -304,6 +307,7 @@ def test_refuses_the_rest(given: object, words: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Stores().open(given)
     assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
