@@ -30,6 +30,14 @@ def refuse(*_: object, **__: object) -> NoReturn:
     pytest.fail("a test that starts a process must be marked heavy")
 
 
+@pytest.fixture(autouse=True)
+def no_terminal_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw as on a usual terminal, whatever the one of the tests is."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def api() -> Generator[SimulatedCometAPI]:
     """Run a simulator that the environment points to; it shares a virtual clock with commands."""

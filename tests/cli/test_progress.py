@@ -304,11 +304,11 @@ def test_a_terminal_that_is_held_up_is_left_alone(
 ) -> None:
     """After Ctrl-S nothing is drawn: the polling goes on behind it."""
     with Bar() as view:
-        monkeypatch.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
         before = capfd.readouterr().err
-        view.beat(snapshot_at(next_in=5.0), "7")
+        with monkeypatch.context() as patched:
+            patched.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
+            view.beat(snapshot_at(next_in=5.0), "7")
         assert capfd.readouterr().err == ""
-        monkeypatch.undo()
         view.beat(snapshot_at(next_in=5.0), "7")
         assert "next query in 5 s" in capfd.readouterr().err
     assert before
