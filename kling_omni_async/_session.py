@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import deprecated
 
     from ._creating.creator import Creator
+    from ._creating.ledger import Ledger, NamedOrder
     from ._creating.ordering import Ordering
     from ._saving.wing import Saving
 
@@ -473,17 +474,35 @@ class KlingOmniSession:
             ConfigurationError: ``orders`` is one order or nothing that can be iterated, or an
                 option cannot be used; the text says why.
         """
+        return self._order_stream(
+            require_orders(orders),
+            max_tasks=require_max_tasks(max_tasks),
+            timeout=timeout,
+            outlet=self._outlet(save_to, watermarked=watermarked, overwrite=overwrite),
+            expects=require_timeout(expect_callback, "expect_callback"),
+        )
+
+    def _order_stream(
+        self,
+        orders: Orders | AsyncIterable[NamedOrder],
+        *,
+        max_tasks: int | None,
+        timeout: float | None,
+        outlet: Outlet,
+        expects: float | None = None,
+        ledger: Ledger | None = None,
+    ) -> OutcomeStream:
         from ._creating.stream import OrderStream  # noqa: PLC0415 - not for those who only poll
 
-        limit = self._time_limit(timeout)
         state = OrderStream(
-            require_orders(orders),
-            timeout=limit,
-            outlet=self._outlet(save_to, watermarked=watermarked, overwrite=overwrite),
+            orders,
+            timeout=self._time_limit(timeout),
+            outlet=outlet,
             namespace=self._settings.namespace,
-            most_slots=require_max_tasks(max_tasks),
+            most_slots=max_tasks,
             rng=Random(),
-            expects=require_timeout(expect_callback, "expect_callback"),
+            expects=expects,
+            ledger=ledger,
         )
         return OutcomeStream(self._ordering_wing, state)
 
@@ -712,6 +731,43 @@ def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
     """Return how the polling of a session goes, and the wait for an id of it, for a live view."""
     poller = session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
     return poller.snapshot(task_id)
+
+
+# The command line's doors: its journal names each order, and outlives the process.
+
+
+def external_id_in(session: KlingOmniSession, order: ImageOrder) -> str:
+    """Return the external id that a session gives an order; without a key each time another."""
+    from ._api.create import external_id_of  # noqa: PLC0415 - not for those who only poll
+
+    return external_id_of(order, session._settings.namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+
+
+async def create_named(
+    session: KlingOmniSession, named: NamedOrder, ledger: Ledger | None
+) -> ImageTask:
+    """Create a task under a name that is fixed, as `create` does."""
+    session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+    creator = session._creating_wing()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    task, _ = await creator.create(named.order, external_id=named.external_id, ledger=ledger)
+    return task
+
+
+def generate_named(
+    session: KlingOmniSession,
+    orders: AsyncIterable[NamedOrder],
+    ledger: Ledger | None,
+    *,
+    max_tasks: int | None = None,
+    save_to: StoreLike | None = None,
+    watermarked: bool = False,
+    overwrite: bool = False,
+) -> OutcomeStream:
+    """Create many tasks under names that are fixed, as `generate_many` does."""
+    outlet = session._outlet(save_to, watermarked=watermarked, overwrite=overwrite)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return session._order_stream(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        orders, max_tasks=max_tasks, timeout=POLICY_TIMEOUT, outlet=outlet, ledger=ledger
+    )
 
 
 def _succeeded(result: Verdict | Ending) -> ImageTask:

@@ -149,16 +149,21 @@ def make_request(
         ConfigurationError: The order was read from JSON, which has not all of it.
     """
     _require_whole(order)
-    digests = [_digest(image) if isinstance(image, bytes) else image for image in images]
-    wish = _parameters(order, digests)
-    wish.pop("callback_url", None)
     content = _parameters(order, [_bare(image) for image in images])
     return CreateRequest(
         order=order,
         external_id=external_id,
         body=_json({**content, "external_task_id": external_id}),
-        digest=_digest(json.dumps(wish, sort_keys=True).encode()),
+        digest=digest_of(order, images),
     )
+
+
+def digest_of(order: ImageOrder, images: Sequence[str | bytes]) -> str:
+    """Return the digest of what an order wants, whose files have been read into `images`."""
+    digests = [_digest(image) if isinstance(image, bytes) else image for image in images]
+    wish = _parameters(order, digests)
+    wish.pop("callback_url", None)
+    return _digest(json.dumps(wish, sort_keys=True).encode())
 
 
 def _require_whole(order: ImageOrder) -> None:

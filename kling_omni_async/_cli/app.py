@@ -13,6 +13,7 @@ from kling_omni_async._version import __version__
 from .demo import demo
 from .exit import Exit
 from .gallery import gallery
+from .generate import create, generate
 from .options import parted, with_values_joined
 from .poll import poll
 from .query import query
@@ -21,7 +22,9 @@ from .simulate import simulate
 from .terminal import draw_plainly, make_console, note, out, wants_colour
 
 _DEBUG_OPTION: Final = "--debug"
-COMMANDS = frozenset({"poll", "query", "gallery", "demo", "simulate", "completion"})
+COMMANDS = frozenset(
+    {"generate", "create", "poll", "query", "gallery", "demo", "simulate", "completion"}
+)
 
 # What ``--help`` says besides the options.
 _KEY: Final = "The key comes from the environment variable COMETAPI_KEY."
@@ -46,6 +49,9 @@ _APP: Final = _page(
   # See it work, without a key:
   kling-omni demo
 
+  # Make images of a wish, and save them:
+  kling-omni generate "a fox in the snow" --save images
+
   # Look once at a task:
   kling-omni query 842250903629086785
 
@@ -58,6 +64,37 @@ _APP: Final = _page(
     "Each command has a --help of its own. With --debug it shows the traceback of an error.",
     _KEY,
     _CODES,
+)
+
+_GENERATE: Final = _page(
+    """
+  # Two images of one prompt:
+  kling-omni generate "a fox" -n 2 --save images
+
+  # Those of a file. Run again, also after a crash, nothing is created twice:
+  kling-omni generate --from prompts.csv --jsonl run.jsonl --save images
+
+  # What would that cost?
+  kling-omni generate --from prompts.csv --jsonl run.jsonl --dry-run
+
+  # No more than 400 units, whatever the file says:
+  kling-omni generate --from prompts.csv --jsonl run.jsonl --max-units 400
+""",
+    *_FOR_IDS,
+    _CODES,
+)
+
+_CREATE: Final = _page(
+    """
+  # One task:
+  kling-omni create "a fox" --resolution 2k
+
+  # Those of a file; their ids can be polled from anywhere:
+  kling-omni create --from prompts.csv --jsonl run.jsonl > ids.txt
+""",
+    *_FOR_IDS,
+    "Exit codes: 0 all are created, 1 some are not, 2 wrong usage, 3 the key is refused, "
+    "130 interrupted.",
 )
 
 _POLL: Final = _page(
@@ -172,23 +209,35 @@ app = App(
 )
 
 app.command(
-    poll, usage="Usage: kling-omni poll [OPTIONS] [IDS...]", help_epilogue=_POLL, sort_key=1
+    generate,
+    usage="Usage: kling-omni generate [OPTIONS] [PROMPTS...]",
+    help_epilogue=_GENERATE,
+    sort_key=1,
 )
 app.command(
-    query, usage="Usage: kling-omni query [OPTIONS] IDS...", help_epilogue=_QUERY, sort_key=2
+    create,
+    usage="Usage: kling-omni create [OPTIONS] [PROMPTS...]",
+    help_epilogue=_CREATE,
+    sort_key=2,
+)
+app.command(
+    poll, usage="Usage: kling-omni poll [OPTIONS] [IDS...]", help_epilogue=_POLL, sort_key=3
+)
+app.command(
+    query, usage="Usage: kling-omni query [OPTIONS] IDS...", help_epilogue=_QUERY, sort_key=4
 )
 app.command(
     gallery,
     usage="Usage: kling-omni gallery [OPTIONS] DIRECTORY",
     help_epilogue=_GALLERY,
-    sort_key=3,
+    sort_key=5,
 )
-app.command(demo, usage="Usage: kling-omni demo [OPTIONS]", help_epilogue=_DEMO, sort_key=4)
+app.command(demo, usage="Usage: kling-omni demo [OPTIONS]", help_epilogue=_DEMO, sort_key=6)
 app.command(
     simulate,
     usage="Usage: kling-omni simulate [OPTIONS] [COUNT]",
     help_epilogue=_SIMULATE,
-    sort_key=5,
+    sort_key=7,
 )
 
 
@@ -208,7 +257,7 @@ app.command(
     completion,
     usage="Usage: kling-omni completion SHELL",
     help_epilogue=_COMPLETION,
-    sort_key=6,
+    sort_key=8,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -33,7 +33,7 @@ async def follow(
 ) -> None:
     """Poll what is left of a job and what a feed brings, and close the session."""
     follower = _Follower(job, sink, view, Copies(sink, saving))
-    async with session, _beating(job, session, view):
+    async with session, beating(session, view, lambda: job.oldest):
         await follower.copy_known(at_a_time=session.policy.max_downloads)
         outcomes = session.poll(
             job.pending if feed is None else follower.ids(feed),
@@ -114,13 +114,15 @@ class _Follower:
 
 
 @asynccontextmanager
-async def _beating(job: PollJob, session: KlingOmniSession, view: Silent) -> AsyncGenerator[None]:
+async def beating(
+    session: KlingOmniSession, view: Silent, oldest: Callable[[], str]
+) -> AsyncGenerator[None]:
     """Draw now and then, in this loop: no other thread may look at the session."""
     if view.every_s is None:
         yield
         return
     # A task, no task group: a view that breaks down must not cancel the polling.
-    beats = asyncio.create_task(_beat(job, session, view, view.every_s))
+    beats = asyncio.create_task(_beat(session, view, oldest, view.every_s))
     try:
         yield
     finally:
@@ -128,7 +130,10 @@ async def _beating(job: PollJob, session: KlingOmniSession, view: Silent) -> Asy
         await asyncio.wait([beats])
 
 
-async def _beat(job: PollJob, session: KlingOmniSession, view: Silent, every_s: float) -> None:
+async def _beat(
+    session: KlingOmniSession, view: Silent, oldest: Callable[[], str], every_s: float
+) -> None:
     while True:
-        view.beat(snapshot_of(session, job.oldest), job.oldest)
+        task_id = oldest()
+        view.beat(snapshot_of(session, task_id), task_id)
         await asyncio.sleep(every_s)

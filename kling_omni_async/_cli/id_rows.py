@@ -92,7 +92,7 @@ class IdRows:
 
     def _is_header(self, line: int, cells: tuple[str, ...]) -> bool:
         """Return whether the first row is names of columns, and note which one has the ids."""
-        at = _find(self._column or ID_COLUMN, cells)
+        at = find_name(self._column or ID_COLUMN, cells)
         if at is not None:
             self.id_at = at
             return True
@@ -100,7 +100,7 @@ class IdRows:
             at = _place_of(self._column)
             if at is None or at >= len(cells):
                 raise FaultyInputError(
-                    line, f"no column {self._column!r:.60} here; there is {_listed(cells)}"
+                    line, f"no column {self._column!r:.60} here; there is {listed(cells)}"
                 )
             self.id_at = at
             return not _has_digit(cells[at])
@@ -114,11 +114,11 @@ class IdRows:
         return False
 
     def _of_object(self, record: Record, names: tuple[str, ...]) -> IdRow | None:
-        at = _find(self._column or ID_COLUMN, names)
+        at = find_name(self._column or ID_COLUMN, names)
         if at is None:
             raise FaultyInputError(
                 record.line,
-                f"no {quoted(self._column or ID_COLUMN)} here; there is {_listed(names)}: say with "
+                f"no {quoted(self._column or ID_COLUMN)} here; there is {listed(names)}: say with "
                 "--column which one is the id",
             )
         cells = record.cells
@@ -163,7 +163,7 @@ def _bare_id(cell: str) -> str:
     return (found[2] if found else cell.removeprefix("'")).strip(WHITE_SPACE)
 
 
-def _find(name: str, names: Sequence[str]) -> int | None:
+def find_name(name: str, names: Sequence[str]) -> int | None:
     """Return the place of a name: as it is written, else but for case and what is no letter."""
     if name in names:
         return names.index(name)
@@ -188,7 +188,7 @@ def _number(at: int) -> str:
     return f"column_{at + 1}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return ", ".join(map(quoted, names[:_MOST_SHOWN])) + (" …" if len(names) > _MOST_SHOWN else "")
 
 

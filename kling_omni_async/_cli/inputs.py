@@ -20,16 +20,17 @@ from .signals import waiting
 from .terminal import note
 
 _PIECE_BYTES: Final = 1 << 16
+_MOST_BYTES: Final = 1 << 28
 _ENDINGS: Final = frozenset({".csv", ".json", ".jsonl", ".tsv", ".txt"})
 
 
-def refuse_paths(task_ids: Iterable[str]) -> None:
-    """Raise `UsageError` for the name of a file where an id is meant."""
-    for task_id in task_ids:
-        named = PurePath(task_id).suffix.lower() in _ENDINGS and "://" not in task_id
+def refuse_paths(words: Iterable[str], verb: str = "poll", what: str = "an id") -> None:
+    """Raise `UsageError` for the name of a file where an id or a prompt is meant."""
+    for word in words:
+        named = PurePath(word).suffix.lower() in _ENDINGS and "://" not in word
         # Not a Path's: that one raises for what no path can hold.
-        if named or (not task_id.isdecimal() and os.path.isfile(task_id)):  # noqa: PTH113
-            raise UsageError(f"{task_id} is a file, not an id: write poll --from {task_id}")
+        if named or (not word.isdecimal() and os.path.isfile(word)):  # noqa: PTH113
+            raise UsageError(f"{word} is a file, not {what}: write {verb} --from {word}")
 
 
 class IdInput:
@@ -89,7 +90,29 @@ def open_ids(
     source: str, column: str | None = None, *, with_cells: bool = True
 ) -> Generator[IdInput]:
     """Open a file of ids, ``-`` for stdin, or raise `UsageError`."""
-    with _told(source):
+    with _opened(source, "ids") as file:
+        yield IdInput(source, IdRows(source, column, with_cells=with_cells), file)
+
+
+def read_whole(source: str, what: str) -> bytes:
+    """Read a file or a stream to its end, ``-`` for stdin, or raise `UsageError`."""
+    data = bytearray()
+    with _opened(source, what) as file:
+        if file.isatty():
+            note(f"reading {what} from the terminal, one a line; Ctrl-D ends them")
+        with waiting(), _told(source, what):
+            while piece := _read(file):
+                data += piece
+                if len(data) > _MOST_BYTES:
+                    raise UsageError(
+                        f"cannot read {what} from {source}: it has more than 256 MiB; part it"
+                    )
+    return bytes(data)
+
+
+@contextmanager
+def _opened(source: str, what: str) -> Generator[io.RawIOBase]:
+    with _told(source, what):
         if source == "-":
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "stdin is closed")
@@ -99,18 +122,18 @@ def open_ids(
             with waiting():  # a pipe is open only when it has a writer
                 file = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115 - /dev/stdin and the like need no Path
     try:
-        yield IdInput(source, IdRows(source, column, with_cells=with_cells), file)
+        yield file
     finally:
         if source != "-":
             file.close()
 
 
 @contextmanager
-def _told(source: str) -> Generator[None]:
+def _told(source: str, what: str = "ids") -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot read ids from {source}: {error.strerror or error}") from None
+        raise UsageError(f"cannot read {what} from {source}: {error.strerror or error}") from None
 
 
 def _is_regular(file: io.RawIOBase) -> bool:

@@ -14,6 +14,7 @@ import attrs
 from kling_omni_async._outcome import TaskOutcome
 
 from .exit import Exit, OutputError, UsageError
+from .intents import Intent, read_intent
 from .locked_file import LockedFile
 from .report import Kind, kind_of, reason_of
 from .terminal import json_line, note
@@ -50,12 +51,13 @@ class Earlier:
 
 
 @attrs.frozen
-class _Line:
+class Line:
     """A whole line of ours; a later version may have written what cannot be read here."""
 
     at: int
     end: int
     entry: Entry | None
+    intent: Intent | None = None
     is_later: bool = False
     has_end: bool = True
 
@@ -85,31 +87,14 @@ class Journal:
         self._store = store
         self._file = LockedFile(path, clock=clock)
         try:
-            if self._file.is_regular:
-                self._read_back()
+            read_back(self._file, self._take)
         except BaseException:
             self._file.release()
             raise
 
-    def _read_back(self) -> None:
-        """Read how each id ended by its last line, and cut a torn one off."""
-        path, good, later, has_end = self._file.path, 0, 0, True
-        try:
-            with self._file.open_to_read() as file:
-                for line in _lines_in(file, path):
-                    good, has_end = line.end, line.has_end
-                    later += line.is_later
-                    if line.entry is not None:
-                        self._settle(line.entry, line.at)
-            if torn := self._file.cut(good):
-                note(f"dropped a torn last line of {path} ({torn} bytes)")
-        except OSError as error:
-            raise OutputError(path, error, code=Exit.USAGE) from None
-        if not has_end:
-            self._file.append(b"\n")
-        if later:
-            lines = plural(later, "line is", "lines are")
-            note(f"{lines} of a later version in {path}; what they say is passed over")
+    def _take(self, line: Line) -> None:
+        if line.entry is not None:
+            self._settle(line.entry, line.at)
 
     def _settle(self, entry: Entry, at: int) -> None:
         outcome = entry.outcome
@@ -160,16 +145,38 @@ class Journal:
         self._file.close(failed=kind is not None)
 
 
+def read_back(file: LockedFile, take: Callable[[Line], None]) -> None:
+    """Read the lines of a journal that is to be appended to, and cut a torn one off."""
+    if not file.is_regular:
+        return
+    path, good, later, has_end = file.path, 0, 0, True
+    try:
+        with file.open_to_read() as opened:
+            for line in lines_in(opened, path):
+                good, has_end = line.end, line.has_end
+                later += line.is_later
+                take(line)
+        if torn := file.cut(good):
+            note(f"dropped a torn last line of {path} ({torn} bytes)")
+    except OSError as error:
+        raise OutputError(path, error, code=Exit.USAGE) from None
+    if not has_end:
+        file.append(b"\n")
+    if later:
+        lines = plural(later, "line is", "lines are")
+        note(f"{lines} of a later version in {path}; what they say is passed over")
+
+
 def read_outcomes(path: Path) -> Generator[TaskOutcome]:
     """Read a journal that another process may be appending to; a torn last line is passed over."""
     # Not locked: whoever appends to it meanwhile must not find it in use.
     with path.open("rb") as file:
-        for line in _lines_in(file, path):
+        for line in lines_in(file, path):
             if line.entry is not None:
                 yield line.entry.outcome
 
 
-def _lines_in(file: BinaryIO, path: str | Path) -> Generator[_Line]:
+def lines_in(file: BinaryIO, path: str | Path) -> Generator[Line]:
     """Read whole lines, as far as the file goes now."""
     # What is appended from now on is left out: its writer may be in the midst of a line.
     size = file.seek(0, 2)
@@ -178,17 +185,20 @@ def _lines_in(file: BinaryIO, path: str | Path) -> Generator[_Line]:
     while line := file.readline(size - end):
         number += 1
         data = _json_of(line)
-        entry, has_end = _entry_in(data), line.endswith(b"\n")
-        later = entry is None and _object_in(data).keys() >= _OURS
+        form = _object_in(data)
+        intent, has_end = read_intent(form), line.endswith(b"\n")
+        entry = _entry_in(data) if intent is None else None
+        ours = entry is not None or intent is not None
+        later = not ours and form.keys() >= _OURS
         # Refused rather than passed over: the last line alone may be torn, any other is foreign.
-        if entry is None and not later and (line.strip() or not has_end):
+        if not ours and not later and (line.strip() or not has_end):
             if end + len(line) < size or not _is_torn(line, data, after_good=after_good):
                 what = f"line {number} is not an outcome of this program"
                 raise UsageError(f"{path} is left as it is: {what}")
             return
-        yield _Line(end, end + len(line), entry, later, has_end)
+        yield Line(end, end + len(line), entry, intent, later, has_end)
         end += len(line)
-        after_good = after_good or entry is not None or later
+        after_good = after_good or ours or later
 
 
 def _json_of(line: bytes) -> object:

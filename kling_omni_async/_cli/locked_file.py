@@ -86,15 +86,15 @@ class LockedFile:
         self._size = size
         return rest
 
-    def append(self, data: bytes) -> None:
-        """Append a piece by one write, or raise `OutputError`."""
+    def append(self, data: bytes, *, at_once: bool = False) -> None:
+        """Append a piece by one write, or raise `OutputError`; `at_once` sees it on the disk."""
         try:
             self._require_place()
             while data:  # once, but where a disk fills up or a signal comes
                 written = os.write(self._fd, data)
                 self._size += written
                 data = data[written:]
-            if self._clock() - self._synced_at >= _SYNC_EVERY_S:
+            if at_once or self._clock() - self._synced_at >= _SYNC_EVERY_S:
                 self._sync()
         except OSError as error:
             raise OutputError(self.path, error) from None

@@ -56,10 +56,14 @@ class _Format(Protocol):
 
 
 class RecordReader:
-    """Turns the bytes of an input into records, each as soon as it is whole."""
+    """Turns the bytes of an input into records, each as soon as it is whole.
 
-    def __init__(self) -> None:
-        self._text = _TextReader()
+    With `numbers` those of JSON are numbers; else they stay text, as an id is not to be rounded.
+    """
+
+    def __init__(self, *, numbers: bool = False) -> None:
+        self._numbers = numbers
+        self._text = TextReader()
         self._start = ""
         self._line = 1
         self._format: _Format | None = None
@@ -95,10 +99,12 @@ class RecordReader:
         if not shown:
             _check_length(self._start, self._line)
             return None
-        return JsonReader(self._line) if shown[0] in "[{" else LineReader(self._line)
+        if shown[0] in "[{":
+            return JsonReader(self._line, numbers=self._numbers)
+        return LineReader(self._line)
 
 
-class _TextReader:
+class TextReader:
     """Decodes pieces of bytes; every kind of line end becomes a line feed."""
 
     def __init__(self) -> None:
@@ -106,6 +112,7 @@ class _TextReader:
         self._decoder: io.IncrementalNewlineDecoder | None = None
 
     def feed(self, data: bytes, *, last: bool) -> str:
+        """Return the text of the next piece; raise UnicodeError for what is none."""
         if self._decoder is None:
             data = self._held = self._held + data
             if len(data) < 2 and not last:  # noqa: PLR2004 - a byte order mark has two
@@ -202,12 +209,13 @@ def _delimiter_of(lines: list[str]) -> str | None:
 class JsonReader:
     """Reads JSON lines, values one after another, or an array of them."""
 
-    def __init__(self, line: int = 1) -> None:
+    def __init__(self, line: int = 1, *, numbers: bool = False) -> None:
         self._line = line
         self._text = ""
         self._open = 0  # brackets
         # Numbers stay text: an id is not to be rounded, nor a long one to be reckoned with.
-        self._decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+        as_text = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
+        self._decoder = json.JSONDecoder() if numbers else as_text
 
     def feed(self, text: str, *, last: bool) -> list[Record]:
         """Return the records that are whole by now."""
@@ -243,8 +251,8 @@ class JsonReader:
                 raise FaultyInputError(self._line, f"no JSON ({error.msg})") from None
             _check_length(text[at:], self._line)
             return None
-        except RecursionError:
-            raise FaultyInputError(self._line, "no JSON (too deep)") from None
+        except (RecursionError, ValueError):  # the latter for a number of too many digits
+            raise FaultyInputError(self._line, "no JSON (too deep, or a number too long)") from None
         if text[end - 1] not in '}"' and not self._ends_word(end, last=last):
             return None
         records.append(self._record(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -32,6 +32,8 @@ class Kind(StrEnum):
     TIMED_OUT = "timed_out"
     INVALID_ID = "invalid_id"
     NOT_SAVED = "not_saved"
+    UNCERTAIN = "uncertain"
+    NOT_CREATED = "not_created"
     ERROR = "error"
 
     @property
@@ -42,7 +44,7 @@ class Kind(StrEnum):
         return "unsure" if self in _UNSURE else "bad"
 
 
-_UNSURE: Final = frozenset({Kind.TIMED_OUT, Kind.NOT_SAVED, Kind.ERROR})
+_UNSURE: Final = frozenset({Kind.TIMED_OUT, Kind.NOT_SAVED, Kind.UNCERTAIN, Kind.ERROR})
 
 _BY_ERROR: Final[dict[type[errors.KlingOmniError], Kind]] = {
     errors.TaskFailedError: Kind.FAILED,
@@ -53,6 +55,8 @@ _BY_ERROR: Final[dict[type[errors.KlingOmniError], Kind]] = {
     errors.DownloadError: Kind.NOT_SAVED,
     errors.AssetExpiredError: Kind.NOT_SAVED,
     errors.StorageError: Kind.NOT_SAVED,
+    errors.CreateUncertainError: Kind.UNCERTAIN,
+    errors.DuplicateOrderError: Kind.UNCERTAIN,
 }
 
 _IN_WORDS: Final = {
@@ -63,6 +67,8 @@ _IN_WORDS: Final = {
     Kind.TIMED_OUT: "timed out",
     Kind.INVALID_ID: "not a task id",
     Kind.NOT_SAVED: "succeeded but not saved",
+    Kind.UNCERTAIN: "uncertain",
+    Kind.NOT_CREATED: "not created",
     Kind.ERROR: "other errors",
 }
 
@@ -71,7 +77,8 @@ def kind_of(outcome: TaskOutcome) -> Kind:
     """Return the kind of an outcome."""
     if outcome.error is None:
         return Kind.SUCCEEDED
-    return _BY_ERROR.get(type(outcome.error), Kind.ERROR)
+    usual = Kind.ERROR if outcome.task_id or outcome.order is None else Kind.NOT_CREATED
+    return _BY_ERROR.get(type(outcome.error), usual)
 
 
 @attrs.define
@@ -172,6 +179,12 @@ class Failures:
 _OF_CONNECTIONS: Final = frozenset({"certificate", "connect", "dns", "proxy", "reset", "tls"})
 
 
+_ALWAYS: Final[Mapping[type[errors.KlingOmniError], str]] = {
+    errors.InvalidTaskIdError: "cannot be a task id; nothing was asked",
+    errors.CreateUncertainError: "nobody knows whether it was created",
+}
+
+
 def reason_of(error: errors.KlingOmniError) -> str:
     """Return why an id failed, without what differs from id to id.
 
@@ -180,8 +193,8 @@ def reason_of(error: errors.KlingOmniError) -> str:
     match error:
         case errors.PollTimeoutError():
             text = _late(error)
-        case errors.InvalidTaskIdError():
-            text = "cannot be a task id; nothing was asked"
+        case errors.InvalidTaskIdError() | errors.CreateUncertainError():
+            text = _ALWAYS[type(error)]
         case errors.TransportError():
             text = f"no answer: {error.what}"[:_LONGEST]
         case errors.ResponseError():
@@ -192,7 +205,7 @@ def reason_of(error: errors.KlingOmniError) -> str:
             text = error.what[:_LONGEST]
         case errors.DownloadError():
             text = error.reason + (f", HTTP {error.http_status}" if error.http_status else "")
-        case errors.ApiError() | errors.TaskFailedError():
+        case errors.ApiError() | errors.TaskFailedError() | errors.ConfigurationError():
             text = error.what[:_LONGEST] or "no reason given"
         case _:
             text = type(error).__name__

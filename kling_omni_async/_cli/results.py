@@ -89,4 +89,4 @@ def plain_line(outcome: TaskOutcome, *, colour: bool = False) -> str:
         # Of other kinds the hint is the same for each id.
         text = described(outcome.error) if kind is Kind.NOT_SAVED else outcome.error.what
     word = painted(kind, kind.style, colour=colour)
-    return "\t".join((plain(outcome.task_id), word, plain(text)))
+    return "\t".join((plain(outcome.task_id or outcome.external_task_id or ""), word, plain(text)))

@@ -49,6 +49,7 @@ from kling_omni_async.errors import (
 )
 
 from .files import prepare
+from .ledger import Ledger
 
 End: TypeAlias = ImageTask | Refused | Ending
 """How a create ended: a task, proof that there is none, or why that is not known."""
@@ -91,6 +92,7 @@ class Stage(Enum):
     LOOKING = "nobody knows what its POST has made"
 
 
+# More than ten attributes: an order, and all that becomes of it on its way.
 @attrs.define(eq=False)
 class Creation:
     """One order on its way to a task, and who waits for that."""
@@ -100,6 +102,7 @@ class Creation:
     on_end: Callable[[Creation, End], object] | None  # None once nobody waits
     tries: int = 1
     request: CreateRequest | None = None  # once its files have been read
+    ledger: Ledger | None = None
     stage: Stage = Stage.SAFE
     first_sent: float | None = None  # in s
     limit: PostLimit | None = None  # of the POST under way
@@ -144,7 +147,9 @@ class Creator:
 
     # What the session calls.
 
-    async def create(self, order: ImageOrder) -> tuple[ImageTask, str]:
+    async def create(
+        self, order: ImageOrder, *, external_id: str | None = None, ledger: Ledger | None = None
+    ) -> tuple[ImageTask, str]:
         """Create a task; return it and its external id.
 
         Raises:
@@ -158,7 +163,7 @@ class Creator:
             else:
                 result.set_result(end)
 
-        creation = self.start(order, tell, tries=3)
+        creation = self.start(order, tell, tries=3, external_id=external_id, ledger=ledger)
         try:
             end = await result
         except BaseException:
@@ -176,10 +181,11 @@ class Creator:
         tries: int,
         external_id: str | None = None,
         request: CreateRequest | None = None,
+        ledger: Ledger | None = None,
     ) -> Creation:
         """Begin to create a task; `on_end` is told how that ended."""
         name = external_id or external_id_of(order, self._settings.namespace)
-        creation = Creation(order, name, on_end, tries, request)
+        creation = Creation(order, name, on_end, tries, request, ledger)
         self._creations[creation] = None
         self._engine.start_soon(self._run, creation, name="kling_omni_async.create")
         return creation
@@ -267,7 +273,7 @@ class Creator:
         if known is not None:
             return known
         end = await self._send(creation, creation.request)
-        if isinstance(end, ImageTask) and creation.doubt is None:  # else it is of some time ago
+        if isinstance(end, ImageTask) and creation.stage is Stage.POSTING:  # else it is older
             self._poller.created(end, (creation.order.model, creation.order.resolution))
         self._remember(creation.request, end)
         return end
@@ -317,8 +323,15 @@ class Creator:
             await self._turn()
             # The last moment at which leaving and closing keep the money.
             await anyio.lowlevel.checkpoint_if_cancelled()
-            if self._engine.closed or creation.on_end is None:
+            if self._is_left(creation):
                 return self._engine.closed_error()
+            if creation.ledger is not None:
+                known = await creation.ledger.open(request)
+                if known is not None:
+                    return known
+                if self._is_left(creation):  # while that was being kept
+                    await self._keep(creation, request, None)
+                    return self._engine.closed_error()
             verdict = await self._post(creation, request)
             if isinstance(verdict, Doubt):
                 return await self._find_out(creation, request, verdict)
@@ -330,6 +343,23 @@ class Creator:
                 return verdict
             await asyncio.sleep(self._pause_s(verdict, pause_s))
         raise AssertionError  # pragma: no cover - the last round returns
+
+    def _is_left(self, creation: Creation) -> bool:
+        return self._engine.closed or creation.on_end is None
+
+    async def _keep(
+        self, creation: Creation, request: CreateRequest, task: ImageTask | None
+    ) -> None:
+        """Let what outlives the process know what came of a request."""
+        if creation.ledger is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await creation.ledger.close(request, task)
+            except Exception:
+                if task is not None:
+                    self.name_left(task, request.external_id)
+                raise
 
     async def _post(self, creation: Creation, request: CreateRequest) -> Verdict:
         now = asyncio.get_running_loop().time()
@@ -343,6 +373,8 @@ class Creator:
             creation.stage = Stage.SAFE
             if isinstance(verdict.error, RateLimitError) and verdict.error.retry_after is not None:
                 self._poller.limited(verdict.error, now)
+        if not isinstance(verdict, Doubt):
+            await self._keep(creation, request, verdict if isinstance(verdict, ImageTask) else None)
         return verdict
 
     async def _post_once(self, request: CreateRequest, limit: PostLimit) -> Reply:
@@ -375,6 +407,7 @@ class Creator:
             found = await self._look(request.external_id)
             if isinstance(found, ImageTask):
                 logger.info("found %s", _names(request.external_id, found))
+                await self._keep(creation, request, found)
                 return found
         return error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from kling_omni_async._api.create import CreateRequest, make_request
+from kling_omni_async._api.create import CreateRequest, digest_of, make_request
 from kling_omni_async._order import MOST_IMAGE_BYTES, ImageOrder, require_image
 from kling_omni_async.errors import ConfigurationError
 
@@ -21,12 +21,24 @@ async def prepare(order: ImageOrder, external_id: str) -> CreateRequest:
     return _request(order, external_id)
 
 
+def digest_of_files(order: ImageOrder) -> str:
+    """Return the digest of what an order wants; its files are read where the caller is.
+
+    Raises:
+        ConfigurationError: A file cannot be read, or is none that the API takes.
+    """
+    return digest_of(order, _images(order))
+
+
 def _request(order: ImageOrder, external_id: str) -> CreateRequest:
-    images = [
+    return make_request(order, _images(order), external_id)
+
+
+def _images(order: ImageOrder) -> list[str | bytes]:
+    return [
         _read(f"ImageOrder.images[{index}]", image) if isinstance(image, Path) else image
         for index, image in enumerate(order.images)
     ]
-    return make_request(order, images, external_id)
 
 
 def _read(field: str, path: Path) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from functools import partial
 from itertools import takewhile
 from random import Random
@@ -40,6 +40,7 @@ from kling_omni_async.errors import (
 
 from . import creator
 from .creator import Creation, Creator, passes
+from .ledger import Ledger, NamedOrder
 from .slots import Backoff, SlotLimit
 from .wishes import OrderWaiter, Pace, Stage, Wish
 
@@ -65,12 +66,12 @@ class Means:
 class OrderStream:
     """The inside of a stream of `generate_many`."""
 
-    # Nineteen attributes, as for `StreamState`: this is the one place for what is known of it.
+    # Twenty attributes, as for `StreamState`: this is the one place for what is known of it.
     input_of = "orders"
 
     def __init__(
         self,
-        source: Orders,
+        source: Orders | AsyncIterable[NamedOrder],
         *,
         timeout: float | None,
         outlet: Outlet,
@@ -78,6 +79,7 @@ class OrderStream:
         most_slots: int | None,
         rng: Random,
         expects: float | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.intake = Intake(source)
         self.outlet = outlet
@@ -89,6 +91,7 @@ class OrderStream:
         self.slots = SlotLimit(most_slots)
         self.youngest: float | None = None  # creation of a task, in s of the loop
         self._namespace = namespace
+        self._ledger = ledger
         self._means: Means | None = None
         self._queue: deque[Wish] = deque()
         self._seen: set[str] = set()  # names of keys that were handed out, of a finite input
@@ -158,6 +161,9 @@ class OrderStream:
 
     def take(self, given: object, now: float) -> None:
         """Note what the input gave, and create what there is room for."""
+        if isinstance(given, NamedOrder):
+            self._take_named(given, now)
+            return
         try:
             order = require_order(given)
         except ConfigurationError as fault:
@@ -174,6 +180,16 @@ class OrderStream:
             text = f"ImageOrder.key {quoted(order.key)} names another order of this stream"
             error = ConfigurationError(f"{text}; give each wish a key of its own")
             self._put(self._add(str(uuid4()), order, now), error=error, now=now)
+
+    def _take_named(self, named: NamedOrder, now: float) -> None:
+        """Note an order of our own, whose name no other of this stream has."""
+        wish = self._add(named.external_id, named.order, now)
+        if named.task is None:
+            self._queue.append(wish)
+            self.look()
+        else:  # it holds its places already, however many that are
+            self.slots.take(wish.slots)
+            self._poll(wish, named.task, now)
 
     def _add(self, name: str, order: ImageOrder | None, now: float) -> Wish:
         wish = self.ids[name] = Wish(name, order, now)
@@ -235,6 +251,7 @@ class OrderStream:
             tries=1,
             external_id=wish.external_id,
             request=wish.request,
+            ledger=self._ledger,
         )
 
     def _created(self, wish: Wish, creation: Creation, end: creator.End) -> None:

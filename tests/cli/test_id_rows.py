@@ -218,7 +218,7 @@ IS_HEADER = (
         (b'["1",\n{"task_id": }, "2", "3", "4"]', None, "line 2: no JSON (Expecting value)"),
         (b"[8.]", None, "line 1: no JSON (an odd number)"),
         (b"[8.,              1]", None, "line 1: no JSON (an odd number)"),
-        (b'[{"a":' * 100_000, None, "line 1: no JSON (too deep)"),
+        (b'[{"a":' * 100_000, None, "line 1: no JSON (too deep, or a number too long)"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", None, NOT_TEXT),
         (b"1\n\xff\xfe2\n", None, NOT_TEXT),
         (b"\0\0\0\0", None, NOT_TEXT),
