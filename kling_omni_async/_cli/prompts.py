@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -209,7 +209,7 @@ def _object(cell: str) -> dict[str, Any]:
     found: object = json.loads(cell)
     if not isinstance(found, dict):
         raise ValueError(cell)  # noqa: TRY004 - one error for all that cannot be read
-    return found
+    return cast("dict[str, Any]", found)
 
 
 _LONG: Final = 10

@@ -119,4 +119,5 @@ def test_without_a_limit_everything_fits() -> None:
     budget.reserve(None)
     assert budget.fits(None)
     assert budget.fits(10**9)
+    assert budget.left.is_infinite()
     assert not Budget(10**9).fits(None)

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from kling_omni_async import KlingOmniSession
+from kling_omni_async._cli import generate
+from kling_omni_async._cli.creating import Work
 from kling_omni_async._cli.exit import Exit
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -409,3 +412,30 @@ def test_a_foreign_file_is_no_journal(api: SimulatedCometAPI, call: Call, tmp_pa
         assert "line 1 is not an outcome of this program" in stderr
     code, _, stderr = call("generate", "a fox", "--jsonl", str(tmp_path), "--dry-run")
     assert code == Exit.USAGE
+
+
+def test_an_interruption_tells_what_is_left(
+    api: SimulatedCometAPI, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a journal how to go on; nothing where nothing was begun."""
+    journal = tmp_path / "run.jsonl"
+    begun = True
+
+    async def interrupted(work: Work, session: KlingOmniSession, *_: object, **__: object) -> None:
+        async with session:
+            if begun:
+                work.begin(session)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "generate_all", interrupted)
+    code, _, stderr = call("generate", "a fox", "--jsonl", str(journal))
+    told = "kling-omni: interrupted\n1 prompt has no outcome; run the same command to go on\n"
+    assert (code, stderr, api.billed) == (Exit.INTERRUPTED, told, ())
+    code, _, stderr = call("generate", "a fox")
+    assert (code, stderr) == (
+        Exit.INTERRUPTED,
+        "kling-omni: interrupted\n1 prompt has no outcome\n",
+    )
+    begun = False
+    code, _, stderr = call("generate", "a fox")
+    assert (code, stderr) == (Exit.INTERRUPTED, "kling-omni: interrupted\n")

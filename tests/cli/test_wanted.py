@@ -108,6 +108,9 @@ def test_lines_of_something_else_say_nothing() -> None:
     """A journal of poll has outcomes without an order."""
     record = recorded(POSTING, TaskOutcome(task_id="8", error=TaskFailedError("no")))
     assert record.task_id == ""
+    records = Records()
+    records.take(Line(0, 0, None, is_later=True))
+    assert not records.by_name
 
 
 def record(name: str, digest: str = "fox", key: str | None = None) -> Record:
