@@ -21,3 +21,5 @@ class Hint(StrEnum):
     NETWORK = "check the network"
     DESCRIPTORS = "raise the limit of open files, such as by ulimit -n"
     OVERWRITE = "move it away, or pass overwrite=True"
+    ALLOW_HOSTS = "if you trust it, add it to PollPolicy.allow_hosts"
+    IMAGE_BYTES = "PollPolicy.max_image_bytes allows no more"

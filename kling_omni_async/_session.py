@@ -92,8 +92,8 @@ class KlingOmniSession:
             require_usable(http)
         if self._settings.polls_too_fast:
             warnings.warn(
-                f"PollPolicy.interval begins under {REFRESH_S:g} s, but the API's gateway "
-                "refreshes no faster: more queries bring nothing sooner",
+                f"the interval begins under {REFRESH_S:g} s, but the API's gateway refreshes no "
+                "faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
         self._client = Client(self._settings, http)

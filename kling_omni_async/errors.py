@@ -439,7 +439,12 @@ class DownloadError(KlingOmniError):
         return _OF_DOWNLOAD.get(self.reason, Hint.NONE)
 
 
-_OF_DOWNLOAD: Final = {"exists": Hint.OVERWRITE, "descriptors": Hint.DESCRIPTORS}
+_OF_DOWNLOAD: Final = {
+    "address": Hint.ALLOW_HOSTS,
+    "descriptors": Hint.DESCRIPTORS,
+    "exists": Hint.OVERWRITE,
+    "too-long": Hint.IMAGE_BYTES,
+}
 _PASSING: Final = {
     *("busy", "connect", "cut-off", "descriptors", "dns", "network"),
     *("protocol", "proxy", "reset", "stalled", "timeout"),

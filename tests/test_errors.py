@@ -326,6 +326,14 @@ def test_failed_task_text_is_the_reason() -> None:
         ),
         (errors.StorageError("x", reason="exists"), "move it away, or pass overwrite=True"),
         (errors.StorageError("x", reason="store"), ""),
+        (
+            errors.DownloadError("x", reason="address"),
+            "if you trust it, add it to PollPolicy.allow_hosts",
+        ),
+        (
+            errors.DownloadError("x", reason="too-long"),
+            "PollPolicy.max_image_bytes allows no more",
+        ),
         (errors.ServerError("x"), ""),
         (errors.TaskFailedError("x"), ""),
         (errors.PollTimeoutError("x"), ""),

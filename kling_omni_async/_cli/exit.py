@@ -74,6 +74,8 @@ _HINTS: Final[Mapping[str, str]] = {
     Hint.CERTIFICATE: f"check {_BASE_URL}, the clock and the certificates of this machine",
     Hint.TASK_ID: f"check the id, and that {KEY_VARIABLE} is of the account that made the task",
     Hint.OVERWRITE: "move it away, or give --overwrite",
+    Hint.ALLOW_HOSTS: "if you trust it, add it to --allow-hosts",
+    Hint.IMAGE_BYTES: "--max-image-bytes allows no more",
 }
 
 # The library itself tries again, so it has no words for these.

@@ -176,7 +176,9 @@ class Failures:
 
 
 # Of these the text has the host and the system's words, which are the same for many images.
-_OF_CONNECTIONS: Final = frozenset({"certificate", "connect", "dns", "proxy", "reset", "tls"})
+_OF_CONNECTIONS: Final = frozenset(
+    {"address", "certificate", "connect", "dns", "proxy", "reset", "tls"}
+)
 
 
 _ALWAYS: Final[Mapping[type[errors.KlingOmniError], str]] = {

@@ -257,9 +257,7 @@ class Downloader:
             held += piece
             size += len(piece)
         raise DownloadError(
-            f"more than {most} bytes; PollPolicy.max_image_bytes allows no more",
-            http_status=response.status,
-            reason="too-long",
+            f"more than {most} bytes", http_status=response.status, reason="too-long"
         )
 
     def _translated(self, error: Exception) -> DownloadError:

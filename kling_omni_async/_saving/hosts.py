@@ -181,7 +181,5 @@ def private_host_error(host: str, address: str | None = None) -> DownloadError:
     """Return the error for a host that must not be asked, with the address that it leads to."""
     found = f" ({address})" if address else ""
     return DownloadError(
-        f"its host {host[:_LONGEST_HOST]}{found} is in a private network; if you trust it, add it "
-        "to PollPolicy.allow_hosts",
-        reason="address",
+        f"its host {host[:_LONGEST_HOST]}{found} is in a private network", reason="address"
     )

@@ -48,6 +48,10 @@ DOWN = ServerError("down", http_status=502)
             "no answer: dns: api.test: no such",
         ),
         (DownloadError("tls: i.test: no", reason="tls"), "tls: i.test: no"),
+        (
+            DownloadError("its host x (10.0.0.1) is in a private network", reason="address"),
+            "its host x (10.0.0.1) is in a private network",
+        ),
         (DownloadError("it stalled", reason="stalled"), "stalled"),
         (ResponseError("<html>", http_status=200), "HTTP 200: the answer is not the API's"),
         (AssetExpiredError("x", reason="expired", http_status=403), "expired, HTTP 403"),

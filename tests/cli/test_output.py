@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Awaitable
 
@@ -18,6 +19,7 @@ from kling_omni_async import (
     AccountError,
     AuthenticationError,
     ConfigurationError,
+    DownloadError,
     InvalidTaskIdError,
     KlingOmniError,
     NoImagesError,
@@ -32,12 +34,21 @@ from kling_omni_async import (
     TaskOutcome,
     TransportError,
 )
-from kling_omni_async._cli.exit import Ending, Exit, OutputError, UsageError, code_of, described
+from kling_omni_async._cli.exit import (
+    Ending,
+    Exit,
+    OutputError,
+    UsageError,
+    code_of,
+    described,
+    hint_of,
+)
 from kling_omni_async._cli.options import Connection
 from kling_omni_async._cli.report import Kind, Tally, kind_of
 from kling_omni_async._cli.results import open_sink, plain_line
 from kling_omni_async._cli.session import logged_as_notes, make_session
 from kling_omni_async._cli.terminal import note, out, plain, tell
+from kling_omni_async._hints import Hint
 
 from .support import success, trouble
 
@@ -251,12 +262,22 @@ def test_endings_are_told_in_words() -> None:
             "check the id, and that COMETAPI_KEY is of the account that made the task",
         ),
         (StorageError("taken", reason="exists"), "move it away, or give --overwrite"),
+        (DownloadError("private", reason="address"), "if you trust it, add it to --allow-hosts"),
+        (DownloadError("more", reason="too-long"), "--max-image-bytes allows no more"),
     ],
 )
 def test_trouble_is_told_with_what_can_be_done(error: KlingOmniError, hint: str) -> None:
     """What the error says is followed by what its reader can look at."""
     assert described(error) == f"{error.what}; {hint}"
-    assert "base_url" not in hint
+
+
+@pytest.mark.parametrize("hint", Hint)
+def test_no_hint_is_for_programs(hint: Hint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None names what only who writes Python can set."""
+    monkeypatch.setattr(KlingOmniError, "hint", hint)
+    told = hint_of(KlingOmniError("x"))
+    assert bool(told) is bool(hint)
+    assert not re.search(r"PollPolicy|base_url|\w=", told)
 
 
 def test_log_records_become_notes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,5 +297,5 @@ def test_warnings_become_notes(
     monkeypatch.setenv("COMETAPI_KEY", "secret-key")
     make_session(Connection(), PollPolicy(interval=(1, 2)))
     stderr = capsys.readouterr().err
-    assert stderr.startswith("kling-omni: warning: PollPolicy.interval begins under 15 s")
+    assert stderr.startswith("kling-omni: warning: the interval begins under 15 s")
     assert stderr.count("\n") == 1

@@ -63,7 +63,7 @@ async def session_for(nginx: Nginx, authority: Authority) -> AsyncGenerator[Klin
             yield session
 
 
-fast_on_purpose = pytest.mark.filterwarnings("ignore:PollPolicy.interval begins under")
+fast_on_purpose = pytest.mark.filterwarnings("ignore:the interval begins under")
 
 
 @fast_on_purpose
