@@ -49,8 +49,8 @@ LIGHT = (*SPREAD, "-m", "not heavy", "--hypothesis-profile=brief")
 OF_THE_DEPENDENCIES = (
     *("tests/saving", "tests/cli", "tests/simulator", "tests/api/test_client.py"),
     *(f"tests/test_{name}.py" for name in ("engine", "frameworks", "inputs", "lifetimes")),
-    *(f"tests/test_{name}.py" for name in ("models", "outcome", "public_surface", "real_time")),
-    *(f"tests/test_{name}.py" for name in ("session", "streams")),
+    *(f"tests/test_{name}.py" for name in ("models", "otel", "outcome", "public_surface")),
+    *(f"tests/test_{name}.py" for name in ("real_time", "session", "streams")),
 )
 # What would notice a file that is missing in the wheel, or a path that only a checkout has.
 OF_THE_WHEEL = (
@@ -133,7 +133,7 @@ def choice(session: nox.Session, *, heavy: bool = False) -> Sequence[str]:
 def dev(session: nox.Session) -> None:
     """Install all that the checks need into the environment that nox runs in."""
     needed = [*group("lint"), *group("typing"), *group("docs")]
-    session.run(sys.executable, "-m", "pip", "install", "-e", ".[cli,storage]", *needed)
+    session.run(sys.executable, "-m", "pip", "install", "-e", ".[cli,otel,storage]", *needed)
 
 
 @nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
@@ -148,7 +148,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
 def typing(session: nox.Session) -> None:
     """Check the types, and that no public one is left open."""
-    session.install("-e", ".[cli,storage]", *group("typing"))
+    session.install("-e", ".[cli,otel,storage]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", PACKAGE)
@@ -157,7 +157,7 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=OLDEST, allow_parallel=True)
 def docs(session: nox.Session) -> None:
     """Build the site, any warning is an error, and follow its links; a network is not needed."""
-    session.install("-e", ".[cli,storage]", *group("docs"))
+    session.install("-e", ".[cli,otel,storage]", *group("docs"))
     session.run("sphinx-build", *SITE, "docs", "docs/_build/html")
     session.run("pytest", "tests/site", *session.posargs)
 
@@ -166,7 +166,7 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, on the oldest Python under coverage; ``nox -s tests -- -k name`` runs some."""
     warn_of_missing_pythons(session)
-    session.install("-e", ".[cli,storage]", *group("test"))
+    session.install("-e", ".[cli,otel,storage]", *group("test"))
     if session.python != OLDEST:
         session.run("pytest", *choice(session))
         return
@@ -181,14 +181,14 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
 def unit(session: nox.Session) -> None:
     """Run the tests that start no process, on one Python: for whoever changes a line."""
-    session.install("-e", ".[cli,storage]", *group("test"))
+    session.install("-e", ".[cli,otel,storage]", *group("test"))
     session.run("pytest", *(session.posargs or LIGHT))
 
 
 @nox.session(python=OLDEST, allow_parallel=True)
 def storage(session: nox.Session) -> None:
     """Save images to S3 over its real wire: moto's server, on this machine."""
-    session.install("-e", ".[cli,storage]", *group("storage"))
+    session.install("-e", ".[cli,otel,storage]", *group("storage"))
     session.run("pytest", "tests/storage", *session.posargs)
 
 
@@ -197,7 +197,7 @@ def examples(session: nox.Session) -> None:
     """Start each program of docs/examples and use it, beside the simulator."""
     if not has_chromium():
         session.warn("NOT LOOKED AT: the page of the web backend, as there is no chromium here")
-    session.install("-e", ".[cli,storage]", *group("examples"))
+    session.install("-e", ".[cli,otel,storage]", *group("examples"))
     session.run("pytest", "tests/examples", *(session.posargs or SPREAD))
 
 
@@ -206,9 +206,9 @@ def oldest(session: nox.Session) -> None:
     """Run what talks to the run-time dependencies against the lower bound of each."""
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    bounds = [*project["dependencies"], *extras["cli"], *extras["storage"]]
+    bounds = [*project["dependencies"], *extras["cli"], *extras["otel"], *extras["storage"]]
     pins = [bound.replace(">=", "==") for bound in bounds]
-    session.install("-e", ".[cli,storage]", *pins, *group("test"))
+    session.install("-e", ".[cli,otel,storage]", *pins, *group("test"))
     session.run("pytest", *(session.posargs or (*LIGHT, *OF_THE_DEPENDENCIES)))
 
 
@@ -221,7 +221,7 @@ def wheel(session: nox.Session) -> None:
         session.run("python", "-m", "build", "--outdir", name, silent=True)
         (built,) = outside.glob("*.whl")
         check_contents(session, built)
-        session.install(f"{built}[cli,storage]", *group("test"))
+        session.install(f"{built}[cli,otel,storage]", *group("test"))
         for file in ("pyproject.toml", "conftest.py", "README.md", "CHANGELOG.md", "LICENSE"):
             shutil.copy(ROOT / file, outside)
         for folder in ("docs", "tests"):
@@ -257,7 +257,7 @@ def browser(session: nox.Session) -> None:
     """Look at gallery and site with Chromium; bare ``nox`` leaves it out: not everybody has it."""
     if not has_chromium():
         session.skip("NOT TESTED in a browser: no chromium here")
-    session.install("-e", ".[cli,storage]", *group("docs"))
+    session.install("-e", ".[cli,otel,storage]", *group("docs"))
     session.run("sphinx-build", *SITE, "docs", "docs/_build/html")
     session.run("pytest", "tests/browser", *session.posargs)
 

@@ -66,7 +66,8 @@ intersphinx_mapping = {name: (SITES[name], str(file)) for name, file in FETCHED.
 
 # Our own names are all checked. Those of others are text where their inventory has not come, and
 # a new release of theirs must not break our build.
-_OTHERS = "|".join([*dir(builtins), *sys.stdlib_module_names, "aiohttp", "anyio", "attr", "attrs"])
+_LIBRARIES = ("aiohttp", "anyio", "attr", "attrs", "opentelemetry")
+_OTHERS = "|".join([*dir(builtins), *sys.stdlib_module_names, *_LIBRARIES])
 nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})(\..*)?")]
 nitpick_ignore = [
     # Said in words where it is taken: anything with the two methods of a store of obstore.

@@ -18,6 +18,7 @@ from ._engine import Engine
 from ._http import out_of_descriptors
 from ._ids import quoted, require_id
 from ._models import FINAL_STATUS, ImageTask, SavedImage
+from ._observer import Door, Observer
 from ._order import ImageOrder, Orders, expected_s, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
@@ -96,7 +97,8 @@ class KlingOmniSession:
                 "faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
-        self._client = Client(self._settings, http)
+        self._door = Door()
+        self._client = Client(self._settings, http, door=self._door)
         self._engine = Engine()
         self._successes = Successes()
         # Made at first use, as what draws pauses: processes that were forked after the session
@@ -205,8 +207,16 @@ class KlingOmniSession:
         task_id = require_id(task_id)
         limit = self._time_limit(timeout)
         now = _now()
-        waiter = ResultWaiter(added=now, deadline=None if limit is None else now + limit)
-        poller.call(task_id, waiter, require_timeout(expect_callback, "expect_callback"))
+        expects = require_timeout(expect_callback, "expect_callback")
+        with self._door.trace("kling_omni.wait", task_id) as trace:
+            deadline = None if limit is None else now + limit
+            waiter = ResultWaiter(added=now, deadline=deadline, trace=trace)
+            return await self._final(poller, task_id, waiter, expects)
+
+    async def _final(
+        self, poller: Poller, task_id: str, waiter: ResultWaiter, expects: float | None
+    ) -> ImageTask:
+        poller.call(task_id, waiter, expects)
         try:
             result = await waiter.result
         finally:
@@ -394,22 +404,26 @@ class KlingOmniSession:
         self._ready()
         order, limit, began = require_order(order), self._time_limit(timeout), _now()
         expects = expected_s(order, require_timeout(expect_callback, "expect_callback"))
-        plan = None
-        if save_to is not None:
-            wing = self._saving_wing()
-            plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
-        creator = self._creating_wing()
-        task, external_id = await creator.create(order)
-        try:
-            waiter = ResultWaiter(added=began, deadline=None if limit is None else began + limit)
-            task = await self._followed(task, waiter, expects)
-            saved = () if plan is None else await self._saving_wing().save_by(task, plan)
-        except KlingOmniError as error:
-            error.task_id = task.task_id
-            raise
-        except BaseException:
-            creator.name_left(task, external_id)
-            raise
+        with self._door.trace("kling_omni.generate") as trace:
+            plan = None
+            if save_to is not None:
+                wing = self._saving_wing()
+                plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
+            deadline = None if limit is None else began + limit
+            waiter = ResultWaiter(added=began, deadline=deadline, trace=trace)
+            creator = self._creating_wing()
+            task, external_id = await creator.create(order)
+            if trace is not None:
+                trace.of(task.task_id)
+            try:
+                task = await self._followed(task, waiter, expects)
+                saved = () if plan is None else await self._saving_wing().save_by(task, plan)
+            except KlingOmniError as error:
+                error.task_id = task.task_id
+                raise
+            except BaseException:
+                creator.name_left(task, external_id)
+                raise
         return TaskOutcome(
             task_id=task.task_id,
             task=task,
@@ -427,13 +441,7 @@ class KlingOmniSession:
         verdict = verdict_on(task)
         if verdict.kind is VerdictKind.FINAL:
             return _succeeded(verdict)
-        poller = self._ready()
-        poller.call(task.task_id, waiter, expects)
-        try:
-            result = await waiter.result
-        finally:
-            poller.leave(waiter)
-        return _succeeded(result)
+        return await self._final(self._ready(), task.task_id, waiter, expects)
 
     def generate_many(
         self,
@@ -657,6 +665,7 @@ class KlingOmniSession:
                 self._client,
                 rng=Random(),
                 successes=self._successes,
+                door=self._door,
             )
             self._engine.start(self._poller, *([self._saving] if self._saving else []))
         assert self._poller is not None  # noqa: S101 - it runs
@@ -688,6 +697,7 @@ class KlingOmniSession:
                 rng=Random(),
                 successes=self._successes,
                 on_exhausted=self._client.give_up_idle,
+                door=self._door,
             )
             self._engine.add(self._saving)
         return self._saving
@@ -731,6 +741,19 @@ def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
     """Return how the polling of a session goes, and the wait for an id of it, for a live view."""
     poller = session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
     return poller.snapshot(task_id)
+
+
+def observe(session: KlingOmniSession, observer: Observer | None) -> Observer | None:
+    """Put an observer at the door of a session, or nobody; return who stood there."""
+    door = session._door  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+    before, door.observer = door.observer, observer
+    return before
+
+
+def stats_from_any_thread(session: KlingOmniSession) -> SessionStats | None:
+    """Return what a session is doing, or None where it does nothing; nothing is changed."""
+    poller = session._poller  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+    return poller.stats() if poller is not None and poller.is_alive else None
 
 
 # The command line's doors: its journal names each order, and outlives the process.

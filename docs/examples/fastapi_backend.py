@@ -8,22 +8,28 @@ It needs ``fastapi`` and ``uvicorn``, and the key in COMETAPI_KEY::
   time is over. 404 is an id that the API does not know, 502 is trouble with the API.
 - ``GET /tasks/{id}/events`` sends each change of status as a server-sent event.
 - ``GET /`` is a page that shows the progress, then the images.
+- ``GET /healthz`` tells what the session is doing, 503 once it is closed.
+- ``POST /callbacks/{CALLBACK_SECRET}`` takes callbacks of the API: a task is then asked for sooner.
 
 One session serves all requests: 500 clients that wait for one id cause one query an interval.
 Put your own login before these routes: who reaches them sees the images.
 
-PORT is the port (8000), POLL_INTERVAL the shortest pause between two queries of an id in s (20).
+PORT is the port (8000), POLL_INTERVAL the shortest pause between two queries of an id in s (20),
+CALLBACK_SECRET the secret part of the path that you give the API as ``callback_url``.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
 
+import attrs
 import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -42,7 +48,11 @@ from kling_omni_async import (
     TaskFailedError,
     TaskNotFoundError,
     TaskStatus,
+    read_callback,
 )
+
+MOST_BYTES = 65_536  # of a callback
+SECRET = os.environ.get("CALLBACK_SECRET") or secrets.token_urlsafe(32)
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -142,6 +152,29 @@ async def show(task_id: str, session: Session, response: Response, wait: Wait = 
             raise error.last_error from None  # the API is down, or does not know the id
         response.status_code = status.HTTP_202_ACCEPTED
         return view(error.task or ImageTask(task_id=task_id, status=TaskStatus.UNKNOWN))
+
+
+@app.post("/callbacks/{secret}", status_code=status.HTTP_204_NO_CONTENT)
+async def callback(secret: str, request: Request, session: Session) -> None:
+    """Take a callback; nothing in it is believed, and whoever sends one always gets 204."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            return
+    if hmac.compare_digest(secret.encode(), SECRET.encode()):
+        with suppress(KlingOmniError):  # what is no callback of the API's
+            session.nudge(read_callback(bytes(body)))
+
+
+@app.get("/healthz")
+async def healthz(session: Session, response: Response) -> dict[str, Any]:
+    """Tell what the session is doing."""
+    try:
+        return attrs.asdict(session.stats())
+    except SessionClosedError:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+        return {"detail": str(session.close_reason)}
 
 
 @app.get("/", response_class=HTMLResponse)

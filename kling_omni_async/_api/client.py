@@ -17,6 +17,7 @@ from yarl import URL
 from kling_omni_async._config import Settings
 from kling_omni_async._http import MOST_HEADER_BYTES, USER_AGENT, detail_of, never_left, reason_of
 from kling_omni_async._ids import path_segment
+from kling_omni_async._observer import Door
 from kling_omni_async.errors import (
     ConfigurationError,
     KlingOmniError,
@@ -45,9 +46,16 @@ importlib.import_module("concurrent.futures.thread")
 class Client:
     """Requests to the API over one aiohttp session, the caller's or one of our own."""
 
-    def __init__(self, settings: Settings, http: aiohttp.ClientSession | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        http: aiohttp.ClientSession | None,
+        *,
+        door: Door | None = None,
+    ) -> None:
         self._settings = settings
         self._given = http
+        self._door = door or Door()
         self._pool: _Pool | None = None
         self._posting: aiohttp.ClientSession | None = None  # our own for creates, once there is one
         self._closing: set[asyncio.Task[None]] = set()
@@ -202,7 +210,11 @@ class Client:
         task_id: str | None,
         options: dict[str, Any],
     ) -> Reply:
-        response = await http.request(method, url, **options)
+        if self._door.observer is None:
+            response = await http.request(method, url, **options)
+        else:
+            with self._door.hushed():
+                response = await http.request(method, url, **options)
         try:
             # `readany` would unpack all that came, however much that is (aiohttp 3.14.0).
             body = await response.content.read(_CHUNK_BYTES)

@@ -282,11 +282,19 @@ class Creator:
         """Tell how a create ended, once: who waits for it, else the log."""
         if creation in self._creations:
             del self._creations[creation]
+            self._show(creation, end)
             on_end, creation.on_end = creation.on_end, None
             if on_end is None:
                 self._log_left(creation, end)
             else:
                 on_end(creation, end)
+
+    def _show(self, creation: Creation, end: End) -> None:
+        """Show an observer what came of what was sent."""
+        observer = self._poller.door.observer
+        if observer is not None and creation.first_sent is not None:
+            error = end.error if isinstance(end, Refused) else end
+            observer.created(None if isinstance(error, ImageTask) else error)
 
     # The same wish twice.
 

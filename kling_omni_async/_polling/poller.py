@@ -10,9 +10,10 @@ from typing import Final, Protocol
 
 import attrs
 
-from kling_omni_async._api.answers import Answer, read_answer
+from kling_omni_async._api.answers import Answer, age_of, read_answer
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._observer import Door, Observer, Trace
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, Successes, log_end
 from kling_omni_async._stats import COUNTS, SessionStats, count_of
@@ -24,7 +25,7 @@ from .log import PollingLog
 from .stream import Phase, StreamState
 from .verdicts import Reply, VerdictKind
 from .waiters import Entry, Waiter
-from .watchlist import Snapshot, Told, Watchlist
+from .watchlist import Decision, Snapshot, Told, Watchlist
 
 _QUERY: Final = "kling_omni_async.query"
 _FEED: Final = "kling_omni_async.feed"
@@ -54,7 +55,7 @@ class Client(Protocol):
 class Poller:
     """Polls for all who wait in a session: a part of its engine."""
 
-    # Twelve attributes: what it was given (5), the loop, what it keeps (2), what is running (4).
+    # Thirteen attributes: what it was given (6), the loop, what it keeps (2), what is running (4).
     def __init__(
         self,
         engine: Engine,
@@ -64,8 +65,10 @@ class Poller:
         rng: Random,
         wall_clock: Callable[[], float] = time.time,  # for a ``Retry-After`` that is a date
         successes: Successes | None = None,
+        door: Door | None = None,
     ) -> None:
         self._engine = engine
+        self.door = door or Door()
         self._loop: asyncio.AbstractEventLoop  # the engine's, from `bind` on
         self._most = policy.max_concurrency
         self._client = client
@@ -136,6 +139,8 @@ class Poller:
         throttle = self._watchlist.schedule.throttle
         if pause_s := throttle.limited(error, started=started, now=self._loop.time()):
             self._log.throttled(pause_s)
+            if self.door.observer is not None:
+                self.door.observer.throttled(pause_s)
 
     def heard(self) -> None:
         """Note that the API has answered another request readably: the set-up is right."""
@@ -175,6 +180,13 @@ class Poller:
         stats, ended = self._watchlist.stats(self._loop.time()), self._ended
         succeeded, failed, unresolved = map(ended.__getitem__, COUNTS)
         return attrs.evolve(stats, succeeded=succeeded, failed=failed, unresolved=unresolved)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has a loop, of which `stats` may ask the time."""
+        # uvloop's cannot tell it any more once it is closed.
+        loop = None if self._engine.closed else getattr(self, "_loop", None)
+        return loop is not None and not loop.is_closed()
 
     def snapshot(self, task_id: str) -> Snapshot:
         """Return how the polling goes, at any number of ids at the same small cost."""
@@ -293,7 +305,9 @@ class Poller:
     ) -> None:
         if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
             self._successes.first_seen(entry.task_id, now)
-        before = entry.status
+        before, observer = entry.status, self.door.observer
+        if observer is not None:
+            _show_query(observer, entry, reply, now)
         decision = self._watchlist.answered(entry, reply, body, now, headers)
         if decision.reply is not reply:  # a stray one: each next answer there would be one, too
             self._client.give_up_idle()
@@ -304,6 +318,8 @@ class Poller:
             self._log.no_callbacks()
         if decision.told:
             self._tell(decision.told, now)
+        if observer is not None:
+            _show_answer(observer, entry, decision, now, headers)
         if decision.ends_all:
             self._end_all(decision.verdict.error or KlingOmniError(), now)
 
@@ -331,6 +347,8 @@ class Poller:
                 logged = verdict  # one line for an end, however many have waited for it
                 self._ended[count_of(verdict.error)] += 1
                 log_end(entry.task_id, verdict.error, queries=entry.queries)
+                if self.door.observer is not None:
+                    self.door.observer.ended(verdict.error, queries=entry.queries)
             waiter.told(entry, verdict, now)
         self._watchlist.all_told()
 
@@ -351,3 +369,36 @@ class Poller:
             except Exception as defect:  # noqa: BLE001 - the others are told all the same
                 self._engine.fail(defect)
             yield
+
+
+def _show_query(observer: Observer, entry: Entry, reply: Reply, now: float) -> None:
+    """Show a query that has ended, while it is known when it began and who waits for it."""
+    flight = entry.flight
+    assert flight is not None  # noqa: S101 - it was started
+    traces: list[Trace] = []
+    if observer.follows_queries:
+        traces = [waiter.trace for waiter in entry.waiters() if waiter.trace is not None]
+    observer.queried(
+        took_s=now - flight.started,
+        late_s=flight.started - flight.due,
+        error=None if isinstance(reply, ImageTask) else reply,
+        traces=traces,
+    )
+
+
+def _show_answer(
+    observer: Observer,
+    entry: Entry,
+    decision: Decision,
+    now: float,
+    headers: Mapping[str, str] | None,
+) -> None:
+    """Show what an answer has brought."""
+    if decision.pause_s:
+        observer.throttled(decision.pause_s)
+    task = decision.verdict.task
+    if task is None or decision.verdict.kind is not VerdictKind.FINAL:
+        return
+    if not all(waiter.once for waiter, _, _ in decision.told):
+        age_s = None if headers is None else age_of(task, headers)
+        observer.seen(task, age_s if entry.born is None else now - entry.born)

@@ -116,12 +116,13 @@ class Scheduled(Timed):
 
 
 class Flight:
-    """One query under way, and since when, in s."""
+    """One query under way: since when, and since when it was due, in s."""
 
-    __slots__ = ("started",)
+    __slots__ = ("due", "started")
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, due: float) -> None:
         self.started: float = started
+        self.due: float = due
 
 
 S = TypeVar("S", bound=Scheduled)
@@ -230,7 +231,7 @@ class Schedule(Generic[S]):
 
     def launch(self, item: S, turn: Turn, due: float, now: float) -> None:
         """Start the query of an item that `pop` gave, with what it gave; `now` is in s."""
-        item.flight = Flight(now)
+        item.flight = Flight(now, due)
         self.in_flight += 1
         self.starts += 1
         throttle = self.throttle

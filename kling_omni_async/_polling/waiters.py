@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from kling_omni_async._api.answers import read_task
 from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._observer import Trace
 from kling_omni_async._results import End, Ending, Result, resolve
 from kling_omni_async.errors import KlingOmniError, TaskFailedError, for_task
 
@@ -46,6 +47,7 @@ class Waiter(Alarm):
     once = False  # any answer will do, also one that says nothing of the task
     follows = False  # answers that are not final are wanted too
     must_query = False  # at least one query has to be completed before a time-out
+    trace: Trace | None = None  # of the call that waits, where somebody looks on
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         self.when = NEVER
@@ -82,10 +84,11 @@ class Waiter(Alarm):
 class ResultWaiter(Waiter):
     """A call of `wait`; its result is the final word."""
 
-    __slots__ = ("queries", "result")
+    __slots__ = ("queries", "result", "trace")
 
-    def __init__(self, *, added: float, deadline: float | None) -> None:
+    def __init__(self, *, added: float, deadline: float | None, trace: Trace | None = None) -> None:
         super().__init__(added=added, deadline=deadline)
+        self.trace = trace
         self.result: Result[Verdict] = asyncio.get_running_loop().create_future()
         self.queries = 0  # that were completed in the meantime, in the end
 

@@ -144,9 +144,11 @@ class Watchlist:
 
     def oldest_s(self, now: float) -> float | None:
         """Return how long the longest wait has lasted, in s, or None where nobody waits."""
-        while self._oldest and self._oldest[0].entry is None:
-            self._oldest.popleft()
-        return now - self._oldest[0].added if self._oldest else None
+        # Whoever is first waits, and nothing is changed: metrics are read in a thread of their own.
+        try:
+            return now - self._oldest[0].added
+        except IndexError:
+            return None
 
     def stats(self, now: float) -> SessionStats:
         """Return what is being done, without looking at the ids."""
@@ -322,6 +324,8 @@ class Watchlist:
         waiter.left(self._alarms)
         self._waiting -= 1
         # Lazy deletion: who has left goes when he surfaces, or when most have left.
+        while self._oldest and self._oldest[0].entry is None:
+            self._oldest.popleft()
         if len(self._oldest) > 2 * self._waiting + _SPARE_WAITERS:
             self._oldest = deque(other for other in self._oldest if other.entry is not None)
 

@@ -23,6 +23,7 @@ from kling_omni_async._http import (
     reason_of,
     retry_after_s,
 )
+from kling_omni_async._observer import Door
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
 from .hosts import (
@@ -144,8 +145,15 @@ class Downloader:
     date.
     """
 
-    def __init__(self, settings: Settings, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        door: Door | None = None,
+    ) -> None:
         self._settings = settings
+        self._door = door or Door()
         self._allowed = frozenset(map(plain_host, settings.policy.allow_hosts))
         self._wall_clock = wall_clock
         # Two, as the guard is on all sockets of a client: proxies, and an API on this machine, may
@@ -196,7 +204,9 @@ class Downloader:
                 max_line_size=MOST_HEADER_BYTES,
                 max_field_size=MOST_HEADER_BYTES,
             )
-            async with await before_stall(asked) as response:
+            with self._door.hushed():
+                response = await before_stall(asked)
+            async with response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or not location:
                     return await self._read(response, write)

@@ -16,6 +16,7 @@ import attrs
 
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, SavedImage, TaskImage
+from kling_omni_async._observer import Door
 from kling_omni_async._results import Result, Successes, raise_copy, resolve
 from kling_omni_async.errors import DownloadError, KlingOmniError, copy_error
 
@@ -201,8 +202,10 @@ class Saver:
         rng: Random,
         successes: Successes | None = None,
         on_exhausted: Callable[[], object] | None = None,
+        door: Door | None = None,
     ) -> None:
         self._fetcher = fetcher
+        self._door = door or Door()
         self._most = most
         self._pauses = RetryPauses(rng, tries, successes or Successes())
         self._on_exhausted = on_exhausted
@@ -359,7 +362,10 @@ class Saver:
         job.is_missing = True
         try:
             rest = await self._fetcher.fetch(job.url, part.write)
-            return await store.keep(part, rest, job.stem, overwrite=plan.overwrite)
+            stored = await store.keep(part, rest, job.stem, overwrite=plan.overwrite)
         except BaseException:
             await in_thread(part.discard)
             raise
+        if self._door.observer is not None:
+            self._door.observer.saved(stored.size)
+        return stored

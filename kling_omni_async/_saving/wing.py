@@ -12,6 +12,7 @@ import attrs
 from kling_omni_async._config import Settings
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import SavedImage
+from kling_omni_async._observer import Door
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._results import (
     End,
@@ -45,16 +46,18 @@ class Saving:
         rng: Random,
         successes: Successes,
         on_exhausted: Callable[[], object],
+        door: Door,
     ) -> None:
         self._engine = engine
         self._stores = Stores()
         self._saver = Saver(
-            Downloader(settings),
+            Downloader(settings, door=door),
             most=settings.policy.max_downloads,
             tries=settings.policy.download_tries,
             rng=rng,
             successes=successes,
             on_exhausted=on_exhausted,
+            door=door,
         )
         self._trials: set[Result[None]] = set()
 

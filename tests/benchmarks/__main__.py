@@ -28,6 +28,7 @@ from . import (
     imports,
     lateness,
     memory,
+    observing,
     speed,
     timing,
 )
@@ -60,6 +61,7 @@ FULL: Final[Measures] = (
     idle.measure,
     delay.measure,
     timing.measure,
+    observing.measure,
     imports.measure,
     ideas.measure,
 )
@@ -73,6 +75,7 @@ QUICK: Final[Measures] = (
     partial(idle.measure, ids=100, seconds=0.3, rounds=1),
     partial(delay.measure, ids=50, rounds=1),
     partial(timing.measure, tasks=20, rounds=1, kinds=1),
+    partial(observing.measure, queries=50, rounds=1),
     partial(imports.measure, rounds=1),
     partial(ideas.measure, ids=100, rounds=1, decodings=100),
 )

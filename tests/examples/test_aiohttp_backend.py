@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -66,3 +67,39 @@ async def test_it_stops_cleanly_while_a_client_waits(
     assert await backend.stop() == 0
     async with await waiting as answer:
         assert answer.status == 202
+
+
+async def test_a_callback_makes_it_ask_and_says_nothing(
+    comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """The right one ends the pause at its least; wrong, huge, forged ones get the same 204."""
+    env = {**environment(comet_api), "PORT": "0", "POLL_INTERVAL": "1e6"}
+    env["CALLBACK_SECRET"] = "s3cret"
+    async with running("aiohttp_backend.py", env=env, folder=tmp_path) as program:
+        url = await program.address()
+        task_id = comet_api.create_task(duration=math.inf)
+        waiting = asyncio.create_task(client.get(f"{url}/tasks/{task_id}"))
+        await comet_api.wait_for_queries()
+
+        async def health() -> dict[str, Any]:
+            async with client.get(f"{url}/healthz") as answer:
+                assert answer.status == 200
+                return dict(await answer.json())
+
+        async def call_back(secret: str, body: bytes) -> None:
+            async with client.post(f"{url}/callbacks/{secret}", data=body) as answer:
+                assert (answer.status, await answer.read()) == (204, b"")
+
+        told = json.dumps({"task_id": task_id, "task_status": "succeed"}).encode()
+        for body in (b"{}", b"x" * 900_000, told.replace(b'"task_id"', b'"id"')):
+            await call_back("s3cret", body)
+        await call_back("wrong", told)
+        while (await health())["in_flight"]:
+            pass
+        assert (await health())["next_query"] > 1e6
+        await call_back("s3cret", told)
+        after = await health()
+        assert 1e6 - 60 < after["next_query"] <= 1e6
+        assert (after["watched"], after["queries"]) == (1, 1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
