@@ -74,7 +74,7 @@ def instrument(
             serves, and linked to all of them; one that serves none is no span.
 
     Returns:
-        What undoes it: its ``close()``, or the end of its ``with``.
+        What undoes it, by its ``close()`` or at the end of its ``with``.
 
     Raises:
         ConfigurationError: It is no session, or one that is instrumented already.
