@@ -26,7 +26,6 @@ from ._polling.poller import Poller
 from ._polling.stream import StreamState, TaskIds
 from ._polling.verdicts import Verdict, VerdictKind, verdict_on
 from ._polling.waiters import QueryWaiter, ResultWaiter
-from ._polling.watchlist import Snapshot
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._stats import SessionStats
@@ -735,12 +734,6 @@ class KlingOmniSession:
         if timeout is POLICY_TIMEOUT:
             return self._settings.policy.timeout
         return require_timeout(timeout)
-
-
-def snapshot_of(session: KlingOmniSession, task_id: str) -> Snapshot:
-    """Return how the polling of a session goes, and the wait for an id of it, for a live view."""
-    poller = session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-    return poller.snapshot(task_id)
 
 
 def observe(session: KlingOmniSession, observer: Observer | None) -> Observer | None:

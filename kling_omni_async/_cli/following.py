@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from kling_omni_async._outcome import TaskOutcome
-from kling_omni_async._session import KlingOmniSession, snapshot_of
+from kling_omni_async._session import KlingOmniSession
 
 from .copying import Copies
 from .id_rows import IdRow
@@ -133,7 +133,7 @@ async def beating(
 async def _beat(
     session: KlingOmniSession, view: Silent, oldest: Callable[[], str], every_s: float
 ) -> None:
+    loop = asyncio.get_running_loop()
     while True:
-        task_id = oldest()
-        view.beat(snapshot_of(session, task_id), task_id)
+        view.beat(loop.time(), session.stats(), oldest())
         await asyncio.sleep(every_s)

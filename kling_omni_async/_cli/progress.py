@@ -16,7 +16,7 @@ from rich.console import Group, OverflowMethod
 from rich.live import Live
 from rich.text import Text
 
-from kling_omni_async._polling.watchlist import Snapshot
+from kling_omni_async._stats import SessionStats
 
 from .cursor import shown_while_stopped
 from .exit import OutputError
@@ -54,8 +54,8 @@ class Silent:
     def show(self, tally: Tally) -> None:
         """Show the counts."""
 
-    def beat(self, snapshot: Snapshot, oldest: str) -> None:
-        """Show how the polling goes."""
+    def beat(self, now: float, stats: SessionStats, oldest: str) -> None:
+        """Show how the polling goes, at a time in s."""
 
     async def out(self, line: str) -> None:
         """Write a result to stdout."""
@@ -128,10 +128,10 @@ class Bar(Silent):
         """Keep the counts, which change as the work goes on; they are drawn with each beat."""
         self._tally = tally
 
-    def beat(self, snapshot: Snapshot, oldest: str) -> None:
+    def beat(self, now: float, stats: SessionStats, oldest: str) -> None:
         """Draw, unless the terminal is held up: the polling does not wait for it."""
-        now, tally = snapshot.now, self._tally
-        self._line.plain = second_line(snapshot, oldest, self._queries.add(now, snapshot.starts))
+        tally = self._tally
+        self._line.plain = second_line(stats, oldest, self._queries.add(now, stats.queries))
         ends = self._ends.add(now, tally.done)
         self._progress.update(
             self._bar,
@@ -179,22 +179,22 @@ def time_left(count: int, rate: float) -> str:
     return f"~{human_time(max(1, round(count / rate)))} left" if count and rate else ""
 
 
-def second_line(snapshot: Snapshot, oldest: str, rate: float) -> str:
+def second_line(stats: SessionStats, oldest: str, rate: float) -> str:
     """Return the second line of the view; `oldest` is empty if every id has an outcome.
 
     It is named once it is polled.
     """
-    parts = [f"{rate:.1f} queries/s", f"next query {_due(snapshot)}"]
-    if oldest and snapshot.watched is not None:
+    parts = [f"{rate:.1f} queries/s", f"next query {_due(stats)}"]
+    if oldest and stats.oldest is not None:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
-        parts.append(f"oldest {plain(name)}, {human_time(int(snapshot.watched))}")
+        parts.append(f"oldest {plain(name)}, {human_time(int(stats.oldest))}")
     return "  " + " · ".join(parts)
 
 
-def _due(snapshot: Snapshot) -> str:
-    if snapshot.next_in == math.inf:
-        return "after an answer" if snapshot.in_flight else "none"
-    return f"in {math.ceil(snapshot.next_in)} s" if snapshot.next_in else "now"
+def _due(stats: SessionStats) -> str:
+    if stats.next_query is None:
+        return "after an answer" if stats.in_flight else "none"
+    return f"in {math.ceil(stats.next_query)} s" if stats.next_query else "now"
 
 
 def _stdout_is_stderr() -> bool:

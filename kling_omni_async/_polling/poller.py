@@ -25,7 +25,7 @@ from .log import PollingLog
 from .stream import Phase, StreamState
 from .verdicts import Reply, VerdictKind
 from .waiters import Entry, Waiter
-from .watchlist import Decision, Snapshot, Told, Watchlist
+from .watchlist import Decision, Told, Watchlist
 
 _QUERY: Final = "kling_omni_async.query"
 _FEED: Final = "kling_omni_async.feed"
@@ -187,10 +187,6 @@ class Poller:
         # uvloop's cannot tell it any more once it is closed.
         loop = None if self._engine.closed else getattr(self, "_loop", None)
         return loop is not None and not loop.is_closed()
-
-    def snapshot(self, task_id: str) -> Snapshot:
-        """Return how the polling goes, at any number of ids at the same small cost."""
-        return self._watchlist.snapshot(task_id, self._loop.time())
 
     # What the engine calls.
 

@@ -81,17 +81,6 @@ class Due(NamedTuple):
     next_event: float  # when to look again, in s, or infinity
 
 
-@attrs.frozen(kw_only=True)
-class Snapshot:
-    """What a live view shows of a session besides its outcomes; times are in s."""
-
-    now: float
-    starts: int
-    in_flight: int
-    next_in: float  # until the next query may start; infinite while it waits for answers
-    watched: float | None  # how long somebody has waited for the id that was asked about
-
-
 class Watchlist:
     """Every id of a session and all who wait for it: queried in turn, judged, timed out."""
 
@@ -125,18 +114,6 @@ class Watchlist:
     def next_event(self) -> float:
         """Return the time in s at which there is something to do, or infinity."""
         return min(self.schedule.next_start(), self._alarms.first)
-
-    def snapshot(self, task_id: str, now: float) -> Snapshot:
-        """Return how the polling goes, without looking at more ids than one."""
-        entry = self._entries.get(task_id)
-        waiters = entry.waiters() if entry else ()
-        return Snapshot(
-            now=now,
-            starts=self.schedule.starts,
-            in_flight=self.schedule.in_flight,
-            next_in=max(0.0, self.schedule.next_start() - now),
-            watched=now - waiters[0].added if waiters else None,
-        )
 
     def heard(self) -> None:
         """Note a readable answer of the API that no query brought."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import math
 import os
 import re
 import signal
@@ -28,7 +27,7 @@ from kling_omni_async._cli.progress import (
 )
 from kling_omni_async._cli.report import Kind, Tally
 from kling_omni_async._cli.signals import Signals, interruptible
-from kling_omni_async._polling.watchlist import Snapshot
+from kling_omni_async._stats import SessionStats
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .support import FAST, OnScreen, bare, create, neighbour, read_all, running, terminal_of
@@ -116,33 +115,27 @@ def test_a_bar_without_stdout_shows_counts(
         view.show(half_done())
 
 
-def snapshot_at(now: float = 0.0, **values: Any) -> Snapshot:
-    """Return the snapshot of a session that has nothing to do."""
-    usual = {"starts": 0, "in_flight": 0, "next_in": math.inf, "watched": None}
-    return Snapshot(now=now, **{**usual, **values})
-
-
 @pytest.mark.parametrize(
-    ("snapshot", "oldest", "line"),
+    ("stats", "oldest", "line"),
     [
-        (snapshot_at(), "", "  2.5 queries/s · next query none"),
-        (snapshot_at(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
-        (snapshot_at(next_in=0.0), "7", "  2.5 queries/s · next query now"),
+        (SessionStats(), "", "  2.5 queries/s · next query none"),
+        (SessionStats(in_flight=3), "", "  2.5 queries/s · next query after an answer"),
+        (SessionStats(next_query=0.0), "7", "  2.5 queries/s · next query now"),
         (
-            snapshot_at(next_in=2.2, watched=754.6),
+            SessionStats(next_query=2.2, oldest=754.6),
             "7",
             "  2.5 queries/s · next query in 3 s · oldest 7, 12 min 34 s",
         ),
         (
-            snapshot_at(watched=1.9),
+            SessionStats(oldest=1.9),
             "\x1b" + "9" * 30,
             f"  2.5 queries/s · next query none · oldest \\x1b{'9' * 22}…, 1 s",
         ),
     ],
 )
-def test_the_second_line(snapshot: Snapshot, oldest: str, line: str) -> None:
+def test_the_second_line(stats: SessionStats, oldest: str, line: str) -> None:
     """It tells the next query in whole s and the oldest id in at most some letters, escaped."""
-    assert second_line(snapshot, oldest, 2.5) == line
+    assert second_line(stats, oldest, 2.5) == line
 
 
 def test_the_rate_is_that_of_the_last_half_minute() -> None:
@@ -175,10 +168,10 @@ def test_the_bar_tells_how_long_it_will_take(capfd: pytest.CaptureFixture[str]) 
     tally = Tally(2)
     with Bar() as view:
         view.show(tally)
-        view.beat(snapshot_at(0.0), "7")
+        view.beat(0.0, SessionStats(), "7")
         assert " left" not in capfd.readouterr().err
         tally.counts[Kind.SUCCEEDED] = 1
-        view.beat(snapshot_at(10.0), "7")
+        view.beat(10.0, SessionStats(), "7")
     assert " ~10 s left 1 succeeded" in bare(capfd.readouterr().err)
 
 
@@ -307,9 +300,9 @@ def test_a_terminal_that_is_held_up_is_left_alone(
         before = capfd.readouterr().err
         with monkeypatch.context() as patched:
             patched.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
-            view.beat(snapshot_at(next_in=5.0), "7")
+            view.beat(0.0, SessionStats(next_query=5.0), "7")
         assert capfd.readouterr().err == ""
-        view.beat(snapshot_at(next_in=5.0), "7")
+        view.beat(0.0, SessionStats(next_query=5.0), "7")
         assert "next query in 5 s" in capfd.readouterr().err
     assert before
 
@@ -334,7 +327,7 @@ def test_a_terminal_that_has_gone_ends_results_only(
     with Bar() as view:
         view._shares_terminal = True
         terminal.gone = True
-        view.beat(snapshot_at(next_in=5.0), "7")
+        view.beat(0.0, SessionStats(next_query=5.0), "7")
         with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
             asyncio.run(view.out("result"))
 

@@ -45,11 +45,11 @@ from kling_omni_async._polling.watchlist import (
     GRACE_S,
     STEPS_PER_PASS,
     Decision,
-    Snapshot,
     Told,
     Watchlist,
 )
 from kling_omni_async._results import End, Outlet
+from kling_omni_async._stats import SessionStats
 
 from . import scripted
 from .scripted import (
@@ -1170,8 +1170,8 @@ async def test_says_in_one_line_how_it_is() -> None:
     assert repr(desk.watchlist) == text
 
 
-def snapshot_of_second(count: int) -> tuple[Snapshot, int]:
-    """Look at the second of some ids, while the first is asked; return the steps it took too."""
+def stats_beside(count: int) -> tuple[SessionStats, int]:
+    """Look at some ids, while the first is asked; return the steps it took too."""
     desk = new_desk(max_rate=10.0, interval=(20, 30), timeout=None)
     desk.now = 3.0
     desk.poll(*map(str, range(count)))
@@ -1184,27 +1184,27 @@ def snapshot_of_second(count: int) -> tuple[Snapshot, int]:
             steps.append(function)
 
     sys.setprofile(profile)
-    snapshot = desk.watchlist.snapshot("1", desk.now)
+    stats = desk.watchlist.stats(desk.now)
     sys.setprofile(None)
-    return snapshot, len(steps)
+    return stats, len(steps)
 
 
-async def test_a_snapshot_looks_at_one_id_only() -> None:
-    """It tells starts, flights, the next turn and one wait, by as many steps at any size."""
-    (few, steps), (many, as_many) = map(snapshot_of_second, (3, 3000))
+async def test_stats_look_at_no_id() -> None:
+    """They tell queries, flights, the next turn and the longest wait, by as many steps always."""
+    (few, steps), (many, as_many) = map(stats_beside, (3, 200))
     assert steps == as_many
-    assert few == many
-    assert (few.now, few.starts, few.in_flight) == (3.04, 1, 1)
-    assert [few.watched, few.next_in] == pytest.approx([0.04, 0.06])
+    assert attrs.evolve(many, watched=3) == few
+    assert (few.queries, few.in_flight, few.stretch) == (1, 1, 1.0)
+    assert [few.oldest, few.next_query] == pytest.approx([0.04, 0.06])
 
 
-async def test_a_snapshot_of_a_stranger_has_no_wait() -> None:
-    """An id that nobody waits for is not watched; with nothing to do the next turn is never."""
+async def test_stats_of_nothing() -> None:
+    """With nothing to do there is no next turn; a turn that has come is now."""
     desk = new_desk()
-    snapshot = desk.watchlist.snapshot("1", 0.0)
-    assert (snapshot.watched, snapshot.next_in, snapshot.starts) == (None, NEVER, 0)
+    stats = desk.watchlist.stats(0.0)
+    assert (stats.oldest, stats.next_query, stats.queries) == (None, None, 0)
     desk.wait("1")
     desk.now = 3.0
-    assert desk.watchlist.snapshot("1", 3.0).next_in == 0.0
+    assert desk.watchlist.stats(3.0).next_query == 0.0
     desk.ask(SUCCEED)
-    assert desk.watchlist.snapshot("1", 3.0).watched is None
+    assert desk.watchlist.stats(3.0).oldest is None
