@@ -18,15 +18,17 @@ from .following import follow
 from .inputs import open_ids, refuse_paths
 from .job import PollJob
 from .progress import choose_view
-from .results import open_sink
+from .results import Sink, open_sink
 from .session import logged_as_notes, make_session
-from .signals import heed_signals, run
+from .signals import heed_signals, hold_signals, run
 from .table import open_table, require_apart
 from .terminal import draw, note, plain
 from .units import plural
 
 MOST_OF_A_STREAM: Final = 100_000
 """How many ids of a stream are read ahead, in less than 100 MB: far more than one can ask for."""
+
+_SLICE: Final = 100
 
 
 def poll(
@@ -97,7 +99,7 @@ def poll(
             for row in rows:
                 table.expect(row)
             sink = sink.beside(table)
-        job.skip_settled(job.pending, sink)
+        _skip_settled(job, sink)
         view.show(job.tally)
         run(partial(follow, job, session, sink, view, saving=saving, feed=feed))
     if not quiet:
@@ -105,6 +107,17 @@ def poll(
             draw(job.failures.table())
         note(job.tally.line())
     return Exit.OK if job.tally.all_succeeded else Exit.NOT_ALL
+
+
+def _skip_settled(job: PollJob, sink: Sink) -> None:
+    """Count, and write to a table, what an earlier run has settled."""
+    pending = job.pending
+    for at in range(0, len(pending), _SLICE):
+        # A signal between any two instructions would leave a row without its cells, or with two
+        # results; and there may be a million of them.
+        hold_signals()
+        job.skip_settled(pending[at : at + _SLICE], sink)
+        heed_signals()
 
 
 @contextmanager

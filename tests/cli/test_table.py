@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from kling_omni_async import PollTimeoutError, TaskFailedError
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
 from kling_omni_async._cli.id_rows import IdRow, IdRows
 from kling_omni_async._cli.journal import Entry
+from kling_omni_async._cli.locked_file import LockedFile
 from kling_omni_async._cli.results import Sink
+from kling_omni_async._cli.signals import Signals, interruptible
 from kling_omni_async._cli.table import Table, header_of, open_table, result_of
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -94,6 +97,27 @@ def test_has_what_earlier_runs_have_settled(
         [second, "succeed"],
     ]
     assert all(row[2].startswith("http") != (row[1] == "failed") for row in rows)
+
+
+def test_a_signal_tears_no_row(
+    api: SimulatedCometAPI, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes while earlier results are written is heeded behind them."""
+    done = create(api, 2, duration=0.0)
+    source, table, journal = tmp_path / "ids.csv", tmp_path / "out.csv", tmp_path / "out.jsonl"
+    source.write_text("".join(f"{each},fox\n" for each in done))
+    again = ("poll", "--from", str(source), "--jsonl", str(journal), *FAST)
+    assert call(*again)[0] == Exit.OK
+    write = LockedFile.append
+
+    def interrupt(file: LockedFile, data: bytes) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write(file, data)
+
+    monkeypatch.setattr(LockedFile, "append", interrupt)
+    with interruptible(Signals(end=lambda _: None)):
+        assert call(*again, "--csv", str(table))[0] == Exit.INTERRUPTED
+    assert [row[:3] for row in rows_in(table)[1:]] == [[each, "fox", "succeed"] for each in done]
 
 
 def test_a_line_that_cannot_be_read_any_more_has_no_row(tmp_path: Path) -> None:
