@@ -28,7 +28,8 @@ from ._version import __version__
 from .errors import ConfigurationError, CreateUncertainError, KlingOmniError
 
 try:
-    from opentelemetry import context, metrics, trace
+    from opentelemetry import context, metrics
+    from opentelemetry import trace as tracing
 except ImportError as error:
     text = "OpenTelemetry is not installed; write: pip install 'kling-omni-async[otel]'"
     raise ImportError(text) from error
@@ -57,7 +58,7 @@ def instrument(
     session: KlingOmniSession,
     *,
     meter_provider: metrics.MeterProvider | None = None,
-    tracer_provider: trace.TracerProvider | None = None,
+    tracer_provider: tracing.TracerProvider | None = None,
     queries: bool = False,
 ) -> Instrumentation:
     """Let OpenTelemetry see what a session does, in metrics and spans, from now on.
@@ -82,7 +83,7 @@ def instrument(
     if not isinstance(session, KlingOmniSession):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"instrument takes a session, not {type(session).__name__}")
     meters = _global_metrics() if meter_provider is None else _metrics_of(meter_provider)
-    tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
+    tracer = tracing.get_tracer(_SCOPE, __version__, tracer_provider)
     before = observe(session, _Observer(meters, tracer, follows_queries=queries))
     if before is not None:
         observe(session, before)
@@ -282,7 +283,7 @@ def _metrics_of(provider: metrics.MeterProvider) -> _Metrics:
 class _Observer:
     """Notes what a session does."""
 
-    def __init__(self, meters: _Metrics, tracer: trace.Tracer, *, follows_queries: bool) -> None:
+    def __init__(self, meters: _Metrics, tracer: tracing.Tracer, *, follows_queries: bool) -> None:
         self.follows_queries = follows_queries
         self._metrics = meters
         self._tracer = tracer
@@ -303,18 +304,18 @@ class _Observer:
     def _span_of_query(self, took_s: float, fault: str | None, traces: Sequence[Trace]) -> None:
         """Make the span of a query once it has ended, so that none is left open."""
         served = [each.span for each in traces if isinstance(each, _Trace)]
-        links = [trace.Link(span.get_span_context()) for span in served]
+        links = [tracing.Link(span.get_span_context()) for span in served]
         ended = time_ns()
         span = self._tracer.start_span(
             "kling_omni.query",
-            trace.set_span_in_context(served[0], _NOWHERE),
-            trace.SpanKind.CLIENT,
+            tracing.set_span_in_context(served[0], _NOWHERE),
+            tracing.SpanKind.CLIENT,
             _how(None, fault),
             links,
             ended - round(took_s * 1e9),
         )
         if fault is not None:
-            span.set_status(trace.StatusCode.ERROR)
+            span.set_status(tracing.StatusCode.ERROR)
         span.end(ended)
 
     def ended(self, error: KlingOmniError | None, *, queries: int) -> None:
@@ -368,8 +369,8 @@ class _Trace:
 
     __slots__ = ("span",)
 
-    def __init__(self, span: trace.Span) -> None:
-        self.span: trace.Span = span
+    def __init__(self, span: tracing.Span) -> None:
+        self.span: tracing.Span = span
 
     def of(self, task_id: str) -> None:
         """Note which task it is about."""
@@ -380,7 +381,7 @@ class _Trace:
         self.span.set_attribute("error.type", type(error).__name__)
         if not isinstance(error, asyncio.CancelledError):
             said = one_line(error) if isinstance(error, KlingOmniError) else None
-            self.span.set_status(trace.StatusCode.ERROR, said)
+            self.span.set_status(tracing.StatusCode.ERROR, said)
 
 
 class _Hush:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from kling_omni_async import (
     CallbackHint,
@@ -14,7 +20,9 @@ from kling_omni_async import (
     InvalidTaskIdError,
     KlingOmniSession,
     PollTimeoutError,
+    ResponseError,
     TaskStatus,
+    read_callback,
 )
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -389,3 +397,106 @@ async def test_orders_have_an_eta(comet_api: SimulatedCometAPI) -> None:
         async for _ in outcomes:
             pass
         assert outcomes.eta is None
+
+
+# Callbacks of a server that is as unreliable as the real one may be.
+
+
+@asynccontextmanager
+async def calling_back(
+    api: SimulatedCometAPI, **policy: Any
+) -> AsyncGenerator[tuple[KlingOmniSession, str]]:
+    """Open a session with an endpoint beside it, as a web backend has; gives its URL too."""
+    async with open_session(api, **policy) as session:
+
+        async def hear(request: web.Request) -> web.Response:
+            session.nudge(read_callback(await request.read()))
+            return web.Response(status=204)
+
+        app = web.Application()
+        app.router.add_post("/secret", hear)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield session, f"http://127.0.0.1:{runner.addresses[0][1]}/secret"
+        finally:
+            await runner.cleanup()
+
+
+@pytest.mark.parametrize("callbacks", ["once", "repeated", "shuffled"])
+@pytest.mark.parametrize("duration", [2.0, 31.0, 59.0])
+async def test_with_callbacks_a_result_is_there_at_once_by_one_query(
+    callbacks: Any, duration: float
+) -> None:
+    """Each change, each twice, or all at the end in reverse: 0 s of delay, one query a task."""
+    async with SimulatedCometAPI(callbacks=callbacks) as api:
+        async with calling_back(api, max_rate=None) as (session, url):
+            ids = [api.create_task(duration=duration, callback_url=url) for _ in range(20)]
+            await asyncio.gather(*(session.wait(each, expect_callback=60) for each in ids))
+            assert now() == pytest.approx(duration, abs=1e-6)
+        assert [len(starts(api, each)) for each in ids] == [1] * 20
+
+
+async def test_of_orders_too() -> None:
+    """`generate` waits for the callback of what it has created, by one query."""
+    async with SimulatedCometAPI(callbacks="shuffled") as api, calling_back(api) as (session, url):
+        outcome = await session.generate(ImageOrder("a fox", callback_url=url))
+    assert outcome.queries == 1
+    assert outcome.task is not None
+    assert outcome.task.created_at is not None
+    assert outcome.task.updated_at is not None
+    took = (outcome.task.updated_at - outcome.task.created_at).total_seconds()
+    assert outcome.elapsed == pytest.approx(took, abs=0.01)
+
+
+async def test_where_callbacks_stop_polling_goes_on_as_ever() -> None:
+    """The first three tasks wait for 60 s, all others are looked at within their pauses."""
+    delays: list[float] = []
+    async with SimulatedCometAPI(callbacks="none") as api, calling_back(api) as (session, url):
+        for _ in range(6):
+            began = now()
+            outcome = await session.generate(ImageOrder("a fox", callback_url=url))
+            delays.append(starts(api, outcome.task_id)[0] - began)
+    assert delays[:3] == pytest.approx([60.0] * 3, abs=0.01)
+    assert max(delays[3:]) < 45
+
+
+async def test_a_storm_of_bodies_is_believed_in_nothing(comet_api: SimulatedCometAPI) -> None:
+    """100,000 bodies, with nonsense, forged results and URLs: no query too many, nothing kept."""
+    rng = Random(5)
+    watched = [comet_api.create_task(duration=100) for _ in range(5)]
+    kinds: list[Callable[[int], bytes]] = [
+        lambda turn: rng.randbytes(60),
+        lambda turn: b'{"task_id": ' + b"[" * 500,
+        lambda turn: json.dumps({"task_id": f"stranger-{turn}", "task_status": "succeed"}).encode(),
+        lambda turn: json.dumps(forged(rng.choice(watched), "succeed")).encode(),
+        lambda turn: json.dumps(forged(rng.choice(watched), "processing")).encode(),
+        lambda turn: b"x" * 70_000 if turn % 1000 == 0 else b"",
+    ]
+    refused = 0
+    async with open_session(comet_api, interval=(20, 30)) as session:
+        polling = asyncio.create_task(all_of(session, watched))
+        for turn in range(100_000):
+            if turn % 1000 == 0:
+                await later(0.5)
+            try:
+                session.nudge(read_callback(rng.choice(kinds)(turn)))
+            except ResponseError:
+                refused += 1
+        assert session.stats().watched == 5
+        poller = session._poller
+        assert poller is not None
+        assert len(poller._watchlist._entries) == 5
+        assert poller._watchlist.own.number == 0
+        outcomes = await polling
+    assert refused > 40_000
+    assert all(outcome.ok for outcome in outcomes)
+    assert not any("evil" in image.url for outcome in outcomes for image in outcome.images)
+    assert min(comet_api.gaps()) >= 20 - 1e-9
+
+
+def forged(task_id: str, status: str) -> dict[str, Any]:
+    """Make the body of a callback that a stranger sends."""
+    images = [{"index": 0, "url": "https://evil.example/1.png"}]
+    return {"task_id": task_id, "task_status": status, "task_result": {"images": images}}
