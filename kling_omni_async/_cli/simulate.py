@@ -26,6 +26,7 @@ from .units import format_time, parse_time, plural
 _LOG_SIZE = 10_000_000
 _MOST_TASKS = 10_000_000
 _LAST_PORT = 65_535
+_MOST_IMAGES = 100_000  # of one task; the simulator takes no more
 _REASON = "Failure to pass the risk control system"
 _SLICE: Final = 500  # tasks that are made, or ids that are written, before signals are heeded
 
@@ -88,7 +89,8 @@ def simulate(
     _require(0 <= count <= _MOST_TASKS, "COUNT", f"from 0 to {_MOST_TASKS:,}", count)
     _require(0 <= setting.failing <= count, "--failing", f"from 0 to {count:,}", setting.failing)
     _require(0 <= setting.port <= _LAST_PORT, "--port", f"from 0 to {_LAST_PORT}", setting.port)
-    _require(setting.images >= 0, "--images", "0 or more", setting.images)
+    images = setting.images
+    _require(0 <= images <= _MOST_IMAGES, "--images", f"from 0 to {_MOST_IMAGES:,}", images)
     _require(setting.seed >= 0, "--seed", "0 or more", setting.seed)
     scale = setting.time_scale
     _require(0 < scale < math.inf, "--time-scale", "a number above 0", scale)

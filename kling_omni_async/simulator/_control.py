@@ -35,6 +35,7 @@ def obey(body: bytes, calls: Calls) -> Answer:
     """Make the call that a body asks for, and answer with what it returned or why not."""
     try:
         name, arguments = _read(body)
+        _check_id(arguments.get("task_id"))
         result = _find(name, calls)(**arguments)
     except KeyError as error:
         return _refused(f"there is no task {error}")
@@ -63,6 +64,11 @@ def _read(body: bytes) -> tuple[str, dict[str, Any]]:
         key: value.encode() if key == "raw" and isinstance(value, str) else value
         for key, value in named.items()
     }
+
+
+def _check_id(task_id: object) -> None:
+    if not isinstance(task_id, str | None):
+        raise TypeError(f"task_id must be a str, got {task_id!r}")
 
 
 def _find(name: str, calls: Calls) -> Callable[..., object]:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 
 from attrs import define, evolve, field, fields, frozen
-from attrs.validators import in_, instance_of, optional
+from attrs.validators import optional
 
 from ._gateway import HTML_TYPE, JSON_TYPE, Answer, answer_of, gateway_error, moved, not_found
 from ._images import LEAST_BYTES, first
-from ._settings import Validator, http_status, must, not_negative, positive, whole
+from ._settings import (
+    Validator,
+    a_bool,
+    a_text,
+    http_status,
+    must,
+    not_negative,
+    one_of,
+    positive,
+    whole,
+)
 
 Body: TypeAlias = str | bytes | Mapping[str, object]
 On: TypeAlias = Literal["any", "fresh", "reused"]
@@ -36,18 +47,45 @@ def _are_headers(headers: Any) -> bool:
     return all(isinstance(text, str) for text in texts)
 
 
+def _fit_their_lines(headers: Mapping[str, str]) -> bool:
+    return all(_NAME.fullmatch(name) and text.isprintable() for name, text in headers.items())
+
+
+def _can_be_sent(body: Body) -> bool:
+    try:
+        _packed(body, 200)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _is_a(*kinds: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, kinds)
 
 
-_BODY = optional(must("be str, bytes or a mapping", _is_a(str, bytes, Mapping), TypeError))
-_HEADERS = optional(must("be a mapping of str to str", _are_headers, TypeError))
-_WAIT = optional(must("be seconds or an HTTP date", _is_a(int, float, str), TypeError))
-_COUNT = optional(whole(0))
-_TIMES: Validator = optional(whole(1))
-_URL = optional(
-    [instance_of(str), must("be a URL on one line", lambda url: bool(url) and url.isprintable())]
+_BODY = optional(
+    [
+        must("be str, bytes or a mapping", _is_a(str, bytes, Mapping), TypeError),
+        must("be text that UTF-8 can carry, or a mapping that JSON can", _can_be_sent),
+    ]
 )
+_HEADERS = optional(
+    [
+        must("be a mapping of str to str", _are_headers, TypeError),
+        must("be names such as 'X-Reason', and texts on one line", _fit_their_lines),
+    ]
+)
+_WAIT = optional(
+    [
+        must("be seconds or an HTTP date", _is_a(int, float, str), TypeError),
+        must("be on one line", lambda wait: str(wait).isprintable()),
+    ]
+)
+_BYTES = optional(must("be bytes", _is_a(bytes), TypeError))
+_COUNT = optional(whole(0))
+_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110, 5.6.2
+_TIMES: Validator = optional(whole(1))
+_URL = optional([a_text, must("be a URL on one line", lambda url: bool(url) and url.isprintable())])
 
 
 # More than ten attributes: one for each thing that can go wrong.
@@ -59,25 +97,25 @@ class Fault:
     """
 
     # Whoever is asked for next, if None.
-    task_id: str | None = field(default=None, validator=optional(instance_of(str)))
+    task_id: str | None = field(default=None, validator=optional(a_text))
     # Until it is cleared, if None.
     times: int | None = field(default=1, validator=_TIMES)
     status: int | None = field(default=None, validator=optional(http_status), kw_only=True)
     body: Body | None = field(default=None, validator=_BODY, kw_only=True)
     headers: Mapping[str, str] | None = field(default=None, validator=_HEADERS, kw_only=True)
     retry_after: float | str | None = field(default=None, validator=_WAIT, kw_only=True)
-    not_found: bool = field(default=False, kw_only=True)
-    html: bool = field(default=False, kw_only=True)
-    malformed: bool = field(default=False, kw_only=True)
+    not_found: bool = field(default=False, validator=a_bool, kw_only=True)
+    html: bool = field(default=False, validator=a_bool, kw_only=True)
+    malformed: bool = field(default=False, validator=a_bool, kw_only=True)
     redirect_to: str | None = field(default=None, validator=_URL, kw_only=True)
     content_length: int | None = field(default=None, validator=_COUNT, kw_only=True)
     cut_after: int | None = field(default=None, validator=_COUNT, kw_only=True)
     bytes_per_second: float | None = field(default=None, validator=optional(positive), kw_only=True)
     delay: float = field(default=0.0, validator=not_negative, kw_only=True)
-    hang: bool = field(default=False, kw_only=True)
-    reset: bool = field(default=False, kw_only=True)
-    raw: bytes | None = field(default=None, validator=optional(instance_of(bytes)), kw_only=True)
-    on: On = field(default="any", validator=in_(("any", "fresh", "reused")), kw_only=True)
+    hang: bool = field(default=False, validator=a_bool, kw_only=True)
+    reset: bool = field(default=False, validator=a_bool, kw_only=True)
+    raw: bytes | None = field(default=None, validator=_BYTES, kw_only=True)
+    on: On = field(default="any", validator=one_of("any", "fresh", "reused"), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuse arguments that contradict each other."""
@@ -159,7 +197,7 @@ class ImageFault(Fault):
 class CreateFault(Fault):
     """What goes wrong with the next creates; `fail_next_create` explains it."""
 
-    created: bool | None = field(default=None, validator=optional(instance_of(bool)), kw_only=True)
+    created: bool | None = field(default=None, validator=optional(a_bool), kw_only=True)
 
     @property
     def lets_create(self) -> bool:

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, Literal, TypeAlias
 
 from attrs import Attribute, field, frozen
-from attrs.validators import and_, in_, instance_of, is_callable, optional
+from attrs.validators import and_, optional
 
 Duplicates: TypeAlias = Literal["refused", "wrapped", "accepted"]
 Callbacks: TypeAlias = Literal["once", "repeated", "shuffled", "none"]
@@ -37,6 +37,21 @@ def whole(least: int) -> Validator:
     return and_(an_int, must(f"be at least {least}", lambda value: value >= least))
 
 
+def one_of(*words: str) -> Validator:
+    """Require one of some words."""
+    return must(f"be one of {', '.join(words)}", lambda value: value in words)
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether UTF-8 has bytes for a text: it has none for half a character."""
+    return not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+a_text = and_(
+    must("be a str", lambda value: isinstance(value, str), TypeError),
+    must("be text that UTF-8 can carry", _is_whole),
+)
+a_bool = must("be True or False", lambda value: isinstance(value, bool), TypeError)
 _a_number = must(
     "be a number",
     lambda value: isinstance(value, int | float) and not isinstance(value, bool),
@@ -47,9 +62,15 @@ not_negative = and_(_a_number, must("be 0 or more", lambda value: value >= 0))
 positive = and_(_a_number, must("be above 0 and finite", lambda value: 0 < value < math.inf))
 # A 1xx is no final answer: a client would go on waiting for one.
 http_status = and_(whole(200), must("be from 200 to 999", lambda value: value in range(200, 1000)))
+_a_port = must("be from 0 to 65535", lambda value: value in range(0x10000))
+_a_function = must("be a function", callable, TypeError)
 _aware = must("have a time zone", lambda value: value.tzinfo is not None)
+_a_datetime = must("be a datetime", lambda value: isinstance(value, datetime), TypeError)
 _not_blank = must(
     "not be blank or begin or end with a space", lambda text: bool(text) and text == text.strip()
+)
+_for_a_header = must(
+    "be of printable ASCII characters", lambda text: text.isascii() and text.isprintable()
 )
 
 
@@ -59,19 +80,20 @@ class Settings:
 
     seed: int = field(validator=whole(0))
     time_scale: float = field(validator=positive)
-    api_key: str = field(validator=[instance_of(str), _not_blank], repr=False)
-    host: str = field(validator=[instance_of(str), _not_blank])
-    port: int = field(validator=whole(0))
+    api_key: str = field(validator=[a_text, _not_blank, _for_a_header], repr=False)
+    host: str = field(validator=[a_text, _not_blank])
+    port: int = field(validator=[whole(0), _a_port])
     latency: float = field(validator=not_negative)
-    wrapped: bool = field(validator=instance_of(bool))
-    epoch: datetime = field(validator=[instance_of(datetime), _aware])
+    wrapped: bool = field(validator=a_bool)
+    epoch: datetime = field(validator=[_a_datetime, _aware])
     log_size: int = field(validator=whole(1))
     slots: int | None = field(validator=optional(whole(1)))
-    duplicates: Duplicates = field(validator=in_(("refused", "wrapped", "accepted")))
-    by_external_id: bool = field(validator=instance_of(bool))
-    callbacks: Callbacks = field(validator=in_(("once", "repeated", "shuffled", "none")))
+    duplicates: Duplicates = field(validator=one_of("refused", "wrapped", "accepted"))
+    by_external_id: bool = field(validator=a_bool)
+    callbacks: Callbacks = field(validator=one_of("once", "repeated", "shuffled", "none"))
     refresh: float = field(validator=not_negative)
-    durations: Callable[[Random], float] | None = field(validator=optional(is_callable()))
+    durations: Callable[[Random], float] | None = field(validator=optional(_a_function))
+    control: bool = field(validator=a_bool)
 
     def refreshed(self, moment: float) -> float:
         """Return when the gateway has looked last, in simulated seconds."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from attrs import evolve, field, frozen
-from attrs.validators import instance_of, optional
+from attrs.validators import and_, optional
 
 from ._images import LEAST_BYTES, Place
-from ._settings import Settings, http_status, not_negative, whole
+from ._settings import Settings, a_bool, a_text, http_status, must, not_negative, whole
 
 Status: TypeAlias = Literal["submitted", "processing", "succeed", "failed"]
 
@@ -18,7 +18,12 @@ USUAL_UNITS = "8"  # what an image costs in CometAPI's docs
 
 _SECONDS_OF_A_REFUSAL = 1.7  # seen: a refused input fails this soon
 _SECONDS_OF_AN_IMAGE = (24.0, 41.0)  # seen: what an image takes
+MOST_IMAGES = 100_000
+"""More than any client should read of one task: an answer of 10 MB."""
+
 _MOST_SECONDS_SUBMITTED = 10.0  # so that a task without end is seen in both states
+
+_can_be_told = must(f"be at most {MOST_IMAGES}", lambda value: value <= MOST_IMAGES)
 
 
 @frozen
@@ -33,19 +38,19 @@ class Expiry:
 class SimulatedTask:
     """What the simulator knows of one task; times are seconds of the simulated clock."""
 
-    task_id: str = field(validator=instance_of(str))
+    task_id: str = field(validator=a_text)
     created: float
     duration: float = field(validator=not_negative)
-    images: int = field(default=1, validator=whole(0))
-    fail: str | None = field(default=None, validator=optional(instance_of(str)))
-    series: bool = False
-    watermarked: bool = False
-    wrapped: bool = False
-    external_task_id: str | None = field(default=None, validator=optional(instance_of(str)))
-    units: str | None = field(default=None, validator=optional(instance_of(str)))
+    images: int = field(default=1, validator=and_(whole(0), _can_be_told))
+    fail: str | None = field(default=None, validator=optional(a_text))
+    series: bool = field(default=False, validator=a_bool)
+    watermarked: bool = field(default=False, validator=a_bool)
+    wrapped: bool = field(default=False, validator=a_bool)
+    external_task_id: str | None = field(default=None, validator=optional(a_text))
+    units: str | None = field(default=None, validator=optional(a_text))
     image_bytes: int | None = field(default=None, validator=optional(whole(LEAST_BYTES)))
-    signed: bool = field(default=False, validator=instance_of(bool))
-    callback_url: str | None = field(default=None, validator=optional(instance_of(str)))
+    signed: bool = field(default=False, validator=a_bool)
+    callback_url: str | None = field(default=None, validator=optional(a_text))
     slots: int = 0  # of the account's concurrency, until its end; none where no request made it
     expiry: Expiry | None = None
 

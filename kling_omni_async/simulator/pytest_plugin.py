@@ -5,7 +5,8 @@ Add to the topmost ``conftest.py``::
     pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
 
 Then each test can ask for ``comet_api``: async ones, whether anyio's pytest plugin runs them or
-pytest-asyncio does, in any of its modes, and others, beside which it runs in a thread. Override
+pytest-asyncio does, in any of its modes, and others, beside which it runs in a thread. So it does
+where pytest-asyncio's automatic mode takes a test that is marked for anyio. Override
 ``comet_api_options`` to set it up differently::
 
     @pytest.fixture
@@ -37,9 +38,15 @@ def comet_api_options() -> dict[str, Any]:
 def comet_api(request: pytest.FixtureRequest) -> SimulatedCometAPI:
     """Return a simulator that runs in the event loop of the test and is closed after it.
 
-    Beside a test that is no coroutine function it runs in a thread.
+    Beside a test that is no coroutine function, or that two plugins lay claim to, it runs in a
+    thread.
     """
-    if "anyio_backend" in request.fixturenames:
+    of_anyio = "anyio_backend" in request.fixturenames
+    of_asyncio = any(request.node.iter_markers("asyncio"))
+    if of_anyio and of_asyncio:
+        # one would run the fixture and the other the test, each in a loop of its own
+        name = "_comet_api_in_a_thread"
+    elif of_anyio:
         name = "_comet_api_of_anyio"
     elif _is_async(request.node):
         name = "_comet_api_of_pytest_asyncio"

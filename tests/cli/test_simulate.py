@@ -166,7 +166,7 @@ async def test_the_summary_measures_pauses() -> None:
         (["--host", "a..b"], "cannot listen on --port 0 of --host a..b: "),
         (["--host", ""], "--host must not be blank"),
         (["--key", " "], "--key must not be blank"),
-        (["--images=-1"], "--images must be 0 or more, not -1"),
+        (["--images=-1"], "--images must be from 0 to 100,000, not -1"),
         (["--latency", "soon"], "--latency cannot be 'soon': write a time such as 200ms or 1.5s"),
     ],
 )

@@ -247,3 +247,17 @@ def test_fixture_works_under_any_plugin(mode: str, tmp_path: Path) -> None:
 async def test_fixture_is_at_hand(comet_api: SimulatedCometAPI) -> None:
     """The suite's own tests can ask for ``comet_api``."""
     assert await status_word(comet_api, comet_api.create_task()) == "submitted"
+
+
+@pytest.mark.asyncio
+async def test_fixture_where_two_plugins_claim_a_test(comet_api: SimulatedCometAPI) -> None:
+    """pytest-asyncio runs what has both marks, anyio its fixtures: neither waits for the other.
+
+    So it is too where pytest-asyncio's automatic mode sets the mark.
+    """
+    assert comet_api.base_url.startswith("http://127.0.0.1:")
+    async with (
+        client(comet_api, timeout=aiohttp.ClientTimeout(5)) as http,
+        http.get(comet_api.base_url) as answer,
+    ):
+        assert answer.status == 200

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from yarl import URL
@@ -404,13 +404,22 @@ async def test_repr_is_a_report_without_the_key() -> None:
         ({"epoch": EPOCH.replace(tzinfo=None)}, ValueError),
         ({"epoch": 5}, TypeError),
         ({"log_size": 0}, ValueError),
+        ({"port": 65536}, ValueError),
+        ({"host": 5}, TypeError),
+        ({"api_key": "schlüssel"}, ValueError),
+        ({"api_key": b"sk-key"}, TypeError),
+        ({"durations": 5}, TypeError),
+        ({"duplicates": "maybe"}, ValueError),
+        ({"callbacks": "thrice"}, ValueError),
+        ({"control": "yes"}, TypeError),
     ],
 )
 async def test_bad_settings_are_named(arguments: dict[str, Any], error: type[Exception]) -> None:
     """A bad argument of the simulator raises an error that names it."""
     (name,) = arguments
-    with pytest.raises(error, match=name):
+    with pytest.raises(error, match=f"^{name} must ") as caught:
         SimulatedCometAPI(**arguments)
+    assert len(str(caught.value)) < 100
 
 
 async def test_a_bad_key_is_not_shown() -> None:
@@ -420,6 +429,8 @@ async def test_a_bad_key_is_not_shown() -> None:
     with pytest.raises(ValueError, match="api_key must not be blank") as caught:
         SimulatedCometAPI(api_key=" sk-almost")
     assert "sk-almost" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"^api_key must be a str$"):
+        SimulatedCometAPI(api_key=cast("Any", b"sk-almost"))
 
 
 @pytest.mark.parametrize(
@@ -435,6 +446,11 @@ async def test_a_bad_key_is_not_shown() -> None:
         ({"task_id": 878106242831892487}, TypeError),
         ({"units": 8}, TypeError),
         ({"external_task_id": 8}, TypeError),
+        ({"external_task_id": "\ud800"}, ValueError),
+        ({"fail": "\ud800"}, ValueError),
+        ({"images": 100_001}, ValueError),
+        ({"signed": 1}, TypeError),
+        ({"series": "no"}, TypeError),
     ],
 )
 async def test_bad_tasks_are_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
@@ -442,6 +458,6 @@ async def test_bad_tasks_are_refused(arguments: dict[str, Any], error: type[Exce
     (name,) = arguments
     async with SimulatedCometAPI() as api:
         api.create_task(task_id="taken")
-        with pytest.raises(error, match=name):
+        with pytest.raises(error, match=f"^{name} must "):
             api.create_task(**arguments)
         assert "1 tasks" in repr(api)
