@@ -29,7 +29,7 @@ from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._stats import SessionStats
-from ._streams import OutcomeStream, TaskUpdates, refusal
+from ._streams import OF_ORDERS, OutcomeStream, TaskUpdates, refusal
 from .errors import InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
 if TYPE_CHECKING:
@@ -511,7 +511,7 @@ class KlingOmniSession:
             expects=expects,
             ledger=ledger,
         )
-        return OutcomeStream(self._ordering_wing, state)
+        return OutcomeStream(self._ordering_wing, state, origin=OF_ORDERS)
 
     async def recover(self, external_task_id: str) -> ImageTask | None:
         """Look for a task by the external id under which it was created, by one GET.

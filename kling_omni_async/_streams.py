@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
@@ -16,10 +16,13 @@ from ._results import End, Outlet
 
 
 def refusal(text: str) -> Callable[..., NoReturn]:
-    """Return a method for a use that forgets an ``async``, which raises what to write instead."""
+    """Return a method for a use that forgets an ``async``, which raises what to write instead.
 
-    def refuse(_: object) -> NoReturn:
-        raise TypeError(text)
+    In the text ``{0}`` stands for the object.
+    """
+
+    def refuse(self: object) -> NoReturn:
+        raise TypeError(text.format(self))
 
     return refuse
 
@@ -137,6 +140,19 @@ class PendingIds(AbstractSet[str]):
         return frozenset(it)  # type: ignore[call-overload,no-any-return]
 
 
+class Origin(NamedTuple):
+    """The call that made a stream, and the one to write for a single id or order."""
+
+    call: str
+    single: str
+
+
+OF_IDS = Origin("session.poll(task_ids)", "task: task = await session.wait(task_id)")
+OF_ORDERS = Origin(
+    "session.generate_many(orders)", "order: outcome = await session.generate(order)"
+)
+
+
 class OutcomeStream:
     """The outcomes of `poll` or `generate_many`, in the order in which they become known.
 
@@ -144,7 +160,10 @@ class OutcomeStream:
     or the first step is taken. Several consumers may share a stream; each outcome goes to one.
     """
 
-    def __init__(self, host: Callable[[], StreamHost[S]], state: S) -> None:
+    def __init__(
+        self, host: Callable[[], StreamHost[S]], state: S, *, origin: Origin = OF_IDS
+    ) -> None:
+        self._origin = origin
         self._visit: _Visit[Any] = _Visit(host, state)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: StreamInside = state
@@ -157,14 +176,14 @@ class OutcomeStream:
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
         __enter__ = __exit__ = refusal(
-            "a stream needs `async with`; write: async with session.poll(task_ids) as outcomes:"
+            "a stream needs `async with`; write: async with {0._origin.call} as outcomes:"
         )
         __iter__ = refusal(
-            "a stream needs `async for`; write: async for outcome in session.poll(task_ids):"
+            "a stream needs `async for`; write: async for outcome in {0._origin.call}:"
         )
         __await__ = refusal(
             "a stream gives many outcomes, one by one; write: async for outcome in "
-            "session.poll(task_ids): or, for a single task: task = await session.wait(task_id)"
+            "{0._origin.call}: or, for a single {0._origin.single}"
         )
 
     def __aiter__(self) -> Self:

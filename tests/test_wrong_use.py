@@ -24,7 +24,12 @@ def make_session() -> KlingOmniSession:
 def made(kind: str) -> Any:
     """Make what is used wrongly; untyped, as a type checker refuses all of it."""
     session = make_session()
-    return {"session": session, "poll": session.poll(["1"]), "watch": session.watch("1")}[kind]
+    return {
+        "session": session,
+        "poll": session.poll(["1"]),
+        "watch": session.watch("1"),
+        "orders": session.generate_many([]),
+    }[kind]
 
 
 @pytest.mark.parametrize(
@@ -33,6 +38,7 @@ def made(kind: str) -> Any:
         ("session", "async with KlingOmniSession() as session:"),
         ("poll", "async with session.poll(task_ids) as outcomes:"),
         ("watch", "async with session.watch(task_id) as updates:"),
+        ("orders", "async with session.generate_many(orders) as outcomes:"),
     ],
 )
 def test_with(kind: str, line: str) -> None:
@@ -47,6 +53,7 @@ def test_with(kind: str, line: str) -> None:
     [
         ("poll", "async for outcome in session.poll(task_ids):"),
         ("watch", "async for task in session.watch(task_id):"),
+        ("orders", "async for outcome in session.generate_many(orders):"),
     ],
 )
 def test_for(kind: str, line: str) -> None:
@@ -56,13 +63,20 @@ def test_for(kind: str, line: str) -> None:
     assert str(caught.value).endswith(f"; write: {line}")
 
 
-@pytest.mark.parametrize("kind", ["poll", "watch"])
-async def test_await(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("poll", "task = await session.wait(task_id)"),
+        ("watch", "task = await session.wait(task_id)"),
+        ("orders", "outcome = await session.generate(order)"),
+    ],
+)
+async def test_await(kind: str, line: str) -> None:
     """Awaiting what is iterated raises with the loop to write, and the verb that is awaited."""
     with pytest.raises(TypeError) as caught:
         await made(kind)
     assert "async for " in str(caught.value)
-    assert str(caught.value).endswith("task = await session.wait(task_id)")
+    assert str(caught.value).endswith(line)
 
 
 async def use(session: KlingOmniSession) -> None:
