@@ -12,12 +12,11 @@ _MOST_THUMBNAILS: Final = 18  # twice what one task can have; an answer may clai
 
 def one_line(*parts: str) -> str:
     """Return what is not empty as one printable line of at most 200 characters."""
-    text = " ".join(", ".join(filter(None, parts)).split())
-    if len(text) > _LONGEST_LINE:
-        text = f"{text[: _LONGEST_LINE - 1]}…"
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    # cut before as well: what cannot be printed takes more room, and a text may be a megabyte
+    text = " ".join(", ".join(filter(None, parts)).split())[: _LONGEST_LINE + 1]
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= _LONGEST_LINE else f"{text[: _LONGEST_LINE - 1]}…"
 
 
 def counted(number: int, word: str) -> str:

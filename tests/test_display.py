@@ -79,6 +79,7 @@ def test_no_line_is_long() -> None:
     """A long reason is cut."""
     line = str(failed("word " * 1000))
     assert len(line) == 200
+    assert len(str(failed("\u202e" * 1000))) == 200
     assert line.endswith("…")
 
 

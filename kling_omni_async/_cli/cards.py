@@ -32,6 +32,7 @@ EXTENSIONS: Final = tuple(f".{kind.ending}" for kind in KINDS)
 _SERIES = re.compile(r"(.+)-(\d{1,9})", re.DOTALL)
 _QUERY = re.compile(r"(https?://[^\s?#]*)[?#]\S*", re.IGNORECASE)
 _A_MINUTE: Final = 59.95  # s; what is less is not rounded to 60.0
+_LONGEST_TEXT: Final = 2500  # a prompt may have as many; a gateway's text has no bounds
 _MOST_DIGITS: Final = 30  # what is far from any price would only make sums slow
 
 
@@ -196,11 +197,11 @@ def card_of(outcome: TaskOutcome, files: Collection[str]) -> Card:
         kind=kind_of(outcome),
         pictures=_pictures_of(outcome, files),
         count=len(task.images) if task is not None and task.images else None,
-        reason=None if error is None else without_queries(error.what),
+        reason=None if error is None else _short(without_queries(error.what)),
         gist=None if error is None else without_queries(reason_of(error)),
-        last_fault=None if last_fault is None else without_queries(last_fault.what),
+        last_fault=None if last_fault is None else _short(without_queries(last_fault.what)),
         external_task_id=own_name if outcome.task_id else None,
-        prompt=None if outcome.order is None else outcome.order.prompt,
+        prompt=None if outcome.order is None else _short(outcome.order.prompt),
         figures=_figures_of(outcome),
     )
 
@@ -210,8 +211,14 @@ def without_queries(text: str) -> str:
     return _QUERY.sub(r"\1", text)
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
 def _figures_of(outcome: TaskOutcome) -> Figures:
-    elapsed, queries, task = _time(outcome.elapsed), outcome.queries, outcome.task
+    # What was never asked for was not polled either.
+    queries, task = outcome.queries or None, outcome.task
+    elapsed = _time(outcome.elapsed) if queries else None
     if task is None:
         return Figures(elapsed=elapsed, queries=queries)
     return Figures(
@@ -300,7 +307,8 @@ def unlisted(names: Iterable[str]) -> list[Card]:
     by_stem: dict[str, list[str]] = {}
     for (stem, _), name in sorted((_place(name), name) for name in names):
         by_stem.setdefault(stem, []).append(name)
-    return [Card(title=stem, pictures=tuple(_loose(own))) for stem, own in by_stem.items()]
+    cards = [(stem or own[0], own) for stem, own in by_stem.items()]
+    return [Card(title=title, pictures=tuple(_loose(own))) for title, own in cards]
 
 
 def _place(name: str) -> tuple[str, int]:

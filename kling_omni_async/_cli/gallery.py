@@ -90,7 +90,7 @@ def write_outcomes(
         raise UsageError(f"{target} is not of this program; --overwrite replaces it")
     cards = cards_of(outcomes, sizes)
     totals = count(cards, sizes)
-    if title is None:
+    if not (title and title.strip()):
         title = directory.resolve().name or str(directory)
     _replace(target, page(title, totals, cards))
     return totals

@@ -21,6 +21,7 @@ from kling_omni_async import (
     DownloadError,
     ImageOrder,
     ImageTask,
+    InvalidTaskIdError,
     KlingOmniError,
     PollTimeoutError,
     SavedImage,
@@ -236,6 +237,8 @@ def test_the_title_can_be_chosen(tmp_path: Path) -> None:
     assert run(["gallery", str(tmp_path), "--title", "Spring <3"]) == Exit.OK
     assert "<h1><bdi>Spring &lt;3</bdi></h1>" in (tmp_path / "index.html").read_text("utf-8")
     assert f"<h1><bdi>{tmp_path.name}</bdi></h1>" in write_gallery(tmp_path).read_text("utf-8")
+    assert run(["gallery", str(tmp_path), "--title", " "]) == Exit.OK
+    assert f"<title>{tmp_path.name} " in (tmp_path / "index.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["none", "file.png"])
@@ -524,8 +527,8 @@ def test_each_file_is_shown_once(names: list[str], known: int) -> None:
 
 def test_stems_without_an_index_are_whole_names() -> None:
     """A name of another pattern is a card of its own."""
-    cards = unlisted(["x-1-watermarked.png", "-5.png", "x.png", "x-y.png"])
-    assert [card.title for card in cards] == ["-5", "x", "x-y"]
+    cards = unlisted(["x-1-watermarked.png", "-5.png", "x.png", "x-y.png", "-watermarked.png"])
+    assert [card.title for card in cards] == ["-watermarked.png", "-5", "x", "x-y"]
 
 
 def test_figures_of_a_task() -> None:
@@ -590,7 +593,19 @@ def test_numbers_are_written_alike(figures: Figures, words: list[str]) -> None:
 @pytest.mark.parametrize("elapsed", [float("nan"), float("inf"), -1.0])
 def test_an_elapsed_time_that_makes_no_sense_is_left_out(elapsed: float) -> None:
     """Whatever number a journal holds."""
-    assert only_card(attrs.evolve(success(), elapsed=elapsed)).figures.elapsed is None
+    assert only_card(attrs.evolve(success(), elapsed=elapsed, queries=1)).figures.elapsed is None
+
+
+def test_what_was_never_asked_for_has_no_figures() -> None:
+    """An id that can be none took no query and no time."""
+    card = only_card(TaskOutcome(task_id="a b", error=InvalidTaskIdError("no id")))
+    assert card.figures.words() == []
+
+
+def test_a_huge_reason_is_cut() -> None:
+    """Whatever a gateway sends, a card stays one that can be looked at."""
+    card = only_card(TaskOutcome(task_id="1", error=TaskFailedError("x" * 1_000_000)))
+    assert card.reason == "x" * 2500 + "…"
 
 
 @pytest.mark.parametrize("units", ["NaN", "sNaN", "Infinity", "1E+999999", "1E-999999"])
