@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from time import time_ns
@@ -346,7 +346,7 @@ class _Observer:
         self._metrics.note("image", size)
 
     @contextmanager
-    def trace(self, name: str, task_id: str) -> Iterator[_Trace]:
+    def trace(self, name: str, task_id: str) -> Generator[_Trace]:
         # The SDK would keep tracebacks, and take a cancelled call for no news.
         with self._tracer.start_as_current_span(
             name, record_exception=False, set_status_on_exception=False

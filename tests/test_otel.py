@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -421,6 +421,7 @@ async def test_queries_of_generate_are_its_own(comet_api: SimulatedCometAPI, see
         seen.instrument(session, queries=True)
         outcome = await session.generate(FOX)
     *queries, whole = seen.spans
+    assert whole.context is not None
     assert whole.name == "kling_omni.generate"
     assert len(queries) == outcome.queries
     assert {span.parent.span_id for span in queries if span.parent} == {whole.context.span_id}
@@ -462,7 +463,7 @@ async def test_with_aiohttp_traced_no_request_of_ours_is_a_trace_of_its_own(
 async def test_a_users_own_requests_are_seen(comet_api: SimulatedCometAPI, seen: Seen) -> None:
     """What an input of the user's asks for is no request of ours."""
 
-    async def ids() -> Any:
+    async def ids() -> AsyncGenerator[str]:
         async with aiohttp.ClientSession() as http, http.get(f"{comet_api.base_url}/list"):
             yield comet_api.create_task(duration=0)
 
