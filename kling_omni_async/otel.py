@@ -31,7 +31,7 @@ try:
     from opentelemetry import context, metrics
     from opentelemetry import trace as tracing
 except ImportError as error:
-    text = "OpenTelemetry is not installed; write: pip install 'kling-omni-async[otel]'"
+    text = "OpenTelemetry needs the extra otel: in the checkout, pip install '.[otel]'"
     raise ImportError(text) from error
 
 __all__ = ["Instrumentation", "instrument"]
