@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 from cyclopts import Group, Parameter, Token
@@ -15,6 +15,7 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._saving.copies import base_name, stem_of
 from kling_omni_async._saving.formats import image_stems
 from kling_omni_async._saving.stores import folder_of
+from kling_omni_async.errors import ConfigurationError
 
 from . import units
 from .exit import Exit, OutputError, UsageError
@@ -272,14 +273,28 @@ def place_of(save: str, folder: Path | None) -> str:
     """Return the name of a store by which a later run knows it again."""
     if folder is not None:
         return str(folder.absolute())
-    url = urlsplit(save)
+    url = _split(save, "--save")
     # Neither the user info nor the query, which may hold a key.
     host, path = url.netloc.rpartition("@")[2], url.path.strip("/")
     place = f"{url.scheme.lower()}://{host}/{path}".rstrip("/")
-    endpoints = (os.environ.get(name) for name in _ENDPOINTS.get(url.scheme.lower(), ()))
     # The bucket of that name in a store on this machine is not the one in the cloud.
-    endpoint = urlsplit(next(filter(None, endpoints), "")).netloc.rpartition("@")[2]
+    endpoint = _endpoint_of(url.scheme.lower())
     return f"{place}{AT}{endpoint}" if endpoint else place
+
+
+def _endpoint_of(scheme: str) -> str:
+    """Return the host of a kind of store where the environment names another than its cloud."""
+    for name in _ENDPOINTS.get(scheme, ()):
+        if given := os.environ.get(name):
+            return _split(given, name).netloc.rpartition("@")[2]
+    return ""
+
+
+def _split(url: str, name: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # its text may hold a part of the URL
+        raise ConfigurationError(f"{name} is no URL that can be read") from None
 
 
 _IDS = Group("Task ids", sort_key=0)

@@ -110,6 +110,15 @@ def test_a_bucket_at_another_host_is_no_source(runs: Runs, monkeypatch: pytest.M
     assert "s3://bucket/x#minio:9000 cannot be reached from here" in stderr
 
 
+def test_what_names_no_store_is_no_source(runs: Runs) -> None:
+    """A line that somebody has changed by hand ends no run: the images are fetched."""
+    lines = lines_of(runs.journal)
+    for line in lines:
+        line["store"] = "s3://[x"
+    runs.journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert runs.poll(f"{runs.folder}/two")[:2] == (Exit.OK, 3)
+
+
 def test_a_journal_of_an_earlier_version_will_do(runs: Runs) -> None:
     """It names no store, but the keys of a folder begin with its path."""
     lines = lines_of(runs.journal)

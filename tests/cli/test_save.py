@@ -257,6 +257,25 @@ def test_a_bucket_of_the_same_name_elsewhere_is_another_store(
     assert Saving(save=save).place == store
 
 
+@pytest.mark.parametrize(
+    ("save", "endpoint", "name"),
+    [
+        ("s3://[secret", "", "--save"),
+        ("s3://secret]/x", "", "--save"),
+        ("s3://b\u2100/x", "", "--save"),
+        ("s3://bucket/x", "http://[secret", "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_a_url_that_is_none_is_told_before_anything_is_asked(
+    save: str, endpoint: str, name: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of what holds it: the URL itself may have a key in it."""
+    monkeypatch.setenv("COMETAPI_KEY", "secret-key")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    told = f"kling-omni: {name} is no URL that can be read\n"
+    assert call("poll", "1", "--save", save) == (Exit.USAGE, "", told)
+
+
 def test_where_nothing_is_saved_every_end_is_one() -> None:
     """There is no store in which anything could be missing."""
     assert Saving().is_done(Entry(saved_outcome("1")))

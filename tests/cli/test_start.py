@@ -70,6 +70,8 @@ def test_no_file_gets_the_number_of_a_stream_that_is_closed(tmp_path: Path) -> N
                 api.wait_for_queries(1, task_id)
                 folder = Path(f"/proc/{process.pid}/fd")
                 opened = {each.name: str(each.readlink()) for each in folder.iterdir()}
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == Exit.INTERRUPTED
             finally:
                 process.kill()
     assert [opened[str(number)] for number in range(3)] == [os.devnull] * 3
