@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
@@ -15,6 +16,7 @@ from typing import Annotated
 import attrs
 from cyclopts import Parameter
 
+from kling_omni_async._order import ImageOrder
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
@@ -36,6 +38,7 @@ TIMES_FASTER = 25.0
 TASKS = 200
 _FAILING = 20
 _UNKNOWN = 10
+_GOOD = TASKS - _FAILING - _UNKNOWN
 _BAD_GATEWAYS = 24
 _SLOWEST_S = 150.0
 _POLICY = PollPolicy(
@@ -60,34 +63,41 @@ class Script:
     hanging: str
 
 
-def write_script(api: SimulatedCometAPI, *, seed: int = 0) -> Script:
-    """Fill the simulator with tasks and trouble."""
+def write_orders(api: SimulatedCometAPI, *, seed: int = 0) -> list[ImageOrder]:
+    """Return what is to be created, and let the answer to one of them be lost."""
     rng = random.Random(seed)
-    good = [_good(api, rng) for _ in range(TASKS - _FAILING - _UNKNOWN)]
+    api.fail_next_create(reset=True, created=True)
+    return [ImageOrder(f"a fox, view {view}", n=rng.randint(1, 4)) for view in range(1, _GOOD + 1)]
+
+
+def write_script(
+    api: SimulatedCometAPI, orders: list[ImageOrder], created: list[str], *, seed: int = 0
+) -> Script:
+    """Add tasks of elsewhere to those that were created, and fill the simulator with trouble."""
+    rng = random.Random(seed)
     reasons = dict(_bad(api, rng, number) for number in range(_FAILING))
     unknown = [str(rng.randrange(10**17, 10**18)) for _ in range(_UNKNOWN)]
-    hanging, *troubled = rng.sample([task_id for task_id, _ in good], 1 + _BAD_GATEWAYS)
+    hanging, *troubled = rng.sample(created, 1 + _BAD_GATEWAYS)
     api.fail_next(hanging, hang=True)
     for task_id in troubled:
         api.fail_next(task_id, status=502)
     api.fail_next(unknown[0], retry_after=1)
-    task_ids = [task_id for task_id, _ in good] + list(reasons) + unknown
+    task_ids = [*created, *reasons, *unknown]
     rng.shuffle(task_ids)
+    images = sum(order.n or 1 for order in orders)
     expected = {
-        "succeeded": len(good),
+        "created from prompts": len(orders),
+        "answers to creates lost": 1,
+        "images paid for": images,
+        "succeeded": len(orders),
         "failed, with the right reason": len(reasons),
         "not found": len(unknown),
-        "different images saved": sum(images for _, images in good),
+        "different images saved": images,
         "answers 502 met on the way": len(troubled),
         "answers 429 met on the way": 1,
         "queries that hung": 1,
     }
     return Script(task_ids, reasons, expected, hanging)
-
-
-def _good(api: SimulatedCometAPI, rng: random.Random) -> tuple[str, int]:
-    images = rng.randint(1, 4)
-    return api.create_task(duration=rng.uniform(24.0, _SLOWEST_S), images=images), images
 
 
 def _bad(api: SimulatedCometAPI, rng: random.Random, number: int) -> tuple[str, str]:
@@ -99,11 +109,15 @@ def seen(api: SimulatedCometAPI, script: Script, outcomes: list[TaskOutcome]) ->
     """Count what came out, in the rows that were expected."""
     kinds = Counter(map(kind_of, outcomes))
     statuses = Counter(query.status for query in api.queries)
+    lost = [query for query in api.queries if query.method == "POST" and query.status is None]
     right = sum(
         kind_of(each) is Kind.FAILED and str(each.error) == script.reasons.get(each.task_id)
         for each in outcomes
     )
     counts = [
+        len({task.external_task_id for task in api.billed}),
+        len(lost),
+        sum(task.images for task in api.billed),
         kinds[Kind.SUCCEEDED],
         right,
         kinds[Kind.NOT_FOUND],
@@ -123,22 +137,28 @@ def table(expected: dict[str, int], counted: dict[str, int]) -> str:
 
 
 async def play(view: Silent, folder: Path) -> tuple[Script, dict[str, int]]:
-    """Poll the batch, save its images and show them on a page."""
+    """Create the batch from prompts, poll it, save its images and show them on a page."""
     outcomes: list[TaskOutcome] = []
 
     async def keep(outcome: TaskOutcome) -> None:
         outcomes.append(outcome)
 
-    async with SimulatedCometAPI(time_scale=TIMES_FASTER) as api:
-        script = write_script(api)
+    async with SimulatedCometAPI(time_scale=TIMES_FASTER, durations=_duration) as api:
         # The policy of a user, but for the time scale: `make_session` would warn of short pauses.
         kling = KlingOmniSession(api.api_key, base_url=api.base_url, policy=_POLICY)
+        orders = write_orders(api)
+        created = [task.task_id for task in await asyncio.gather(*map(kling.create, orders))]
+        script = write_script(api, orders, created)
         saving = Saving(save=str(folder))
         job = PollJob(script.task_ids)
         view.show(job.tally)
         await follow(job, kling, Sink(keep), view, saving=saving)
         write_outcomes(folder, map(in_real_time, outcomes), title="Kling Omni demo")
         return script, seen(api, script, outcomes)
+
+
+def _duration(rng: random.Random) -> float:
+    return rng.uniform(24.0, _SLOWEST_S)
 
 
 def in_real_time(outcome: TaskOutcome) -> TaskOutcome:
@@ -166,13 +186,14 @@ def _folder(save: str | None) -> Path:
 
 
 def demo(*, save: Annotated[FileName | None, Parameter(metavar="DIR")] = None) -> Exit:
-    """Poll a simulated batch in compressed time, save its images and show them; needs no key.
+    """Create a simulated batch, poll it in compressed time, save and show its images; needs no key.
 
     Args:
         save: The directory for the images and their page; by default a new temporary one.
     """
     folder = _folder(save)
-    note(f"polling {TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones")
+    note(f"{TASKS} simulated tasks, {TIMES_FASTER:g} times faster than real ones, of which")
+    note(f"{_GOOD} are created from prompts and the others handed over by somebody else")
     note("through an API in trouble: what is on purpose says so")
     started = time.monotonic()
     with session.logged_as_notes(words=in_words), choose_view(quiet=False, every=1.0) as view:

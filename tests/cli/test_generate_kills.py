@@ -65,16 +65,17 @@ class Story:
 
         def end() -> None:
             tasks = self.api.api.billed
-            for task in tasks[: int(min(count, len(tasks)))]:
+            for task in tasks[: int(max(0, min(count, len(tasks))))]:
                 self.api.api.finish(task.task_id)
 
         self.api.portal.call(end)
 
-    def killed_run(self) -> None:
-        """Run the program, let some tasks end, and kill it while it creates others."""
+    def killed_run(self, most: int) -> None:
+        """Run the program, let tasks end, `most` in all, and kill it while it creates others."""
         with warm(*self.call, env=self.api.env):
             for _ in range(self.rng.randint(1, 3)):
-                self.finish_some(len(self.api.api.billed) - self.rng.randint(0, MOST - 1))
+                left = self.rng.randint(0, MOST - 1)
+                self.finish_some(min(len(self.api.api.billed) - left, most))
                 more = self.rng.randint(1, 12)
                 self.api.wait_for_queries(len(self.api.api.queries) + more)
             time.sleep(self.rng.uniform(0.0, 3 * LATENCY_S))
@@ -128,8 +129,8 @@ def tell(seed: int, folder: Path, kills: int) -> None:
     options = {"by_external_id": not seed % 2, "duplicates": "accepted" if seed % 2 else "refused"}
     with neighbour(seed=seed, latency=LATENCY_S, durations=lambda _: ends[0], **options) as api:
         story = Story(api, folder, random.Random(seed))
-        for _ in range(kills):
-            story.killed_run()
+        for number in range(1, kills + 1):
+            story.killed_run(PROMPTS * number // (kills + 1))  # so that none comes to its end
         ends[0] = 0.0
         code, stderr = story.run_to_the_end()
         story.look()
