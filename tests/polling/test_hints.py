@@ -14,7 +14,10 @@ def task_of(task_id: str) -> ImageTask:
 def test_own_tasks_are_remembered_for_an_hour() -> None:
     """Up to the hour, and not at it."""
     own = OwnTasks()
+    assert own.number == 0
+    assert own.get("a", 100.0) is None
     own.add(task_of("a"), 100.0, "1k")
+    assert own.number == 1
     found = own.get("a", 100.0 + OWN_FOR_S - 1)
     assert found is not None
     assert (found.created, found.kind, found.task.task_id) == (100.0, "1k", "a")

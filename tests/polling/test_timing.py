@@ -400,3 +400,110 @@ def test_images_are_seen_sooner_than_with_even_pauses(draw: Draw, most_s: float)
     uniform = mean(delays(make(), draw, number=600, learned=False))
     assert uniform > 13.5
     assert mean(delays(make(), draw, number=600, learned=True)) <= most_s
+
+
+# The plan, worked out a second time by what it means.
+
+
+class Oracle:
+    """What looks cost: the mean delay, by adding up every duration and every jitter."""
+
+    def __init__(self, durations: Durations, high: float) -> None:
+        total = sum(durations.weights)
+        self.mass = [weight / total for weight in durations.weights[:PLANNED]]
+        self.high = high
+        self.found = plan(durations, high)
+        self.ahead = [0.0] * PLANNED  # what all looks behind an age cost
+        for age in reversed(range(PLANNED)):
+            self.ahead[age] = self.after(age, int(self.found.pauses[age]))
+
+    def after(self, age: int, pause: int) -> float:
+        """Return what a pause costs behind a look at an age, and all that follows."""
+        return sum(
+            share * (self.delays(age, age + pause + off) + self.rest(age + pause + off))
+            for off, share in ((-1, 0.25), (0, 0.5), (1, 0.25))
+        )
+
+    def delays(self, age: int, look: int) -> float:
+        """Return how long those wait that end between two looks."""
+        ends = range(age, min(look, PLANNED))
+        return sum(self.mass[end] * (look - end - 0.5) for end in ends)
+
+    def rest(self, look: int) -> float:
+        """Return what those cost that have not ended at a look."""
+        if look >= PLANNED:
+            return (1 - sum(self.mass)) * (UNITS_PER_LOW + self.high) / 4
+        return self.ahead[look] + 0.05 * (1 - sum(self.mass[:look]))
+
+
+SPANS = st.lists(
+    st.tuples(st.integers(0, 170), st.integers(1, 40)), min_size=1, max_size=4, unique=True
+)
+
+
+@given(spans=SPANS, high=st.sampled_from([22.0, 30.0, 33.3, 60.0]))
+def test_no_other_pause_is_better_than_the_planned_one(
+    spans: list[tuple[int, int]], high: float
+) -> None:
+    """At each age, and for the first look, the plan is the cheapest of all that may be."""
+    durations = taught(*((float(low), float(low + width)) for low, width in spans), times=20)
+    oracle = Oracle(durations, high)
+    for age in range(0, PLANNED, 7):
+        others = [oracle.after(age, pause) for pause in range(UNITS_PER_LOW + 1, int(high))]
+        assert oracle.ahead[age] == pytest.approx(min(others), abs=1e-9)
+    first = [oracle.after(0, look) for look in range(1, PLANNED)]
+    assert first[int(oracle.found.first) - 1] == pytest.approx(min(first), abs=1e-9)
+
+
+def test_of_pauses_that_cost_the_same_the_shortest_is_planned() -> None:
+    """Where all has ended for certain, nothing is gained by waiting."""
+    durations = Durations(1.0)
+    durations.weights = [1.0] + [0.0] * (len(durations.weights) - 1)
+    found = plan(durations, 30.0)
+    assert set(found.pauses[1:]) == {21.0}
+    assert found.first == 2.0  # a unit later, as it may come a unit sooner
+
+
+@given(
+    spans=st.lists(st.tuples(st.floats(0.0, 400.0), st.floats(0.01, 300.0)), min_size=1, max_size=8)
+)
+def test_what_an_outcome_teaches_is_put_where_it_may_have_ended(
+    spans: list[tuple[float, float]],
+) -> None:
+    """Each adds its whole weight, in proportion to what was known, and nothing elsewhere."""
+    durations = Durations(1.0)
+    gain = 1.0
+    for after, width in spans:
+        until = after + width
+        before = list(durations.weights)
+        assert durations.learn(after, until)
+        edges = durations.edges
+        parts = [
+            weight * max(0.0, min(high, until) - max(low, after)) / (high - low)
+            for weight, (low, high) in zip(before, pairwise(edges), strict=True)
+        ]
+        wanted = [
+            weight + gain * part / sum(parts) for weight, part in zip(before, parts, strict=True)
+        ]
+        assert durations.weights == pytest.approx(wanted)
+        gain *= 50 / 49
+
+
+def test_the_bins_of_durations() -> None:
+    """One for each unit up to the plan's end, then each longer by a bit more than a seventh."""
+    edges = Durations(1.0).edges
+    assert edges[: PLANNED + 1] == [float(edge) for edge in range(PLANNED + 1)]
+    assert all(high == pytest.approx(low * 1.15) for low, high in pairwise(edges[PLANNED:]))
+    assert edges[-2] < 20_000 <= edges[-1]
+    assert len(Durations(1.0).weights) == len(edges) - 1
+
+
+def test_the_median_counts_parts_of_bins() -> None:
+    """Of what may end in one bin alone, half is left in its middle."""
+    durations = Durations(1.0)
+    durations.weights = [0.0] * len(durations.weights)
+    durations.weights[30], durations.weights[40] = 1.0, 2.0
+    assert durations.median_left(0.0) == pytest.approx(40.5)
+    assert durations.median_left(30.5) == pytest.approx(10.0)
+    assert durations.median_left(40.75) == 0.0
+    assert durations.median_left(41.0) is None
