@@ -58,7 +58,7 @@ class TaskOutcome:
         """Whether asking, or ordering, again brings nothing new.
 
         The task succeeded, the API said that it failed, or that it does not know it; or it refused
-        the contents of the order. An id that can be none was never asked for: mend it.
+        the contents of the order. What cannot be an id was never asked for: correct it.
         """
         if isinstance(self.error, TaskFailedError | TaskNotFoundError):
             return True

@@ -71,12 +71,12 @@ def _at_least_one(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise _refuse(attribute.name, value, "a whole number of 1 or more")
 
 
-# A converter takes anything at run time; its annotation is what a type checker lets users write.
 def _timing(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value not in ("learned", "uniform"):
         raise _refuse(attribute.name, value, '"learned" or "uniform"')
 
 
+# A converter takes anything at run time; its annotation is what a type checker lets users write.
 def _hosts(value: tuple[str, ...] | list[str]) -> tuple[str, ...]:
     given = cast("object", value)
     hosts = cast("Sequence[object]", given) if isinstance(given, tuple | list) else (None,)

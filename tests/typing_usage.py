@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, assert_never, assert_type
+from typing import Any, Literal, assert_never, assert_type
 
 import aiohttp
 from obstore.store import MemoryStore
@@ -60,6 +60,7 @@ def policy_fields(policy: PollPolicy) -> None:
     assert_type(policy.max_rate, float | None)
     assert_type(policy.query_timeout, float)
     assert_type(policy.confirmations, int)
+    assert_type(policy.timing, Literal["learned", "uniform"])
     assert_type(policy.max_response_bytes, int)
     assert_type(policy.max_pending, int)
     assert_type(policy.create_timeout, float)
