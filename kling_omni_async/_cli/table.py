@@ -112,7 +112,7 @@ def open_table(path: str, given: IdRows | None = None) -> Generator[Table]:
 
     One of this program that has that name already is replaced then; anything else is refused.
     """
-    if path == "-":
+    if path in {"", "-"}:
         raise UsageError("--csv writes a file: give its name")
     if Path(path).is_symlink():
         path = os.path.realpath(path)  # the link stays, and leads to the table
@@ -159,7 +159,10 @@ def require_apart(path: str | None, journal: str | None) -> None:
     """Raise `UsageError` if a table, or its parts, would replace the journal."""
     if path is None or journal is None:
         return
-    table, target = os.path.realpath(path), Path(os.path.realpath(journal))
+    try:
+        table, target = os.path.realpath(path), Path(os.path.realpath(journal))
+    except OSError:  # no working directory: that is told where a file is opened
+        return
     # What is no file, such as /dev/null, is not replaced.
     is_kept = target.exists() and not target.is_file()
     if str(target) in {table, f"{table}{_PART}"} and not is_kept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -261,6 +262,22 @@ def test_the_journal_is_not_replaced(
     assert [each.name for each in tmp_path.iterdir()] == ["link"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a directory that is in use")
+def test_a_working_directory_that_is_gone(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be written there is told, before anything is asked."""
+    monkeypatch.setenv("COMETAPI_KEY", "secret-key")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, stderr = call("poll", "1", "--csv", "out.csv", "--jsonl", "out.jsonl")
+    assert (code, stderr) == (
+        Exit.USAGE,
+        "kling-omni: cannot write to out.jsonl: No such file or directory\n",
+    )
+
+
 def test_both_may_go_nowhere(api: SimulatedCometAPI, call: Call) -> None:
     """What is no file is not replaced."""
     done = create(api, duration=0.0)
@@ -268,7 +285,9 @@ def test_both_may_go_nowhere(api: SimulatedCometAPI, call: Call) -> None:
     assert not Path(os.devnull).is_file()
 
 
-@pytest.mark.parametrize("path", ["-", "no/such/folder/out.csv", "a\0b", "/dev/null/out.csv", "."])
+@pytest.mark.parametrize(
+    "path", ["", "-", "no/such/folder/out.csv", "a\0b", "/dev/null/out.csv", "."]
+)
 def test_says_that_a_table_cannot_be_written(path: str) -> None:
     """Before anything is asked."""
     with pytest.raises((OutputError, UsageError)) as caught, open_table(path):
