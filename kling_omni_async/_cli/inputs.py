@@ -18,6 +18,7 @@ from .exit import UsageError
 from .id_rows import IdRow, IdRows, refuse_rounded
 from .signals import waiting
 from .terminal import note
+from .units import plural
 
 _PIECE_BYTES: Final = 1 << 16
 _MOST_BYTES: Final = 1 << 28
@@ -81,7 +82,8 @@ class IdInput:
         if not self.rows.count:
             raise UsageError(f"no ids in {self._source}")
         if self.rows.without_id:
-            note(f"{self.rows.without_id} rows of {self._source} have no id; they are passed over")
+            rows = plural(self.rows.without_id, "row", "rows")
+            note(f"{rows} of {self._source} without an id, passed over")
         return rows
 
 

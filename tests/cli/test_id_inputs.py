@@ -123,7 +123,7 @@ def test_says_how_many_rows_have_no_id(tmp_path: Path, capfd: pytest.CaptureFixt
     """They are passed over, but not in silence."""
     path = file_with(b"task_id,name\n1,fox\n,owl\n", tmp_path)
     assert read_all(path) == ["1"]
-    told = f"kling-omni: 1 rows of {path} have no id; they are passed over\n"
+    told = f"kling-omni: 1 row of {path} without an id, passed over\n"
     assert capfd.readouterr() == ("", told)
 
 
