@@ -82,8 +82,8 @@ class IdInput:
         if not self.rows.count:
             raise UsageError(f"no ids in {self._source}")
         if self.rows.without_id:
-            rows = plural(self.rows.without_id, "row", "rows")
-            note(f"{rows} of {self._source} without an id, passed over")
+            passed = plural(self.rows.without_id, "row", "rows")
+            note(f"{passed} of {self._source} without an id, passed over")
         return rows
 
 
