@@ -1,21 +1,26 @@
-"""A web backend that waits for Kling Omni image tasks: FastAPI under uvicorn.
+"""A web backend that makes images of prompts, and waits for tasks: FastAPI under uvicorn.
 
 It needs ``fastapi`` and ``uvicorn``, and the key in COMETAPI_KEY::
 
     python fastapi_backend.py
 
+- ``POST /images`` with ``{"prompt": "a fox"}`` creates a task, waits for it, saves its images and
+  answers with where they are here. With a ``key``, a name for the wish, it is paid for once,
+  however often a client sends it.
+- ``POST /tasks`` creates a task and answers at once.
 - ``GET /tasks/{id}?wait=45`` answers 200 with the result, or 202 with the last status when the
   time is over. 404 is an id that the API does not know, 502 is trouble with the API.
 - ``GET /tasks/{id}/events`` sends each change of status as a server-sent event.
-- ``GET /`` is a page that shows the progress, then the images.
+- ``GET /`` is a page that takes a prompt and shows the progress, then the images.
 - ``GET /healthz`` tells what the session is doing, 503 once it is closed.
 - ``POST /callbacks/{CALLBACK_SECRET}`` takes callbacks of the API: a task is then asked for sooner.
 
 One session serves all requests: 500 clients that wait for one id cause one query an interval.
-Put your own login before these routes: who reaches them sees the images.
+Put your own login before these routes: who reaches them sees the images, and spends your money.
 
-PORT is the port (8000), POLL_INTERVAL the shortest pause between two queries of an id in s (20),
-CALLBACK_SECRET the secret part of the path that you give the API as ``callback_url``.
+IMAGES is the directory that images are kept in (images), PORT the port (8000), POLL_INTERVAL the
+shortest pause between two queries of an id in s (20), CALLBACK_SECRET the secret part of the path
+that you give the API as ``callback_url``.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
@@ -34,9 +40,13 @@ import uvicorn
 from fastapi import Depends, FastAPI, Query, Request, Response, status
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from kling_omni_async import (
+    ApiError,
+    ConfigurationError,
+    ImageOrder,
     ImageTask,
     InvalidTaskIdError,
     KlingOmniError,
@@ -51,6 +61,7 @@ from kling_omni_async import (
     read_callback,
 )
 
+IMAGES = os.environ.get("IMAGES", "images")
 MOST_BYTES = 65_536  # of a callback
 SECRET = os.environ.get("CALLBACK_SECRET") or secrets.token_urlsafe(32)
 
@@ -82,6 +93,14 @@ Session = Annotated[KlingOmniSession, Depends(the_session)]
 Wait = Annotated[float, Query(ge=0, le=55, description="the longest time to wait, in s")]
 
 
+class Wish(BaseModel):
+    """What clients order."""
+
+    prompt: str
+    n: int = 1
+    key: str | None = None
+
+
 class TaskView(BaseModel):
     """What clients see of a task."""
 
@@ -109,6 +128,10 @@ def trouble(error: KlingOmniError) -> tuple[int, Trouble]:
     """Give the HTTP status and the words for an error; what is ours to mend goes to the log."""
     if isinstance(error, TaskNotFoundError | InvalidTaskIdError):
         return status.HTTP_404_NOT_FOUND, Trouble(detail="There is no such task.")
+    if isinstance(error, ConfigurationError):
+        return status.HTTP_422_UNPROCESSABLE_CONTENT, Trouble(detail=str(error))
+    if isinstance(error, TaskFailedError | NoImagesError) or type(error) is ApiError:  # its words
+        return status.HTTP_422_UNPROCESSABLE_CONTENT, Trouble(detail=f"No images: {error}")
     logger.error("task %s: %s: %s", error.task_id, type(error).__name__, error)
     detail = "The image service has trouble. Try again later."
     return status.HTTP_502_BAD_GATEWAY, Trouble(detail=detail)
@@ -120,6 +143,23 @@ async def tell(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, KlingOmniError)
     code, body = trouble(error)
     return JSONResponse(body.model_dump(), code)
+
+
+@app.post("/images", status_code=status.HTTP_201_CREATED)
+async def make_images(wish: Wish, session: Session) -> list[str]:
+    """Create a task, wait for it, save its images, and answer."""
+    order = ImageOrder(wish.prompt, n=wish.n, key=wish.key)
+    outcome = await session.generate(order, save_to=IMAGES)
+    return [f"/images/{Path(image.key).name}" for image in outcome.saved]
+
+
+app.mount("/images", StaticFiles(directory=IMAGES, check_dir=False))
+
+
+@app.post("/tasks", status_code=status.HTTP_201_CREATED)
+async def create(wish: Wish, session: Session) -> TaskView:
+    """Create a task, and answer with its id at once."""
+    return view(await session.create(ImageOrder(wish.prompt, n=wish.n, key=wish.key)))
 
 
 # `:path`, because an id may hold a slash.
@@ -193,7 +233,7 @@ PAGE = """\
 <style>
   :root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
   body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-  form { display: flex; gap: .5rem; flex-wrap: wrap; }
+  form { display: flex; gap: .5rem; flex-wrap: wrap; margin-bottom: .5rem; }
   input { flex: 1 1 16rem; font: inherit; padding: .4rem .6rem; }
   button { font: inherit; padding: .4rem 1rem; }
   output { display: block; margin: 1.5rem 0 .5rem; overflow-wrap: anywhere; }
@@ -203,6 +243,10 @@ PAGE = """\
   img { width: 100%; border-radius: .5rem; }
 </style>
 <h1>Kling Omni images</h1>
+<form id="wish">
+  <input name="prompt" aria-label="Prompt" placeholder="A fox in the snow" required>
+  <button>Create</button>
+</form>
 <form>
   <input name="task" aria-label="Task id" placeholder="Task id" required>
   <button>Show</button>
@@ -230,7 +274,7 @@ function draw(task) {
 }
 
 function follow(id) {
-  document.querySelector("input").value = id;
+  document.querySelector("input[name=task]").value = id;
   say("Asking for the task …");
   const events = new EventSource(`/tasks/${encodeURIComponent(id)}/events`);
   events.addEventListener("status", (event) => draw(JSON.parse(event.data)));
@@ -240,6 +284,16 @@ function follow(id) {
   });
   events.addEventListener("end", () => events.close());  // else the browser would connect again
 }
+
+document.querySelector("#wish").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  say("Creating the task …");
+  const wish = {prompt: event.target.prompt.value, key: crypto.randomUUID?.()};
+  const headers = {"Content-Type": "application/json"};
+  const answer = await fetch("/tasks", {method: "POST", headers, body: JSON.stringify(wish)});
+  const told = await answer.json();
+  if (answer.ok) follow(told.task_id); else say(told.detail);
+});
 
 const id = new URLSearchParams(location.search).get("task");
 if (id) follow(id);

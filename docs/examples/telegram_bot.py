@@ -1,11 +1,13 @@
-"""A Telegram bot that follows Kling Omni image tasks: aiogram 3.
+"""A Telegram bot that makes images with Kling Omni, and follows tasks: aiogram 3.
 
 It needs ``aiogram``, the key in COMETAPI_KEY and the bot's token in TELEGRAM_TOKEN::
 
     python telegram_bot.py
 
-Send it the id of a task: it edits one message as the status changes, then sends the images. Whoever
-sends it an id sees the images: put a filter for your own users before the handlers.
+Write ``/imagine a fox``, or send it the id of a task: it edits one message as the status changes,
+then sends the images. Whoever writes to it spends your money: put a filter for your own users
+before the handlers. A message is a wish of its own: one that Telegram brings again after a crash is
+not paid for again.
 
 IMAGES is the directory that images are kept in (images), POLL_INTERVAL the shortest pause between
 two queries of an id in s (20), TELEGRAM_API_URL a Bot API server of your own.
@@ -28,10 +30,13 @@ from aiogram.exceptions import (
     TelegramRetryAfter,
     TelegramServerError,
 )
-from aiogram.filters import CommandStart, ExceptionTypeFilter
+from aiogram.filters import Command, CommandObject, CommandStart, ExceptionTypeFilter
 from aiogram.types import ErrorEvent, FSInputFile, Message, TelegramObject
 
 from kling_omni_async import (
+    ConfigurationError,
+    CreateUncertainError,
+    ImageOrder,
     ImageTask,
     InvalidTaskIdError,
     KlingOmniError,
@@ -81,15 +86,33 @@ async def drop(event: ErrorEvent) -> None:
 @router.message(CommandStart())
 async def greet(message: Message) -> None:
     """Say what to do."""
-    await message.answer("Send me the id of an image task.")
+    await message.answer("Write /imagine a fox in the snow, or send me the id of an image task.")
+
+
+@router.message(Command("imagine"))
+async def imagine(message: Message, command: CommandObject, kling: KlingOmniSession) -> None:
+    """Create a task of a prompt, and follow it."""
+    key = f"telegram/{message.chat.id}/{message.message_id}"
+    try:
+        order = ImageOrder(command.args or "", key=key)
+    except ConfigurationError:
+        await message.reply("Write what is to be seen, such as /imagine a fox in the snow")
+        return
+    await bring(message, kling, order)
 
 
 @router.message(F.text)
 async def follow(message: Message, kling: KlingOmniSession) -> None:
     """Follow a task to its end."""
+    await bring(message, kling, (message.text or "").strip())
+
+
+async def bring(message: Message, kling: KlingOmniSession, wanted: ImageOrder | str) -> None:
+    """Tell how far a task is, and send its images; an order is created first."""
     status = await message.reply("Asking for the task …")
     try:
-        async with kling.watch((message.text or "").strip()) as updates:
+        task_id = wanted if isinstance(wanted, str) else (await kling.create(wanted)).task_id
+        async with kling.watch(task_id) as updates:
             async for task in updates:
                 await tell(status, words_for(task))
                 if task.status is TaskStatus.SUCCEED:
@@ -97,10 +120,13 @@ async def follow(message: Message, kling: KlingOmniSession) -> None:
     except (TaskNotFoundError, InvalidTaskIdError):
         await tell(status, "There is no such task.")
     except SessionClosedError:
-        await tell(status, "The bot was stopped. Send the id again later.")
+        await tell(status, "The bot was stopped. Send it again later.")
+    except CreateUncertainError as error:
+        logger.warning("%s", error)  # it names what finds the task, if there is one
+        await tell(status, "Nobody knows whether the task was created; it is not paid for twice.")
     except KlingOmniError as error:
         logger.warning("task %s: %s: %s", error.task_id, type(error).__name__, error)
-        await tell(status, "The images did not come. Send the id again later.")
+        await tell(status, "The images did not come. Send it again later.")
 
 
 def words_for(task: ImageTask) -> str:

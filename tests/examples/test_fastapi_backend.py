@@ -68,6 +68,43 @@ async def test_a_finished_task_is_given_with_its_images(
     assert [await image_type(client, image) for image in told["images"]] == ["image/png"] * 2
 
 
+async def test_a_prompt_becomes_images_that_are_kept_here(
+    comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
+) -> None:
+    """Created once under its key, waited for, saved and served; the second client shares it."""
+    wish = {"prompt": "a fox", "n": 2, "key": "42/1"}
+    waiting = [asyncio.create_task(post(client, f"{url}/images", wish)) for _ in range(2)]
+    await until(lambda: comet_api.billed)
+    (task,) = comet_api.billed
+    comet_api.finish(task.task_id)
+    answers = [await each for each in waiting]
+    assert [status for status, _ in answers] == [201, 201]
+    assert answers[0] == answers[1]
+    images = answers[0][1]
+    assert [await image_type(client, f"{url}{image}") for image in images] == ["image/png"] * 2
+    assert len(comet_api.billed) == 1
+
+
+async def test_a_prompt_becomes_a_task_at_once(
+    comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, url: str
+) -> None:
+    """Its id is answered; what cannot be ordered, or fails, is told with the reason."""
+    status, told = await post(client, f"{url}/tasks", {"prompt": "a fox"})
+    assert (status, told["status"]) == (201, "submitted")
+    assert [task.task_id for task in comet_api.billed] == [told["task_id"]]
+    status, told = await post(client, f"{url}/tasks", {"prompt": "a fox", "n": 12})
+    assert (status, "ImageOrder.n must be" in told["detail"]) == (422, True)
+    comet_api.fail_next_create(status=400, body={"code": 1301, "message": "sensitive"})
+    status, told = await post(client, f"{url}/tasks", {"prompt": "a fox"})
+    assert (status, "sensitive" in told["detail"], len(comet_api.billed)) == (422, True, 1)
+
+
+async def post(client: aiohttp.ClientSession, url: str, wish: dict[str, Any]) -> tuple[int, Any]:
+    """Order, and give the status and the JSON of the answer."""
+    async with client.post(url, json=wish) as answer:
+        return answer.status, await answer.json()
+
+
 async def image_type(client: aiohttp.ClientSession, url: str) -> str:
     """Give what kind of file is behind a URL."""
     async with client.get(url) as answer:

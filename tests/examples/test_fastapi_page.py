@@ -66,7 +66,8 @@ async def test_the_page_shows_the_progress_and_then_the_images(
     """An id is typed and sent; the status is told, then the images are there, all in view."""
     task_id = comet_api.create_task(duration=math.inf, images=3)
     await tab.open(url, width=width)
-    await tab.press("Tab")
+    for _ in range(3):  # over the prompt and its button
+        await tab.press("Tab")
     await tab.type(task_id)
     tab._loaded.clear()
     await tab.press("Enter")
@@ -79,7 +80,7 @@ async def test_the_page_shows_the_progress_and_then_the_images(
     await tab.until("document.images.length === 3")
     await tab.until(f"{SIZES}.every((width) => width > 0)")
     assert await tab.ask(SAYS) == "succeed"
-    assert await tab.ask("document.querySelector('input').value") == task_id
+    assert await tab.ask("document.querySelector('input[name=task]').value") == task_id
     assert await tab.ask(FITS) is True
     await keep_picture(tab, f"{width}-images")
     assert tab.complaints == []
@@ -99,3 +100,15 @@ async def test_the_page_says_why_there_are_no_images(
     await tab.open(f"{url}/?task=nobody")
     await tab.until(f"{SAYS} === 'There is no such task.'")
     assert tab.complaints == []
+
+
+async def test_the_page_takes_a_prompt(comet_api: SimulatedCometAPI, tab: Tab, url: str) -> None:
+    """One task is created, and its image is shown when it is there."""
+    await tab.open(url)
+    await tab.press("Tab")
+    await tab.type("a fox in the snow")
+    await tab.press("Enter")
+    await tab.until(f"['submitted', 'processing'].includes({SAYS})")
+    (task,) = comet_api.billed
+    comet_api.finish(task.task_id)
+    await tab.until("document.images.length === 1")

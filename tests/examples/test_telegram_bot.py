@@ -66,6 +66,33 @@ async def test_one_message_tells_the_status_and_the_images_follow(
     assert await bot.stop() == 0
 
 
+async def test_a_prompt_becomes_images(
+    comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
+) -> None:
+    """/imagine creates one task, whose status and images follow; without a prompt none is."""
+    empty = telegram.send(1, "/imagine")
+    chat = telegram.send(2, "/imagine a fox, red")
+    await telegram.until(lambda: last(chat) in {"submitted", "processing"})
+    (task,) = comet_api.billed
+    comet_api.finish(task.task_id)
+    await telegram.until(lambda: chat.photos)
+    assert next(iter(chat.texts.values()))[-1] == "succeed"
+    assert last(empty) == "Write what is to be seen, such as /imagine a fox in the snow"
+    assert len(comet_api.billed) == 1
+    assert await bot.stop() == 0
+
+
+async def test_a_lost_answer_is_told_and_not_paid_for_twice(
+    comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
+) -> None:
+    """What was made all the same is found, and its images come."""
+    comet_api.fail_next_create(reset=True, created=True)
+    chat = telegram.send(1, "/imagine a fox")
+    await telegram.until(lambda: last(chat) in {"submitted", "processing"})
+    assert len(comet_api.billed) == 1
+    assert await bot.stop() == 0
+
+
 async def test_what_gives_no_images_is_told(
     comet_api: SimulatedCometAPI, telegram: BotAPI, bot: Program
 ) -> None:
@@ -74,10 +101,10 @@ async def test_what_gives_no_images_is_told(
     empty = comet_api.create_task(duration=0.0, images=0)
     said = {
         failed: "failed: Image pixel is invalid",
-        empty: "The images did not come. Send the id again later.",
+        empty: "The images did not come. Send it again later.",
         "nobody": "There is no such task.",
         "hello there": "There is no such task.",
-        "/start": "Send me the id of an image task.",
+        "/start": "Write /imagine a fox in the snow, or send me the id of an image task.",
     }
     chats = {text: telegram.send(user, text) for user, text in enumerate(said, 1)}
     await telegram.until(lambda: {text: last(chat) for text, chat in chats.items()} == said)
@@ -130,5 +157,5 @@ async def test_it_stops_cleanly_while_users_wait(
     await telegram.until(lambda: all(last(chat) not in {"", ASKING} for chat in chats))
     telegram.latency_s = 0.5
     assert await bot.stop() == 0
-    assert {last(chat) for chat in chats} == {"The bot was stopped. Send the id again later."}
+    assert {last(chat) for chat in chats} == {"The bot was stopped. Send it again later."}
     assert min(comet_api.gaps(task_id), default=PAUSE_S) >= PAUSE_S
