@@ -77,7 +77,7 @@ def _quoted(value: object) -> str:
     try:
         return repr(value)[:_SHOWN_VALUE]
     except Exception:  # noqa: BLE001 - such as an int of more digits than Python writes
-        return f"a {type(value).__name__}"
+        return f"such a value of {type(value).__name__}"
 
 
 def _bytes(value: object) -> bytes | None:

@@ -180,7 +180,7 @@ def test_bad_value_is_shown() -> None:
     with pytest.raises(ConfigurationError) as caught:
         PollPolicy(timeout="x" * 10_000)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert str(caught.value).endswith("or None, not '" + "x" * 79)
-    with pytest.raises(ConfigurationError, match=r"not a int$"):
+    with pytest.raises(ConfigurationError, match=r"not such a value of int$"):
         PollPolicy(timeout=TOO_LONG_TO_WRITE)
 
 

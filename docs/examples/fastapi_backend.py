@@ -312,4 +312,5 @@ class Server(uvicorn.Server):
 
 
 if __name__ == "__main__":
-    Server(uvicorn.Config(app, port=int(os.environ.get("PORT", "8000")))).run()
+    with suppress(KeyboardInterrupt):  # which uvicorn hands on after Ctrl-C has stopped it
+        Server(uvicorn.Config(app, port=int(os.environ.get("PORT", "8000")))).run()

@@ -43,7 +43,7 @@ def task_to_save(given: object) -> ImageTask:
         task = given.task if isinstance(given.error, DownloadError) else given.result()
     if not isinstance(task, ImageTask):
         raise ConfigurationError(
-            f"save takes an ImageTask or a TaskOutcome, not a {type(given).__name__}"
+            f"save takes an ImageTask or a TaskOutcome, not {type(given).__name__}"
         )
     if task.status is TaskStatus.FAILED:
         raise TaskFailedError(task.status_message or "", task_id=task.task_id, task=task)

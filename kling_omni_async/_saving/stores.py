@@ -87,7 +87,7 @@ class Stores:
             return RemoteStore(store)
         kind = type(store).__name__
         raise ConfigurationError(
-            f"images are saved to a directory, a URL or a store of obstore, not to a {kind}"
+            f"images are saved to a directory, a URL or a store of obstore, not to {kind}"
         )
 
 

@@ -72,9 +72,9 @@ class Program:
         assert [sign for sign in _SIGNS_OF_DIRT if sign in self.output] == [], self.output
         return code
 
-    async def stop(self) -> int:
-        """Stop it as a service manager does."""
-        self.process.send_signal(signal.SIGTERM)
+    async def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
+        """Stop it as a service manager does, or by another signal."""
+        self.process.send_signal(by)
         return await self.ends()
 
     async def kill(self) -> None:

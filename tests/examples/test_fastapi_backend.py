@@ -264,6 +264,13 @@ async def test_it_stops_with_an_event_stream_open(
     assert (await waiting)[0] == 502
 
 
+async def test_ctrl_c_ends_it_without_a_word(backend: Program) -> None:
+    """Who tries it on a terminal sees no traceback at its end."""
+    await backend.address()
+    assert await backend.stop(signal.SIGINT) == 0
+    assert "KeyboardInterrupt" not in backend.output
+
+
 async def test_a_callback_makes_it_ask_and_says_nothing(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

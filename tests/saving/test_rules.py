@@ -235,4 +235,4 @@ def test_what_is_nothing_to_save(given: object, name: str) -> None:
     """What is no task, and has none, is told with what it is."""
     with pytest.raises(ConfigurationError) as caught:
         task_to_save(given)
-    assert str(caught.value) == f"save takes an ImageTask or a TaskOutcome, not a {name}"
+    assert str(caught.value) == f"save takes an ImageTask or a TaskOutcome, not {name}"
