@@ -33,6 +33,7 @@ from kling_omni_async import (
     TaskFailedError,
     otel,
 )
+from kling_omni_async._session import stats_from_any_thread
 from kling_omni_async.otel import Instrumentation, instrument
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -176,6 +177,16 @@ async def test_delay_is_from_the_end_of_a_task_until_it_is_seen(
     assert seen.total("task.delay") == pytest.approx(late_s, abs=1.1)  # `Date` has whole seconds
 
 
+async def test_the_delay_of_an_own_task_is_exact(comet_api: SimulatedCometAPI, seen: Seen) -> None:
+    """Its age is by our own clock, which has parts of a second."""
+    await asyncio.sleep(0.7)
+    async with open_session(comet_api) as session:
+        seen.instrument(session)
+        task = await session.create(FOX)
+        await session.wait(task.task_id, expect_callback=50.25)
+    assert seen.total("task.duration") + seen.total("task.delay") == pytest.approx(50.25, abs=0.01)
+
+
 async def test_a_delay_that_is_not_known_is_none(comet_api: SimulatedCometAPI, seen: Seen) -> None:
     """Without `Date` the duration alone, without times neither; no case is an error."""
     bodies = [comet_api.create_task(duration=0), comet_api.create_task(duration=0)]
@@ -260,8 +271,10 @@ def test_a_loop_that_has_gone_is_asked_nothing(seen: Seen) -> None:
     assert seen.value("stretch") == 1.0
     loop.run_until_complete(asyncio.sleep(0))
     owner = session._engine._owner
+    assert stats_from_any_thread(session) is not None
     loop.close()
     assert (seen.value("tasks.open"), session.closed) == (0, False)
+    assert stats_from_any_thread(session) is None  # uvloop's clock is gone with it
     assert owner is not None
     owner._log_destroy_pending = False  # type: ignore[attr-defined]
     session._engine.closed = True
@@ -314,6 +327,16 @@ async def test_creates_by_their_ends(
     assert type(caught.value).__name__ == error
     assert seen.value("creates", outcome=how, error_type=error) == 1
     assert seen.value("creates") == 1
+
+
+async def test_a_create_that_is_throttled(comet_api: SimulatedCometAPI, seen: Seen) -> None:
+    """What its `Retry-After` asks for holds queries back, too, and it is one create in the end."""
+    comet_api.fail_next_create(status=429, retry_after=7)
+    async with open_session(comet_api) as session:
+        seen.instrument(session)
+        await session.create(FOX)
+    assert seen.value("throttled") == pytest.approx(7.0)
+    assert seen.value("creates", outcome="created") == seen.value("creates") == 1
 
 
 # Spans.
@@ -483,10 +506,16 @@ async def test_closing_undoes_it(comet_api: SimulatedCometAPI, seen: Seen) -> No
         for count in (1, 2):
             made = seen.instrument(session)
             await session.wait(comet_api.create_task(duration=0))
+            waiting = asyncio.create_task(session.wait(comet_api.create_task(duration=99)))
+            await now_waiting()
+            assert seen.value("tasks.open") == 1
             made.close()
             made.close()
+            assert seen.value("tasks.open") == 0
+            waiting.cancel()
+            await asyncio.wait([waiting])
             await session.wait(comet_api.create_task(duration=0))
-            assert seen.value("outcomes") == len(seen.spans) == count
+            assert seen.value("outcomes") == len(seen.spans) / 2 == count
         assert session._door.observer is None
 
 
