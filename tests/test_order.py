@@ -168,7 +168,7 @@ def test_odd_values() -> None:
     for odd in (_Bytes(), _Unprintable()):
         with pytest.raises(ConfigurationError, match=r"images\[0\] must be"):
             ImageOrder("a fox", images=[odd])
-    with pytest.raises(ConfigurationError, match=r"n must be .* not a _Unprintable"):
+    with pytest.raises(ConfigurationError, match=r"n must be .* not such a value of _Unprintable"):
         ImageOrder("a fox", n=odd)
 
 
