@@ -188,7 +188,8 @@ class Client:
             body.hang_up()
         try:
             told = self._translate(http, failure, None)
-            return NotSent(told) if never_left(failure) else told
+            # A middleware of a given session may have met it when it sent for the second time.
+            return NotSent(told) if never_left(failure) and not body.has_left else told
         finally:
             del failure
 

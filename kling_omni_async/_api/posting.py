@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -28,7 +29,7 @@ class OneTimeBody(Payload):
         self._body = body
         self._begun = begun
         self._transport: object = None
-        self._has_left = False
+        self.has_left = False  # or some of it
 
     @property
     def size(self) -> int:
@@ -42,9 +43,9 @@ class OneTimeBody(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the body over a connection; a second time nothing of it is sent."""
         # Such as by a middleware of a given session that sends again what has failed.
-        if self._has_left:
+        if self.has_left:
             raise RuntimeError("a create is never sent twice")
-        self._has_left = True
+        self.has_left = True
         self._transport = getattr(writer, "transport", None)
         self._begun()
         whole = memoryview(self._body)
@@ -66,6 +67,7 @@ class PostLimit:
         self._timeout: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._started = 0.0
+        self._latest = math.inf  # the end of it, in s of the loop, once it was shortened
 
     async def bound(self, request: Coroutine[Any, Any, T]) -> T:
         """Wait for a request; raise `TimeoutError` at the end of the time."""
@@ -88,12 +90,13 @@ class PostLimit:
 
     def begun(self) -> None:
         """Let the limit count from the start, now that the request leaves."""
-        self._set(self._started + self.limit_s)
+        self._set(min(self._started + self.limit_s, self._latest))
 
     def shorten(self, left_s: float) -> None:
         """End it after some s at the latest."""
         end = asyncio.get_running_loop().time() + left_s
         if self._timer is not None and end < self._timer.when():
+            self._latest = end
             self._set(end)
 
     def _set(self, when: float) -> None:

@@ -200,11 +200,12 @@ class Timing:
 
     def next_look(self, now: float, age_s: float, kind: object = None) -> float:
         """Return when to look again at a task of an age that has not ended, within the interval."""
-        if not (self.learns and 0 <= age_s < PLANNED * self._unit_s):
+        age = age_s / self._unit_s
+        if not (self.learns and 0 <= age < PLANNED):
             return self.even(now)
         pauses = self._kind(kind).plan_at(now, self._high).pauses
         at = self._units_since_first(now)
-        wish = at + pauses[int(age_s / self._unit_s)]
+        wish = at + pauses[int(age)]
         when = self._crowd.place(at + UNITS_PER_LOW, wish, at + self._high)
         pause_s = (when - at) * self._unit_s
         return now + min(max(pause_s, self._low_s), self._low_s + self._width_s)

@@ -476,6 +476,27 @@ async def test_a_middleware_that_sends_again() -> None:
         assert [line.body for line in server.lines if line.body] == [BODY]
 
 
+async def test_a_middleware_that_finds_nobody_the_second_time() -> None:
+    """That the second try never left proves nothing: the first has left."""
+
+    async def again(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await handler(request)
+        except aiohttp.ClientError:
+            raise NEVER_LEFT[0] from None
+
+    async with (
+        raw_server(reset_after_body) as server,
+        aiohttp.ClientSession(middlewares=[again]) as http,
+    ):
+        url = f"http://127.0.0.1:{server.port}"
+        async with opened(url, http) as client:
+            assert isinstance(await post(client, f"{url}/x"), TransportError)
+        assert [line.body for line in server.lines] == [BODY]
+
+
 async def test_a_middleware_that_hangs() -> None:
     """It ends some time after all that could be waited for."""
 
@@ -581,6 +602,22 @@ async def test_a_limit_that_has_passed() -> None:
     assert now() == 55.0
     limit.shorten(1.0)
     limit.begun()
+
+
+async def test_a_limit_that_was_shortened_while_it_connects() -> None:
+    """That the request leaves then gives it no more time."""
+    limit = PostLimit(60.0)
+
+    async def work() -> str:
+        limit.shorten(5.0)
+        await asyncio.sleep(1.0)
+        limit.begun()
+        await asyncio.get_running_loop().create_future()
+        return "never"
+
+    with pytest.raises(TimeoutError):
+        await limit.bound(work())
+    assert now() == 5.0
 
 
 # Through the session.

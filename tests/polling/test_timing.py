@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
@@ -268,6 +269,15 @@ def test_ages_out_of_range_are_asked_evenly() -> None:
         timing = make()
         pauses = [timing.next_look(0.0, age_s) for _ in range(2000)]
         assert mean(pauses) == pytest.approx(25.0, abs=0.3)
+
+
+def test_the_last_age_of_the_plan_is_one_of_its_ages() -> None:
+    """Of some intervals it is rounded up to the first age that has no plan."""
+    low = 89.3880926952111
+    timing = make((low, low * 1.5))
+    age_s = math.nextafter(PLANNED * (low / 20), 0.0)
+    assert age_s < PLANNED * (low / 20)
+    assert low - SLACK_S <= timing.next_look(0.0, age_s) <= low * 1.5 + SLACK_S
 
 
 def test_compressed_time_behaves_alike() -> None:
