@@ -1,17 +1,20 @@
-"""Poll the task ids of a CSV file, store the images, and write a CSV file of results.
+"""Create tasks from the prompts of a CSV file, store the images, and write a CSV file of results.
 
-It needs the key in COMETAPI_KEY::
+It needs the key in COMETAPI_KEY, and costs money::
 
-    python batch.py tasks.csv results.csv --save-to images
-    python batch.py tasks.csv results.csv --save-to s3://bucket/prefix
+    python batch.py prompts.csv results.csv --save-to images
+    python batch.py prompts.csv results.csv --save-to s3://bucket/prefix
 
-The input has a column ``task_id``; others are passed over. Each id that is done gets one row in the
-results. Stop it or kill it whenever you like and run it again: ids that have a row are not asked
-for, and images that are stored are not fetched. What may still pass, such as a time-out, and an id
-that is to be mended get no row but a line on the terminal; run it again later.
+The input has the columns ``key``, your own name for each wish, and ``prompt``; others are passed
+over. Each order that is done gets one row in the results. Stop it or kill it whenever you like and
+run it again: keys that have a row are left alone, and images that are stored are not fetched. What
+was under way is ordered again under its key, and the vendor, who knows that, gives its task instead
+of a new one. What may still pass, such as a time-out, and an order that is to be corrected get no
+row but a line on the terminal; run it again later.
 
 Storing to S3 needs the extra ``storage`` of kling-omni-async. Let one process at a time write the
-same results. ``kling-omni poll`` does much the same; take this where the rows are your own.
+same results. ``kling-omni generate`` does much the same, and keeps a journal so as to rely on no
+vendor; take this where the rows are your own.
 """
 
 from __future__ import annotations
@@ -26,37 +29,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy, TaskOutcome
+from kling_omni_async import (
+    ImageOrder,
+    KlingOmniError,
+    KlingOmniSession,
+    PollPolicy,
+    TaskOutcome,
+)
 
-COLUMNS = ("task_id", "result", "images", "reason")
+COLUMNS = ("key", "task_id", "result", "images", "reason")
 
 
-def read_ids(path: Path) -> Iterator[str]:
-    """Read the column of ids."""
+def read_orders(path: Path) -> Iterator[ImageOrder]:
+    """Read the keys and prompts."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
-        if "task_id" not in (rows.fieldnames or ()):
-            sys.exit(f"{path} has no column task_id")
+        if missing := {"key", "prompt"} - set(rows.fieldnames or ()):
+            sys.exit(f"{path} has no column {min(missing)}")
         for row in rows:
-            yield row["task_id"].strip()
+            yield ImageOrder(row["prompt"], key=row["key"].strip())
 
 
 def read_done(path: Path) -> set[str]:
-    """Read which ids have a row, and cut off what a crash has left of one."""
+    """Read which keys have a row, and cut off what a crash has left of one."""
     if not path.exists():
         return set()
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     os.truncate(path, len(whole))
     rows = csv.DictReader(io.StringIO(whole.decode("utf-8"), newline=""))
-    return {row["task_id"] for row in rows}
+    return {row["key"] for row in rows}
 
 
-def row_of(outcome: TaskOutcome) -> tuple[str, ...]:
-    """Give the row of an id that is done."""
+def row_of(key: str, outcome: TaskOutcome) -> tuple[str, ...]:
+    """Give the row of an order that is done."""
     images = " ".join(image.key for image in outcome.saved)
     reason = " ".join(str(outcome.error or "").split())  # on one line
-    return (outcome.task_id, "ok" if outcome.ok else "failed", images, reason)
+    return (key, outcome.task_id, "ok" if outcome.ok else "failed", images, reason)
 
 
 def write(file: TextIO, row: tuple[str, ...]) -> None:
@@ -66,8 +75,8 @@ def write(file: TextIO, row: tuple[str, ...]) -> None:
     os.fsync(file.fileno())
 
 
-async def poll(task_ids: list[str], file: TextIO, save_to: str, policy: PollPolicy) -> int:
-    """Poll ids to their end.
+async def bring(orders: list[ImageOrder], file: TextIO, save_to: str, policy: PollPolicy) -> int:
+    """Bring orders to their end.
 
     Returns:
         How many have no row yet.
@@ -75,14 +84,14 @@ async def poll(task_ids: list[str], file: TextIO, save_to: str, policy: PollPoli
     left = 0
     async with (
         KlingOmniSession(policy=policy) as session,
-        session.poll(task_ids, save_to=save_to) as outcomes,
+        session.generate_many(orders, save_to=save_to) as outcomes,
     ):
         async for outcome in outcomes:
-            if outcome.settled:  # asking again brings nothing new
-                write(file, row_of(outcome))
+            if outcome.settled and outcome.order:  # ordering again brings nothing new
+                write(file, row_of(outcome.order.key or "", outcome))
             else:
                 left += 1
-                print(f"no row: {outcome}", file=sys.stderr)
+                print(f"no row: {outcome.order}: {outcome}", file=sys.stderr)
             progress = outcomes.progress
             print(f"{progress.total - progress.pending} of {progress.total}", flush=True)
     return left
@@ -90,8 +99,8 @@ async def poll(task_ids: list[str], file: TextIO, save_to: str, policy: PollPoli
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Poll the task ids of a CSV file.")
-    parser.add_argument("tasks", type=Path, help="a CSV file with a column task_id")
+    parser = argparse.ArgumentParser(description="Make images of the prompts of a CSV file.")
+    parser.add_argument("prompts", type=Path, help="a CSV file with columns key and prompt")
     parser.add_argument("results", type=Path, help="the CSV file to write, or to carry on")
     parser.add_argument("--save-to", default="images", help="a directory, or s3://bucket/prefix")
     parser.add_argument(
@@ -109,18 +118,18 @@ def main() -> int:
     """Run the program.
 
     Returns:
-        The exit code: 0 if every id has its row.
+        The exit code: 0 if every order has its row.
     """
     given = arguments()
     at_least, at_most = given.interval
     done = read_done(given.results)
-    task_ids = [task_id for task_id in read_ids(given.tasks) if task_id not in done]
-    print(f"{len(done)} done already, {len(task_ids)} to do")
+    orders = [order for order in read_orders(given.prompts) if order.key not in done]
+    print(f"{len(done)} done already, {len(orders)} to do")
     with given.results.open("a", encoding="utf-8", newline="") as file:
         if not given.results.stat().st_size:
             write(file, COLUMNS)
         policy = PollPolicy(interval=(at_least, at_most))
-        return 1 if asyncio.run(poll(task_ids, file, given.save_to, policy)) else 0
+        return 1 if asyncio.run(bring(orders, file, given.save_to, policy)) else 0
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""A Discord bot that follows Kling Omni image tasks: discord.py 2, and where the session lives.
+"""A Discord bot that makes images with Kling Omni: discord.py 2, and where the session lives.
 
 It needs ``discord.py``, the key in COMETAPI_KEY and the bot's token in DISCORD_TOKEN. The bot needs
 the privileged intent "message content"::
 
     python discord_bot.py
 
-``!image <task id>`` edits one message as the status changes, then sends the images.
+``!imagine <prompt>`` creates a task, edits one message as its status changes, then sends the
+images; ``!image <task id>`` does so for a task that is there. Whoever may write to it spends your
+money.
 
 The session is made in ``setup_hook``, which runs once, in the bot's own event loop, before it logs
 on to the gateway; ``on_ready`` would run again after each loss of the connection. ``close`` ends it
@@ -25,6 +27,8 @@ import discord
 from discord.ext import commands
 
 from kling_omni_async import (
+    ConfigurationError,
+    ImageOrder,
     ImageTask,
     InvalidTaskIdError,
     KlingOmniError,
@@ -51,6 +55,7 @@ class ImageBot(commands.Bot):
         super().__init__(command_prefix="!", intents=intents)
         self.at_work: set[asyncio.Task[Any] | None] = set()
         self.add_command(image)
+        self.add_command(imagine)
 
     async def setup_hook(self) -> None:
         """Open the session."""
@@ -78,13 +83,31 @@ class ImageBot(commands.Bot):
 @commands.command()
 async def image(ctx: commands.Context[ImageBot], task_id: str) -> None:
     """Follow a task to its end."""
-    message = await ctx.reply("Asking for the task …")
+    await bring(ctx, task_id)
+
+
+@commands.command()
+async def imagine(ctx: commands.Context[ImageBot], *, prompt: str) -> None:
+    """Create a task of a prompt, and follow it."""
     try:
-        async with ctx.bot.kling.watch(task_id) as updates:
+        order = ImageOrder(prompt, key=f"discord/{ctx.message.id}")
+    except ConfigurationError as error:
+        await ctx.reply(str(error))
+    else:
+        await bring(ctx, order)
+
+
+async def bring(ctx: commands.Context[ImageBot], wanted: ImageOrder | str) -> None:
+    """Tell how far a task is, and send its images; an order is created first."""
+    message = await ctx.reply("Asking for the task …")
+    kling = ctx.bot.kling
+    try:
+        task_id = wanted if isinstance(wanted, str) else (await kling.create(wanted)).task_id
+        async with kling.watch(task_id) as updates:
             async for task in updates:
                 await message.edit(content=words_for(task))
                 if task.status is TaskStatus.SUCCEED:
-                    await send(ctx, await ctx.bot.kling.save(task, IMAGES))
+                    await send(ctx, await kling.save(task, IMAGES))
     except (TaskNotFoundError, InvalidTaskIdError):
         await message.edit(content="There is no such task.")
     except SessionClosedError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -31,11 +32,30 @@ def bucket() -> Generator[Bucket]:
     server.stop()
 
 
-def write_tasks(folder: Path, task_ids: Sequence[str]) -> None:
-    """Write the input: a table with more columns, and one id twice."""
-    with (folder / "tasks.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        csv.writer(file).writerows([("name", "task_id"), *[("a, b", i) for i in task_ids]])
-        csv.writer(file).writerow(("again", task_ids[0]))
+@pytest.fixture
+def durations() -> list[float]:
+    """Give how long tasks run that are created, in s; a test may change it."""
+    return [0.2]
+
+
+@pytest.fixture
+def comet_api_options(durations: list[float]) -> dict[str, Any]:
+    """Let tasks run that long."""
+    return {"durations": lambda _: durations[0]}
+
+
+def write_prompts(folder: Path, count: int, *more: tuple[str, str]) -> None:
+    """Write the input: a table with more columns, and the first key twice."""
+    prompts = [(f"42/{number}", f"a fox, view {number}") for number in range(count)]
+    with (folder / "prompts.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("name", "key", "prompt"))
+        table.writerows(("a, b", *row) for row in (*prompts, *more, *prompts[:1]))
+
+
+def task_ids_in(api: SimulatedCometAPI) -> list[str]:
+    """Give what was created and billed."""
+    return [task.task_id for task in api.billed]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -52,30 +72,28 @@ def count_rows(folder: Path) -> int:
 
 async def run(api: SimulatedCometAPI, folder: Path, *options: str) -> tuple[int, Program]:
     """Run the program to its end."""
-    arguments = ("tasks.csv", "results.csv", *FAST, *options)
+    arguments = ("prompts.csv", "results.csv", *FAST, *options)
     env = environment(api)
     async with running("batch.py", *arguments, env=env, folder=folder) as program:
         return await program.ends(), program
 
 
-async def test_each_id_gets_one_row(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
-    """Images are on the disk; a failed and an unknown id have a row too, a malformed one a line."""
-    good = [comet_api.create_task(duration=0.2, images=2) for _ in range(5)]
-    failed = comet_api.create_task(duration=0.0, fail="Image pixel\nis invalid")
-    write_tasks(tmp_path, [*good, failed, "nobody", "with space"])
+async def test_each_order_gets_one_row(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """Images are on the disk; one that is refused has a row too, one in doubt a line."""
+    refusal = {"code": 1301, "message": "The prompt\nis sensitive"}
+    comet_api.fail_next_create(status=400, body=refusal)
+    write_prompts(tmp_path, 6)
     code, program = await run(comet_api, tmp_path)
-    assert code == 1, program.output
-    rows = {row["task_id"]: row for row in rows_of(tmp_path)}
-    assert len(rows_of(tmp_path)) == len(rows) == 7
-    for task_id in good:
-        assert rows[task_id]["result"] == "ok"
-        assert len(images := rows[task_id]["images"].split()) == 2
-        assert all((tmp_path / image).read_bytes().startswith(b"\x89PNG") for image in images)
-    assert rows[failed]["result"] == "failed"
-    assert rows[failed]["reason"].endswith("Image pixel is invalid")
-    assert rows["nobody"]["result"] == "failed"
-    assert "no row: with space: InvalidTaskIdError: " in program.output
-    assert "8 of 8" in program.output
+    assert code == 0, program.output
+    rows = rows_of(tmp_path)
+    assert sorted(row["key"] for row in rows) == [f"42/{number}" for number in range(6)]
+    (refused,) = (row for row in rows if row["result"] == "failed")
+    assert (refused["task_id"], "The prompt is sensitive" in refused["reason"]) == ("", True)
+    for row in rows:
+        if row is not refused:
+            assert (tmp_path / row["images"]).read_bytes().startswith(b"\x89PNG")
+    assert len(comet_api.billed) == 5
+    assert "6 of 6" in program.output
 
 
 def requests_for(api: SimulatedCometAPI, name: str) -> list[str]:
@@ -83,66 +101,64 @@ def requests_for(api: SimulatedCometAPI, name: str) -> list[str]:
     return [each.path for each in api.image_requests if each.path.endswith(f"/{name}")]
 
 
-async def test_after_a_kill_nothing_is_done_twice(
-    comet_api: SimulatedCometAPI, tmp_path: Path
+async def test_after_a_kill_nothing_is_paid_or_done_twice(
+    comet_api: SimulatedCometAPI, durations: list[float], tmp_path: Path
 ) -> None:
-    """``kill -9`` leaves one row for each id: none with a row is asked, no stored image fetched."""
-    task_ids = [comet_api.create_task(duration=math.inf, images=2) for _ in range(12)]
-    write_tasks(tmp_path, task_ids)
-    arguments = ("tasks.csv", "results.csv", *FAST)
+    """``kill -9`` leaves one row and one task for each key; no stored image is fetched again."""
+    durations[0] = math.inf
+    write_prompts(tmp_path, 2 * KILL_AFTER)
+    arguments = ("prompts.csv", "results.csv", *FAST)
     env = environment(comet_api)
     async with running("batch.py", *arguments, env=env, folder=tmp_path) as program:
-        await comet_api.wait_for_queries(2 * len(task_ids))
-        for task_id in task_ids[:KILL_AFTER]:
+        await until(lambda: len(comet_api.billed) == 2 * KILL_AFTER)
+        for task_id in task_ids_in(comet_api)[:KILL_AFTER]:
             comet_api.finish(task_id)
         await until(lambda: count_rows(tmp_path) >= KILL_AFTER)
-        for task_id in task_ids[KILL_AFTER : 2 * KILL_AFTER]:
-            comet_api.finish(task_id)
-        await comet_api.wait_for_image_requests(2 * KILL_AFTER + 1)
         await program.kill()
-    before = [row["task_id"] for row in rows_of(tmp_path)]
+    done = [row["task_id"] for row in rows_of(tmp_path)]
     stored = {path.name for path in (tmp_path / "images").glob("[!.]*")}
-    queries = {task_id: len(comet_api.queries_of(task_id)) for task_id in before}
+    queries = {task_id: len(comet_api.queries_of(task_id)) for task_id in done}
     with (tmp_path / "results.csv").open("a") as file:
-        file.write(f"{task_ids[-1]},ok,images/")
-    for task_id in set(task_ids) - set(before):
+        file.write("42/5,842,ok,images/")
+    for task_id in task_ids_in(comet_api)[KILL_AFTER:]:
         comet_api.finish(task_id)
 
     code, program = await run(comet_api, tmp_path)
     assert code == 0, program.output
     rows = rows_of(tmp_path)
-    assert sorted(row["task_id"] for row in rows) == sorted(task_ids)
+    assert sorted(row["key"] for row in rows) == [f"42/{number}" for number in range(6)]
+    assert sorted(row["task_id"] for row in rows) == sorted(task_ids_in(comet_api))
     assert {row["result"] for row in rows} == {"ok"}
-    assert {task_id: len(comet_api.queries_of(task_id)) for task_id in before} == queries
-    assert len(stored) >= 2 * KILL_AFTER
+    assert {task_id: len(comet_api.queries_of(task_id)) for task_id in done} == queries
+    assert len(stored) >= KILL_AFTER
     assert [len(requests_for(comet_api, name)) for name in stored] == [1] * len(stored)
 
 
 async def test_what_may_pass_is_taken_up_later(
     comet_api: SimulatedCometAPI, tmp_path: Path
 ) -> None:
-    """An image that does not come leaves its id without a row, and the next run gets it."""
-    done, late = (comet_api.create_task(duration=0.0) for _ in range(2))
-    write_tasks(tmp_path, [done, late])
-    comet_api.fail_next_image(late, html=True)
+    """An image that does not come leaves its order without a row, and the next run gets it."""
+    write_prompts(tmp_path, 1)
+    comet_api.fail_next_image(html=True)
     code, program = await run(comet_api, tmp_path)
-    assert (code, [row["task_id"] for row in rows_of(tmp_path)]) == (1, [done])
-    assert f"no row: {late}: DownloadError: " in program.output
+    assert (code, rows_of(tmp_path)) == (1, [])
+    (task_id,) = task_ids_in(comet_api)
+    assert f"{task_id}: DownloadError: " in program.output
     code, program = await run(comet_api, tmp_path)
-    assert (code, [row["task_id"] for row in rows_of(tmp_path)]) == (0, [done, late])
-    assert "1 done already, 1 to do" in program.output
+    assert (code, [row["task_id"] for row in rows_of(tmp_path)]) == (0, [task_id])
+    assert "0 done already, 2 to do" in program.output
 
 
 async def test_a_wrong_key_ends_it_with_one_line(
     comet_api: SimulatedCometAPI, tmp_path: Path
 ) -> None:
     """What is wrong with the set-up is told, without the key."""
-    write_tasks(tmp_path, [comet_api.create_task()])
+    write_prompts(tmp_path, 1)
     env = {**environment(comet_api), "COMETAPI_KEY": "sk-wrong"}
-    arguments = ("tasks.csv", "results.csv", *FAST)
+    arguments = ("prompts.csv", "results.csv", *FAST)
     async with running("batch.py", *arguments, env=env, folder=tmp_path) as program:
         assert await program.ends() == 1
-    assert program.output.splitlines()[-1].startswith("AuthenticationError: HTTP 401")
+    assert "AuthenticationError: HTTP 401" in program.output.splitlines()[-2]
     assert "sk-wrong" not in program.output
 
 
@@ -150,13 +166,12 @@ async def test_images_go_to_s3(
     comet_api: SimulatedCometAPI, tmp_path: Path, bucket: Bucket
 ) -> None:
     """With ``s3://`` the rows have the keys of objects that are there, whole."""
-    task_ids = [comet_api.create_task(duration=0.0, images=2) for _ in range(3)]
-    write_tasks(tmp_path, task_ids)
+    write_prompts(tmp_path, 3)
     env = {**environment(comet_api), **bucket.environment}
-    arguments = ("tasks.csv", "results.csv", *FAST, "--save-to", f"s3://{bucket.name}/winter")
+    arguments = ("prompts.csv", "results.csv", *FAST, "--save-to", f"s3://{bucket.name}/winter")
     async with running("batch.py", *arguments, env=env, folder=tmp_path) as program:
         assert await program.ends() == 0, program.output
     keys = {key for row in rows_of(tmp_path) for key in row["images"].split()}
-    assert (len(keys), len(bucket.keys)) == (6, 6)
+    assert (len(keys), len(bucket.keys)) == (3, 3)
     assert all(any(found.endswith(key) for key in keys) for found in bucket.keys)
     assert bucket.read(next(iter(bucket.keys)))[0].startswith(b"\x89PNG")

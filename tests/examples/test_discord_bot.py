@@ -43,6 +43,7 @@ class Message:
     """What a user wrote, with all that discord.py reads of it, and what the bot said to it."""
 
     content: str
+    id: int = 1
     said: list[Said] = attrs.field(factory=list[Said])
     author: Any = attrs.field(factory=lambda: SimpleNamespace(id=2, bot=False))
     guild: None = None
@@ -109,6 +110,23 @@ async def test_the_session_lives_from_setup_hook_to_close(
     assert [image.file for image in images] == [f"{task_id}-{number}.png" for number in (0, 1)]
     assert unknown.said[0].texts[-1] == "There is no such task."
     assert min(comet_api.gaps()) >= PAUSE_S
+
+
+async def test_a_prompt_becomes_images(comet_api: SimulatedCometAPI, example: ModuleType) -> None:
+    """!imagine creates one task for a message, with all words of it; a wrong one is told."""
+    message, long = Message("!imagine a fox, red"), Message(f"!imagine {'x' * 2501}")
+    async with example.ImageBot() as bot:
+        await log_on(bot)
+        await take(bot, long)
+        command = asyncio.create_task(take(bot, message))
+        await until(lambda: command.done() or comet_api.billed)
+        (task,) = comet_api.billed
+        comet_api.finish(task.task_id)
+        await command
+    assert message.said[0].texts[-1] == "succeed"
+    assert [image.file for image in message.said[1:]] == [f"{task.task_id}-0.png"]
+    assert long.said[0].texts[0] is not None
+    assert "a text of 1 to 2,500 characters" in long.said[0].texts[0]
 
 
 async def test_close_lets_commands_say_goodbye(
