@@ -365,6 +365,7 @@ async def test_an_own_task_is_known_before_it_was_asked_for(comet_api: Simulated
         task = await session.create(ImageOrder("a fox"))
         assert session.peek(task.task_id) == task
         async with session.watch(task.task_id) as updates:
+            assert await anext(updates) == task
             eta = updates.eta
             assert eta is not None
             assert 20 < eta < 45
@@ -488,7 +489,7 @@ async def test_a_storm_of_bodies_is_believed_in_nothing(comet_api: SimulatedCome
         poller = session._poller
         assert poller is not None
         assert len(poller._watchlist._entries) == 5
-        assert poller._watchlist.own.number == 0
+        assert poller._watchlist.planner.own.number == 0
         outcomes = await polling
     assert refused > 40_000
     assert all(outcome.ok for outcome in outcomes)

@@ -142,7 +142,7 @@ def test_forked_processes_do_not_march_in_step() -> None:
         "session = KlingOmniSession('a-key', base_url='http://127.0.0.1:9')\n"
         "async def pause():\n"
         "    async with session:\n"
-        "        print(session._ready()._watchlist.timing._random.random(), flush=True)\n"
+        "        print(session._ready()._watchlist.planner.timing._random.random(), flush=True)\n"
         "for _ in range(3):\n"
         "    if not os.fork():\n"
         "        asyncio.run(pause())\n"

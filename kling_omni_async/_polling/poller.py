@@ -148,7 +148,7 @@ class Poller:
 
     def created(self, task: ImageTask, kind: object) -> None:
         """Remember a task that this session has created now."""
-        self._watchlist.own.add(task, self._loop.time(), kind)
+        self._watchlist.planner.own.add(task, self._loop.time(), kind)
 
     def nudge(self, task_id: str) -> bool:
         """Ask for an id soon, as it may have changed; return whether it is one of ours."""
@@ -173,7 +173,7 @@ class Poller:
 
     def left_s(self, born: float) -> float | None:
         """Return how long a task that was created at a time needs still, in s, by the median."""
-        return self._watchlist.timing.left_s(self._loop.time() - born)
+        return self._watchlist.planner.timing.left_s(self._loop.time() - born)
 
     def stats(self) -> SessionStats:
         """Return what is being done, without looking at the ids."""

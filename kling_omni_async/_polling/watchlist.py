@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from kling_omni_async._api.answers import age_of, foreign_id
+from kling_omni_async._api.answers import foreign_id
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._policy import PollPolicy
@@ -26,11 +26,10 @@ from kling_omni_async.errors import (
     for_task,
 )
 
-from .hints import Expected, OwnTasks
 from .limits import NEVER
+from .planner import Planner
 from .schedule import Flight, Schedule
 from .stream import IdState, Phase, StreamState, StreamWaiter
-from .timing import Timing
 from .verdicts import (
     Reply,
     SetupCheck,
@@ -87,10 +86,7 @@ class Watchlist:
     def __init__(self, policy: PollPolicy, rng: random.Random, *, limit: int) -> None:
         self.schedule: Schedule[Entry] = Schedule(policy, rng, limit=limit)
         self._policy = policy
-        self.timing = Timing(policy.interval, rng, learned=policy.timing == "learned")
-        self.own = OwnTasks()
-        self.expected = Expected()
-        self._nudged: set[str] = set()  # in flight, when a callback came
+        self.planner = Planner(policy, rng)
         self.faults: dict[str, int] = {}
         self._waiting = 0
         self._oldest: deque[Waiter] = deque()  # who waits, and some who have left
@@ -143,18 +139,13 @@ class Watchlist:
 
     def peek(self, task_id: str, now: float) -> ImageTask | None:
         """Return the last that is known of a task, or None."""
-        entry, own = self._entries.get(task_id), self.own.get(task_id, now)
+        entry, own = self._entries.get(task_id), self.planner.own.get(task_id, now)
         task = entry.last_task() if entry else None
         return task or (own.task if own else None)
 
     def eta_s(self, task_id: str, now: float) -> float | None:
         """Return how long a task needs still, in s, by the median, or None if that is unknown."""
-        entry, own = self._entries.get(task_id), self.own.get(task_id, now)
-        if own is not None:
-            return self.timing.left_s(now - own.created, own.kind)
-        if entry is None or entry.born is None:
-            return None
-        return self.timing.left_s(now - entry.born)
+        return self.planner.left_s(self._entries.get(task_id), task_id, now)
 
     # Who comes and who goes.
 
@@ -171,12 +162,13 @@ class Watchlist:
             if entry.flight is None:
                 self.schedule.ask(entry)
         elif not self._has_turn(entry, now):
-            first = self._first_look(entry, now, expects_s)
+            first = self.planner.first_look(entry, now, expects_s)
             if first > now:
-                self.schedule.put(entry, min(first, waiter.deadline or NEVER))
+                last = NEVER if waiter.deadline is None else waiter.deadline
+                self.schedule.put(entry, min(first, last))
             else:
                 self.schedule.add_newcomer(entry, now)
-        return self._join(entry, waiter, now)
+        return self._join(entry, waiter, now) or self._created(entry, waiter, now)
 
     def admit(self, stream: StreamState, given: object, now: float) -> list[Told]:
         """Add what the input of a stream gave."""
@@ -187,8 +179,8 @@ class Watchlist:
             entry = self._entries[task_id] = Entry(task_id)
         if is_new or not self._has_turn(entry, now):
             first = now
-            if stream.expects is not None or self.own.number:
-                first = self._first_look(entry, now, stream.expects)
+            if self.planner.knows_more(stream.expects):
+                first = self.planner.first_look(entry, now, stream.expects)
             if first > now:
                 self.schedule.put(entry, first)
             elif stream.intake.is_feed:
@@ -201,31 +193,13 @@ class Watchlist:
         """Ask for an id soon, as it may have changed; return whether it is one of ours."""
         entry = self._entries.get(task_id)
         if entry is None or not entry.is_watched:
-            own = self.own.get(task_id, now)
-            if own is not None:
-                own.is_nudged = True  # counts when somebody waits for it
-            return own is not None
-        self.expected.nudged(task_id)
-        if entry.flight is not None:
-            self._nudged.add(task_id)  # its answer may be from before
-        elif not entry.queries or now >= entry.answered + self._policy.interval[0]:
+            return self.planner.nudge_own(task_id, now)
+        when = self.planner.nudge(entry, now)
+        if when is not None and when <= now:
             self.schedule.add_newcomer(entry, now)
-        else:
-            self.schedule.put(entry, entry.answered + self._policy.interval[0])
+        elif when is not None:
+            self.schedule.put(entry, when)
         return True
-
-    def _first_look(self, entry: Entry, now: float, expects_s: float | None) -> float:
-        """Return when an id is to be asked first: now, unless more is known of it."""
-        own = self.own.get(entry.task_id, now)
-        if own is not None:
-            entry.born = own.created
-            if own.is_nudged:
-                own.is_nudged = False
-                return now
-        if expects_s is not None and self.expected.comes:
-            self.expected.add(entry.task_id)
-            return now + expects_s
-        return now if own is None else self.timing.first_look(now, own.created, own.kind)
 
     def leave(self, waiter: Waiter) -> None:
         """Let one who waits go."""
@@ -279,6 +253,13 @@ class Watchlist:
             waiter.queried(now, self._alarms)
         return [] if entry.body is None or waiter.once else self._last_word(entry, waiter)
 
+    def _created(self, entry: Entry, waiter: Waiter, now: float) -> list[Told]:
+        """Return what a create has said of a task, for one who wants each word."""
+        own = self.planner.own.get(entry.task_id, now) if waiter.follows else None
+        if own is None or entry.body is not None:
+            return []
+        return [(waiter, entry, Verdict(VerdictKind.PENDING, own.task))]
+
     def _last_word(self, entry: Entry, waiter: Waiter) -> list[Told]:
         """Return what a newcomer is told: the last answer if that is final, or he wants any."""
         if not waiter.follows and entry.status not in FINAL_STATUS:
@@ -313,7 +294,7 @@ class Watchlist:
             return
         if entry.queries == 0 or entry.when == NEVER:
             self.schedule.drop(entry)
-            self.expected.discard(entry.task_id)
+            self.planner.expected.discard(entry.task_id)
             self._entries.pop(entry.task_id, None)
 
     # Queries.
@@ -364,7 +345,7 @@ class Watchlist:
             reply = _stray(entry, foreign)
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
-        self.schedule.put(entry, self._next_look(entry, verdict, now, headers))
+        self.schedule.put(entry, self.planner.next_look(entry, verdict, now, headers))
         pause_s = 0.0
         if self.schedule.throttle.closed or isinstance(reply, RateLimitError):
             pause_s = self._throttle(reply, flight, started=started, now=now)
@@ -372,40 +353,11 @@ class Watchlist:
         if verdict.task is None or not self._setup.is_fine:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
         gives_up = False
-        if self.expected:
+        if self.planner.expected:
             ended = verdict.kind is VerdictKind.FINAL
-            gives_up = self.expected.answered(entry.task_id, ended=ended)
+            gives_up = self.planner.expected.answered(entry.task_id, ended=ended)
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch, gives_up)
-
-    def _next_look(
-        self, entry: Entry, verdict: Verdict, now: float, headers: Mapping[str, str] | None
-    ) -> float:
-        """Return when an id is due again, and learn of its end."""
-        timing = self.timing
-        if self._nudged and entry.task_id in self._nudged:
-            self._nudged.discard(entry.task_id)
-            return now + self._policy.interval[0]
-        if entry.born is None:
-            # Once for an id: its first answer tells when it was created.
-            pending = verdict.task if verdict.kind is VerdictKind.PENDING else None
-            age_s = age_of(pending, headers) if pending and headers and timing.learns else None
-            if age_s is None:
-                return timing.even(now)
-            entry.born = now - age_s
-            for waiter in entry.waiters():
-                waiter.aged(entry.born)
-        age_s, own = now - entry.born, self.own.get(entry.task_id, now)
-        kind = None if own is None else own.kind
-        if verdict.kind is VerdictKind.PENDING:
-            entry.looked = now
-            return timing.next_look(now, age_s, kind)
-        if verdict.task is not None and verdict.kind is VerdictKind.FINAL:
-            after_s = max(0.0, entry.looked - entry.born)
-            # When it ended counts only where its age is by our own clock: theirs differ.
-            ended_s = None if own is None else _took_s(verdict.task)
-            timing.learn(after_s, age_s, kind, ended_s=ended_s)
-        return timing.even(now)  # faults teach nothing
 
     def _throttle(self, reply: Reply, flight: Flight, *, started: float, now: float) -> float:
         throttle = self.schedule.throttle
@@ -533,12 +485,6 @@ class Watchlist:
             return for_task(throttle.error, entry.task_id)
         limits = f"max_rate={self._policy.max_rate} and max_concurrency={self.schedule.limit}"
         return KlingOmniError(f"more ids were due than {limits} carry", task_id=entry.task_id)
-
-
-def _took_s(task: ImageTask) -> float | None:
-    if task.created_at is None or task.updated_at is None:
-        return None
-    return (task.updated_at - task.created_at).total_seconds()
 
 
 def _foreign_id(entry: Entry, reply: Reply) -> str | None:
