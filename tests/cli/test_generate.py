@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,11 +10,17 @@ from typing import Any
 
 import pytest
 
-from kling_omni_async import KlingOmniSession
+from kling_omni_async import ImageOrder, KlingOmniSession
 from kling_omni_async._cli import generate
-from kling_omni_async._cli.creating import Work
+from kling_omni_async._cli.budget import Budget
+from kling_omni_async._cli.creating import Work, generate_all
 from kling_omni_async._cli.exit import Exit
+from kling_omni_async._cli.options import NOWHERE
+from kling_omni_async._cli.order_journal import OrderJournal
+from kling_omni_async._cli.progress import Silent
+from kling_omni_async._cli.wanted import match
 from kling_omni_async.simulator import SimulatedCometAPI
+from tests.support import new_session
 
 from .support import Call, simulated
 
@@ -439,3 +446,53 @@ def test_an_interruption_tells_what_is_left(
     begun = False
     code, _, stderr = call("generate", "a fox")
     assert (code, stderr) == (Exit.INTERRUPTED, "kling-omni: interrupted\n")
+
+
+@pytest.mark.anyio
+async def test_a_create_that_is_interrupted_is_noted_all_the_same(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """Ctrl-C cancels the run, and its journal still gets the answer that is on its way."""
+    journal = tmp_path / "run.jsonl"
+    comet_api.fail_next_create(delay=2.0)
+    with OrderJournal(str(journal), is_done=lambda _: True, store=None) as ledger:
+        work = Work(match([ImageOrder("a fox")], [], lambda _: "fox"), Budget(None), ledger)
+        running = asyncio.create_task(
+            generate_all(
+                work,
+                new_session(comet_api),
+                ledger.append,
+                Silent(),
+                saving=NOWHERE,
+                journal=ledger,
+                max_tasks=None,
+                retry=False,
+            )
+        )
+        await comet_api.wait_for_queries(1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    (task,) = comet_api.billed
+    posting, created = lines_of(journal)
+    assert (posting["intent"], created["intent"]) == ("posting", "created")
+    assert created["task_id"] == task.task_id
+
+
+def test_the_gallery_and_poll_read_such_a_journal(
+    api: SimulatedCometAPI, call: Call, tmp_path: Path
+) -> None:
+    """Images stand on the page; intents say nothing there, and to a run of ids."""
+    folder = tmp_path / "images"
+    journal = folder / "run.jsonl"
+    refusal = {"code": 1301, "message": "content is sensitive"}
+    api.fail_next_create(status=400, body=refusal, times=2)
+    prompts = ("a fox", "a hen", "a wolf")
+    call("generate", *prompts, "--jsonl", str(journal), "--save", str(folder))
+    assert call("gallery", str(folder))[0] == Exit.OK
+    page = (folder / "index.html").read_text("utf-8")
+    assert page.count("<img ") == 1
+    assert "content is sensitive" in page
+    (task,) = api.billed
+    code, _, stderr = call("poll", task.task_id, "--jsonl", str(journal), "--save", str(folder))
+    assert (code, "1 of them by an earlier run" in stderr) == (Exit.OK, True)
