@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Final, Self
 
 import attrs
 from cattrs.preconf.json import make_converter
@@ -133,6 +134,9 @@ class TaskOutcome:
         error = _error_from_dict(data["error"], task_id=task_id, task=task)
         if not isinstance(task_id, str) or (task is None and error is None):
             raise TypeError("neither a task nor an error of a task id")
+        own_name = data.get("external_task_id")
+        if not isinstance(own_name, str | None):
+            raise TypeError("an external_task_id of a wrong type")
         return cls(
             task_id=task_id,
             task=task,
@@ -143,7 +147,7 @@ class TaskOutcome:
             elapsed=float(data["elapsed"]),
             # Nor had one of before tasks were created here these.
             order=order_from_dict(data.get("order")),
-            external_task_id=data.get("external_task_id"),
+            external_task_id=own_name,
             note=data.get("note"),
         )
 
@@ -188,6 +192,16 @@ _converter.register_structure_hook(TaskStatus, lambda word, _: _status_of(word))
 _APART = frozenset({"task", "task_id", "message", "last_error", "order"})
 """Parameters of errors that have a place of their own in the form, or are written once for all."""
 
+_TEXT: Final = ("message", "reason", "url", "snippet", "digest")
+_KINDS: Final[Mapping[str, type | UnionType]] = {
+    **dict.fromkeys(_TEXT, str),
+    **dict.fromkeys(("detail", "location", "request_id", "external_task_id"), str | None),
+    "http_status": int | None,
+    "code": int | str | None,
+    "retry_after": int | float | None,
+}
+"""What errors hold, and whoever reads them counts on."""
+
 
 def _status_of(word: Any) -> TaskStatus:
     is_later = isinstance(word, str) and word not in _STATUSES
@@ -217,6 +231,9 @@ def _error_from_dict(
     """Read what `_error_to_dict` gave; a class of tomorrow becomes a plain `KlingOmniError`."""
     if data is None:
         return None
+    odd = [name for name in _KINDS.keys() & data.keys() if not isinstance(data[name], _KINDS[name])]
+    if odd:
+        raise TypeError(f"an error whose {odd[0]} is of a wrong type")
     name = data["type"]
     kind: type[KlingOmniError] = getattr(errors, name) if name in errors.__all__ else KlingOmniError
     attributes: dict[str, Any] = {**data, "task_id": task_id, "task": task}
