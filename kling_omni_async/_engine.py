@@ -87,7 +87,7 @@ class Engine:
 
     def is_running_here(self) -> bool:
         """Whether a verb may be used now, else raise; False where it has yet to be started."""
-        here = asyncio.get_running_loop()
+        here = _loop_here()
         if self._loop is not None and self._loop is not here and not self._left:
             raise WrongLoopError(_wrong_loop(self._loop, self._thread))
         if self.closed:
@@ -280,6 +280,16 @@ class Engine:
         for steps in self._endings():
             for _ in steps:
                 pass
+
+
+def _loop_here() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WrongLoopError(
+            f"no event loop runs in thread {current_thread().name!r}; call it in the session's own "
+            "loop, or hand it over by a portal of anyio: portal.call(session.stats)"
+        ) from None
 
 
 def _wrong_loop(loop: asyncio.AbstractEventLoop, thread: str) -> str:

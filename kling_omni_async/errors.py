@@ -121,7 +121,7 @@ class SessionClosedError(KlingOmniError, RuntimeError):
 
 
 class WrongLoopError(KlingOmniError, RuntimeError):
-    """Raised when a session is used from another event loop than the one it is bound to."""
+    """Raised when a session is used from another event loop than its own, or where none runs."""
 
 
 class TransportError(KlingOmniError):

@@ -127,3 +127,13 @@ def test_the_default_of_a_timeout(verb: str) -> None:
     """Signatures say that the policy decides, as help and hints of an editor show them."""
     signature = inspect.signature(getattr(KlingOmniSession, verb))
     assert str(signature.parameters["timeout"]) == "timeout: 'float | None' = policy.timeout"
+
+
+@pytest.mark.parametrize("verb", ["stats", "peek", "nudge"])
+def test_what_is_not_awaited_needs_the_loop_too(verb: str) -> None:
+    """A view of a synchronous program that asks for numbers is told how to get them."""
+    call = getattr(make_session(), verb)
+    with pytest.raises(WrongLoopError) as caught:
+        call(*() if verb == "stats" else ("1",))
+    assert str(caught.value).startswith("no event loop runs in thread 'MainThread'; ")
+    assert str(caught.value).endswith("portal.call(session.stats)")
