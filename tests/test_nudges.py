@@ -178,6 +178,35 @@ async def test_who_leaves_expects_nothing_any_more(comet_api: SimulatedCometAPI)
     assert not comet_api.queries
 
 
+async def test_who_expects_a_callback_makes_nobody_else_wait_for_it(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Of several who wait for an id, the least patient one says when it is asked for first."""
+    async with open_session(comet_api) as session:
+        task_id = comet_api.create_task(duration=1)
+        first = asyncio.create_task(session.wait(task_id, timeout=5, expect_callback=60))
+        await now_waiting(20)
+        second = asyncio.create_task(session.wait(task_id, expect_callback=600))
+        polling = asyncio.create_task(all_of(session, [task_id], expect_callback=900))
+        await first
+        assert now() == pytest.approx(5.0)
+        await asyncio.gather(second, polling)
+        assert now() == pytest.approx(5.0)
+
+
+async def test_who_expects_a_callback_leaves_a_list_its_place(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The first query of an id of a list, which is laid out at the pace, comes when it would."""
+    task_ids = [comet_api.create_task(duration=1) for _ in range(5)]
+    async with open_session(comet_api, max_rate=0.1) as session:
+        polling = asyncio.create_task(all_of(session, task_ids))
+        await now_waiting(20)
+        await session.wait(task_ids[-1], expect_callback=3000)
+        assert now() < 100
+        await polling
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan"), "soon"])
 async def test_a_bad_time_is_told_with_its_name(
     comet_api: SimulatedCometAPI, seconds: object
@@ -382,6 +411,72 @@ async def test_a_nudge_before_anybody_waits_counts_when_they_do(
         assert session.nudge(task.task_id)
         await session.wait(task.task_id, expect_callback=60)
         assert now() == pytest.approx(60.0)
+
+
+async def test_a_nudge_between_two_waits_counts_too(comet_api: SimulatedCometAPI) -> None:
+    """Of a task of our own: who comes back within the pause waits for its shortest end alone."""
+    async with open_session(comet_api, interval=(20, 1e6), timeout=None) as session:
+        task = await session.create(ImageOrder("a fox"))
+        with pytest.raises(PollTimeoutError):
+            await session.wait(task.task_id, timeout=10)
+        assert len(starts(comet_api, task.task_id)) == 1
+        await later(2.0)
+        assert session.nudge(task.task_id)
+        waiting = asyncio.create_task(session.wait(task.task_id))
+        await later(30.0)
+        assert starts(comet_api, task.task_id)[1:] == [pytest.approx(20.0, abs=0.1)]
+        waiting.cancel()
+
+
+async def test_a_nudge_under_the_query_of_one_who_left_counts_too(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The answer on its way may be from before; who comes back asks after the shortest pause."""
+    async with open_session(comet_api, interval=(20, 1e6), timeout=None) as session:
+        task = await session.create(ImageOrder("a fox"))
+        comet_api.fail_next(task.task_id, status=502, delay=4.0)
+        waiting = asyncio.create_task(session.wait(task.task_id))
+        await later(1.0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert session.nudge(task.task_id)
+        waiting = asyncio.create_task(session.wait(task.task_id))
+        await later(30.0)
+        assert starts(comet_api, task.task_id)[1:] == [pytest.approx(24.0, abs=0.1)]
+        waiting.cancel()
+
+
+async def test_watching_an_own_task_begins_with_what_its_create_said(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """It is there at once, long before the first query, and is not said again."""
+    async with open_session(comet_api) as session:
+        task = await session.create(ImageOrder("a fox"))
+        began = now()
+        statuses: list[TaskStatus] = []
+        async with session.watch(task.task_id) as updates:
+            async for update in updates:
+                if not statuses:
+                    assert (update, now()) == (task, began)
+                statuses.append(update.status)
+    assert statuses[0] is TaskStatus.SUBMITTED
+    assert statuses[-1] is TaskStatus.SUCCEED
+    assert len(set(statuses)) == len(statuses)
+
+
+@pytest.mark.parametrize(("status", "queries"), [("failed", 0), ("succeed", 1)])
+async def test_watching_a_task_that_ended_with_its_create(
+    comet_api: SimulatedCometAPI, status: str, queries: int
+) -> None:
+    """A failure is the end, without a query; a success without images is asked for."""
+    task_id = comet_api.create_task(duration=0)
+    ended = {"task_id": task_id, "task_status": status}
+    comet_api.fail_next_create(body={"code": 0, "data": ended})
+    async with open_session(comet_api) as session:
+        task = await session.create(ImageOrder("a fox"))
+        updates = [update async for update in session.watch(task.task_id)]
+    assert [update.status for update in updates] == [TaskStatus(status)]
+    assert len(starts(comet_api, task_id)) == queries
 
 
 async def test_orders_have_an_eta(comet_api: SimulatedCometAPI) -> None:

@@ -62,15 +62,15 @@ class Expected:
 
     def __init__(self) -> None:
         self.comes = True
-        self._ids: dict[str, None] = {}
+        self._ids: dict[str, float] = {}  # and until when, in s of the loop
         self._missed = 0
 
     def __bool__(self) -> bool:
         return bool(self._ids)
 
-    def add(self, task_id: str) -> None:
-        """Wait for the callback of an id."""
-        self._ids[task_id] = None
+    def add(self, task_id: str, until: float) -> None:
+        """Wait for the callback of an id until a time in s."""
+        self._ids[task_id] = min(until, self._ids.get(task_id, until))
 
     def discard(self, task_id: str) -> None:
         """Wait for it no longer."""
@@ -81,11 +81,14 @@ class Expected:
         self._missed = 0
         self.discard(task_id)
 
-    def answered(self, task_id: str, *, ended: bool) -> bool:
-        """Note a first answer; return whether from now on no callback is waited for."""
-        if task_id not in self._ids:
+    def answered(self, task_id: str, *, ended: bool, started: float) -> bool:
+        """Note a first answer; return whether from now on no callback is waited for.
+
+        One that was asked for sooner, as somebody else wanted it, says nothing of callbacks.
+        """
+        until = self._ids.pop(task_id, None)
+        if until is None or started < until:
             return False
-        self.discard(task_id)
         self._missed += ended
         if self._missed < MOST_MISSED or not self.comes:
             return False

@@ -10,6 +10,7 @@ from kling_omni_async._models import ImageTask
 from kling_omni_async._policy import PollPolicy
 
 from .hints import Expected, OwnTasks
+from .limits import NEVER
 from .timing import Timing
 from .verdicts import Verdict, VerdictKind
 from .waiters import Entry
@@ -29,8 +30,11 @@ class Planner:
         """Whether a first look may come later than at once: most sessions know nothing of ids."""
         return expects_s is not None or self.own.number > 0
 
-    def first_look(self, entry: Entry, now: float, expects_s: float | None) -> float:
+    def first_look(
+        self, entry: Entry, now: float, expects_s: float | None, deadline: float | None = None
+    ) -> float:
         """Return when an id is to be asked first: now, unless more is known of it."""
+        latest = NEVER if deadline is None else deadline
         own = self.own.get(entry.task_id, now)
         if own is not None:
             entry.born = own.created
@@ -38,9 +42,12 @@ class Planner:
                 own.is_nudged = False
                 return now
         if expects_s is not None and self.expected.comes:
-            self.expected.add(entry.task_id)
-            return now + expects_s
-        return now if own is None else self.timing.first_look(now, own.created, own.kind)
+            first = min(now + expects_s, latest)
+            self.expected.add(entry.task_id, first)
+            return first
+        if own is None:
+            return now
+        return min(self.timing.first_look(now, own.created, own.kind), latest)
 
     def next_look(
         self, entry: Entry, verdict: Verdict, now: float, headers: Mapping[str, str] | None
@@ -74,9 +81,11 @@ class Planner:
     def nudge_own(self, task_id: str, now: float) -> bool:
         """Note that a task may have changed that nobody waits for; return whether it is ours."""
         own = self.own.get(task_id, now)
-        if own is not None:
-            own.is_nudged = True  # counts when somebody waits for it
-        return own is not None
+        if own is None:
+            return False
+        own.is_nudged = True  # counts when somebody waits for it
+        self.expected.nudged(task_id)
+        return True
 
     def nudge(self, entry: Entry, now: float) -> float | None:
         """Return when an id is to be asked as it may have changed; None while a query is under way.

@@ -162,10 +162,9 @@ class Watchlist:
             if entry.flight is None:
                 self.schedule.ask(entry)
         elif not self._has_turn(entry, now):
-            first = self.planner.first_look(entry, now, expects_s)
+            first = self.planner.first_look(entry, now, expects_s, waiter.deadline)
             if first > now:
-                last = NEVER if waiter.deadline is None else waiter.deadline
-                self.schedule.put(entry, min(first, last))
+                self.schedule.put(entry, min(first, entry.when))  # others may want it sooner
             else:
                 self.schedule.add_newcomer(entry, now)
         return self._join(entry, waiter, now) or self._created(entry, waiter, now)
@@ -182,7 +181,7 @@ class Watchlist:
             if self.planner.knows_more(stream.expects):
                 first = self.planner.first_look(entry, now, stream.expects)
             if first > now:
-                self.schedule.put(entry, first)
+                self.schedule.put(entry, min(first, entry.when))
             elif stream.intake.is_feed:
                 self.schedule.add_newcomer(entry, now)
             else:
@@ -192,8 +191,12 @@ class Watchlist:
     def nudge(self, task_id: str, now: float) -> bool:
         """Ask for an id soon, as it may have changed; return whether it is one of ours."""
         entry = self._entries.get(task_id)
-        if entry is None or not entry.is_watched:
-            return self.planner.nudge_own(task_id, now)
+        is_watched = entry is not None and entry.is_watched
+        if not is_watched and not self.planner.nudge_own(task_id, now):
+            return False
+        if entry is None:
+            return True
+        # Also where nobody waits now: who comes back has to keep what is left of its pause.
         when = self.planner.nudge(entry, now)
         if when is not None and when <= now:
             self.schedule.add_newcomer(entry, now)
@@ -258,7 +261,12 @@ class Watchlist:
         own = self.planner.own.get(entry.task_id, now) if waiter.follows else None
         if own is None or entry.body is not None:
             return []
-        return [(waiter, entry, Verdict(VerdictKind.PENDING, own.task))]
+        verdict = verdict_on(own.task)
+        if verdict.kind is VerdictKind.UNCONFIRMED:
+            return []
+        if verdict.kind is VerdictKind.FINAL:  # a create can be answered with a failed task
+            self._release(entry, waiter)
+        return [(waiter, entry, verdict)]
 
     def _last_word(self, entry: Entry, waiter: Waiter) -> list[Told]:
         """Return what a newcomer is told: the last answer if that is final, or he wants any."""
@@ -355,7 +363,7 @@ class Watchlist:
         gives_up = False
         if self.planner.expected:
             ended = verdict.kind is VerdictKind.FINAL
-            gives_up = self.planner.expected.answered(entry.task_id, ended=ended)
+            gives_up = self.planner.expected.answered(entry.task_id, ended=ended, started=started)
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch, gives_up)
 

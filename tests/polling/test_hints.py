@@ -43,8 +43,8 @@ def test_own_tasks_are_bounded() -> None:
 
 def missed(expected: Expected, *, ended: bool = True) -> bool:
     """Let a callback be missed."""
-    expected.add("a")
-    return expected.answered("a", ended=ended)
+    expected.add("a", 60.0)
+    return expected.answered("a", ended=ended, started=60.0)
 
 
 def test_after_three_in_a_row_no_callback_is_waited_for() -> None:
@@ -60,7 +60,7 @@ def test_one_that_came_makes_good_for_those_before() -> None:
     expected = Expected()
     assert not missed(expected)
     assert not missed(expected)
-    expected.add("b")
+    expected.add("b", 60.0)
     assert expected
     expected.nudged("b")
     assert not expected
@@ -78,7 +78,28 @@ def test_a_task_that_had_not_ended_has_missed_nothing() -> None:
 def test_an_id_that_nobody_expects_counts_for_nothing() -> None:
     """Answers to other ids change nothing, and who was dropped is waited for no longer."""
     expected = Expected()
-    expected.add("a")
+    expected.add("a", 60.0)
     expected.discard("a")
-    assert not any(expected.answered("a", ended=True) for _ in range(9))
+    assert not any(expected.answered("a", ended=True, started=60.0) for _ in range(9))
     assert expected.comes
+
+
+def test_who_was_asked_for_sooner_has_missed_nothing() -> None:
+    """Somebody else wanted to know; the callback had still time to come."""
+    expected = Expected()
+    for _ in range(9):
+        expected.add("a", 60.0)
+        assert not expected.answered("a", ended=True, started=59.0)
+        assert not expected
+    assert expected.comes
+
+
+def test_the_earliest_end_counts() -> None:
+    """Of two who expect one callback, the less patient one is the first to have missed it."""
+    expected = Expected()
+    for _ in range(MOST_MISSED):
+        expected.add("a", 90.0)
+        expected.add("a", 60.0)
+        expected.add("a", 120.0)
+        expected.answered("a", ended=True, started=60.0)
+    assert not expected.comes
