@@ -83,8 +83,17 @@ class Story:
         self.look()
 
     def look(self) -> None:
-        """Read the journal: creates that were cut off were under way, and no more than could be."""
+        """Read the journal: creates that were cut off were under way, and no more than could be.
+
+        What a run has asked for by its id was created before, and is noted as that.
+        """
         open_now = {name for name, line in self.last_lines().items() if is_open(line)}
+        asked = {
+            task.external_task_id
+            for task in self.api.api.billed
+            if self.api.api.queries_of(task.task_id)
+        }
+        assert not open_now & asked
         assert len(open_now - self.open_ones) <= MOST
         self.open_ones |= open_now
         assert set(self.names().values()) <= {1}
