@@ -24,7 +24,7 @@ def must(wanted: str, fits: Fits, error: type[Exception] = ValueError) -> Valida
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not fits(value):
             # a field that is not shown is a key
-            shown = f", got {value!r}" if attribute.repr else ""
+            shown = f", got {value!r:.80}" if attribute.repr else ""
             raise error(f"{attribute.name} must {wanted}{shown}")
 
     return check
@@ -70,7 +70,8 @@ _not_blank = must(
     "not be blank or begin or end with a space", lambda text: bool(text) and text == text.strip()
 )
 _for_a_header = must(
-    "be of printable ASCII characters", lambda text: text.isascii() and text.isprintable()
+    "be of printable ASCII characters, without a blank",
+    lambda text: text.isascii() and text.isprintable() and " " not in text,
 )
 
 

@@ -89,6 +89,7 @@ async def test_tells_what_was_asked() -> None:
         ),
         ({"finish": {"task_id": []}}, "task_id must be a str, got []"),
         ({"clear_faults": {"task_id": 7}}, "task_id must be a str, got 7"),
+        ({"create_task": {"fail": ["8"] * 1000}}, "fail must be a str, got ['8', '8', "),
         ({"create_task": {"units": 8}}, "units must be a str, got 8"),
         ({"create_task": {"images": -1}}, "images must be at least 0, got -1"),
     ],
@@ -100,6 +101,7 @@ async def test_refuses_what_it_cannot_do(call: Any, words: str) -> None:
         status, answer = await send(api, call)
         assert status == 400
         assert words in answer["error"]
+        assert len(answer["error"]) < 300
         assert "0 tasks" in repr(api)
 
 

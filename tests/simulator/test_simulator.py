@@ -407,6 +407,7 @@ async def test_repr_is_a_report_without_the_key() -> None:
         ({"port": 65536}, ValueError),
         ({"host": 5}, TypeError),
         ({"api_key": "schlüssel"}, ValueError),
+        ({"api_key": "two words"}, ValueError),
         ({"api_key": b"sk-key"}, TypeError),
         ({"durations": 5}, TypeError),
         ({"duplicates": "maybe"}, ValueError),
