@@ -138,7 +138,8 @@ def _one_of(words: tuple[str, ...]) -> Check:
 
 def _a_prompt(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not is_prompt(value):
-        shown = f"one of {len(value):,}" if isinstance(value, str) and value.strip() else value
+        is_long = isinstance(value, str) and len(value) > LONGEST_PROMPT
+        shown = f"one of {len(value):,}" if is_long else value
         raise _refuse(attribute.name, shown, f"a text of 1 to {LONGEST_PROMPT:,} characters")
 
 

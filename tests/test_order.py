@@ -137,6 +137,7 @@ def test_auto_ratio_from_text_alone() -> None:
         ({"images": [b"GIF89a"]}, "jpg and png"),
         ({"n": 10}, "a whole number from 1 to 9, not 10"),
         ({"prompt": "x" * 2501}, "2,500 characters, not 'one of 2,501'"),
+        ({"prompt": "\udcff fox"}, r"2,500 characters, not '\udcff fox'"),
     ],
 )
 def test_the_texts_say_what_to_write(fields: dict[str, Any], hint: str) -> None:
