@@ -412,9 +412,9 @@ class KlingOmniSession:
             waiter = ResultWaiter(added=began, deadline=deadline, trace=trace)
             creator = self._creating_wing()
             task, external_id = await creator.create(order)
-            if trace is not None:
-                trace.of(task.task_id)
             try:
+                if trace is not None:
+                    trace.of(task.task_id)
                 task = await self._followed(task, waiter, expects)
                 saved = () if plan is None else await self._saving_wing().save_by(task, plan)
             except KlingOmniError as error:

@@ -40,6 +40,10 @@ class Wanted:
     external_id: str = ""
     is_retry: bool = False  # it was not found, and is to be created again
 
+    def take(self, record: Record) -> None:
+        """Note what the journal says of it."""
+        self.record, self.external_id = record, record.external_id
+
     @property
     def price(self) -> int | None:
         """What it costs at most, in units; None where no price is published."""
@@ -90,28 +94,46 @@ def match(
     Raises:
         UsageError: A key is in the journal with other contents.
     """
-    by_key: dict[str, Record] = {}
-    by_digest: dict[str, deque[Record]] = {}
-    for record in records:
-        if record.key is not None:
-            by_key[record.key] = record
-        else:
-            by_digest.setdefault(record.digest, deque()).append(record)
-    wanted: list[Wanted] = []
-    for order in orders:
-        digest = digest_of(order)
-        if order.key is not None:
-            found = by_key.get(order.key)
-            if found is not None and found.digest != digest:
+    wanted = [Wanted(order, digest_of(order)) for order in orders]
+    rest = list(records)
+    by_key = {record.key: record for record in rest if record.key is not None}
+    for each in wanted:
+        if (key := each.order.key) is not None and (found := by_key.get(key)) is not None:
+            if found.digest != each.digest:
                 raise UsageError(
-                    f"key {quoted(order.key)} names another order in the journal: give each wish a "
-                    "key of its own"
+                    f"key {quoted(key)} names another order in the journal: give each wish a key "
+                    "of its own"
                 )
-        else:
-            equal = by_digest.get(digest)
-            found = equal.popleft() if equal else None
-        wanted.append(Wanted(order, digest, found, found.external_id if found else ""))
+            each.take(found)
+    _match_by_contents(wanted, _not_of(wanted, rest), with_keys=False)
+    # A column of keys may have come or gone since: that is no reason to pay for a row again.
+    paid = [each for each in _not_of(wanted, rest) if each.ended or not each.is_free]
+    _match_by_contents(wanted, paid, with_keys=True)
     return wanted
+
+
+def _not_of(wanted: Iterable[Wanted], records: Iterable[Record]) -> list[Record]:
+    taken = {each.external_id for each in wanted}
+    return [record for record in records if record.external_id not in taken]
+
+
+def _match_by_contents(
+    wanted: Iterable[Wanted], records: Iterable[Record], *, with_keys: bool
+) -> None:
+    """Give orders without a record one of the same contents, the first to the first.
+
+    Those that differ in having a key take part only `with_keys`.
+    """
+    equal: dict[tuple[str, bool], deque[Record]] = {}
+    for record in records:
+        has_key = record.key is not None
+        equal.setdefault((record.digest, has_key), deque()).append(record)
+    for each in wanted:
+        has_key = each.order.key is not None
+        if each.record is not None or (has_key and not with_keys):
+            continue
+        if found := equal.get((each.digest, not has_key if with_keys else has_key)):
+            each.take(found.popleft())
 
 
 def budget_of(limit: int | None, wanted: Sequence[Wanted], records: Iterable[Record]) -> Budget:

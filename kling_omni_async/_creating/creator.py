@@ -282,12 +282,12 @@ class Creator:
         """Tell how a create ended, once: who waits for it, else the log."""
         if creation in self._creations:
             del self._creations[creation]
-            self._show(creation, end)
             on_end, creation.on_end = creation.on_end, None
             if on_end is None:
                 self._log_left(creation, end)
             else:
                 on_end(creation, end)
+            self._show(creation, end)  # last: whatever an observer does, what was paid is told
 
     def _show(self, creation: Creation, end: End) -> None:
         """Show an observer what came of what was sent."""

@@ -137,6 +137,44 @@ def test_rows_with_a_key_are_matched_by_it() -> None:
     assert names([two, FOX, one], records) == ["", "y", "x"]
 
 
+KEYED = ImageOrder("a fox", key="a")
+OTHER = ImageOrder("a fox", key="b")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "found"),
+    [
+        ([FOX], [KEYED], ["0"]),
+        ([KEYED], [FOX], ["0"]),
+        ([FOX, FOX], [KEYED, OTHER], ["0", "1"]),
+        ([KEYED, OTHER], [FOX, FOX, FOX], ["0", "1", ""]),
+        ([FOX], [KEYED, FOX], ["", "0"]),
+        ([FOX, KEYED], [OTHER, KEYED], ["0", "1"]),
+        ([KEYED, FOX], [FOX, OTHER], ["1", ""]),
+        ([KEYED], [OTHER], [""]),
+    ],
+)
+def test_a_column_of_keys_may_come_and_go(
+    before: list[ImageOrder], now: list[ImageOrder], found: list[str]
+) -> None:
+    """A row that was paid for without a key is not paid for again as it has one, nor with one."""
+    records = [
+        Record(external_id=str(at), digest="fox", key=order.key, units=8)
+        for at, order in enumerate(before)
+    ]
+    wanted = match(now, records, lambda order: order.prompt.removeprefix("a "))
+    assert [each.external_id for each in wanted] == found
+    assert [each.record.external_id if each.record else "" for each in wanted] == found
+
+
+def test_a_key_names_what_was_not_paid_for() -> None:
+    """A row that made nothing, without a key, is created under the name that its key gives it."""
+    free = recorded(POSTING, NOTHING)
+    assert [each.record for each in match([KEYED], [free], lambda _: "fox")] == [None]
+    refused = recorded(POSTING, NOTHING, REFUSED)
+    assert [each.record for each in match([KEYED], [refused], lambda _: "fox")] == [refused]
+
+
 def test_what_is_created_again_stays_so_until_it_has_ended() -> None:
     """The journal's last word on it is the doubt."""
     wanted = Wanted(FOX, record=recorded(POSTING, UNCERTAIN), is_retry=True)

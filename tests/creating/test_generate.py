@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ from kling_omni_async import (
     CreateUncertainError,
     DownloadError,
     ImageOrder,
+    ImageTask,
+    KlingOmniError,
     PollTimeoutError,
     SessionClosedError,
     TaskFailedError,
 )
+from kling_omni_async._session import observe
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now, open_session
 
@@ -172,3 +177,75 @@ async def test_a_callback_is_waited_for(
             bill = next(bill for bill in comet_api.billed if bill.task_id == outcome.task_id)
             asked = comet_api.queries_of(outcome.task_id)[0].started - bill.created
             assert asked == pytest.approx(first, abs=0.1) if first else asked < 50
+
+
+# One who looks on, and is broken.
+
+
+class Onlooker:
+    """Looks on and does nothing; whoever is broken overrides one of these."""
+
+    follows_queries = False
+
+    def queried(self, **_: object) -> None:
+        """See a query."""
+
+    def ended(self, error: KlingOmniError | None, *, queries: int) -> None:
+        """See an end."""
+
+    def seen(self, task: ImageTask, age_s: float | None) -> None:
+        """See a final answer."""
+
+    def throttled(self, pause_s: float) -> None:
+        """See a pause."""
+
+    def created(self, error: BaseException | None) -> None:
+        """See a create."""
+
+    def saved(self, size: int) -> None:
+        """See an image."""
+
+    def of(self, task_id: str) -> None:
+        """Hear the task of a trace."""
+
+    @contextmanager
+    def trace(self, name: str, task_id: str) -> Generator[Onlooker]:
+        """Follow nothing."""
+        yield self
+
+    def hushed(self) -> AbstractContextManager[None]:
+        """Hush nobody."""
+        return nullcontext()
+
+
+async def test_an_onlooker_that_breaks_at_a_create_loses_no_task(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Its error closes the session, but who paid has the task."""
+
+    class Broken(Onlooker):
+        def created(self, error: BaseException | None) -> None:
+            raise RuntimeError("broken")
+
+    async with open_session(comet_api) as session:
+        observe(session, Broken())
+        task = await session.create(FOX)
+        assert [task.task_id] == [each.task_id for each in comet_api.billed]
+
+
+async def test_an_onlooker_that_breaks_at_a_task_lets_it_be_named(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was paid for by a `generate` that raises is in the log."""
+
+    class Broken(Onlooker):
+        def of(self, task_id: str) -> None:
+            raise RuntimeError("broken")
+
+    async with open_session(comet_api) as session:
+        observe(session, Broken())
+        with pytest.raises(RuntimeError, match="broken"):
+            await session.generate(FOX)
+    (task,) = comet_api.billed
+    assert any(task.task_id in record.getMessage() for record in caplog.records)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
