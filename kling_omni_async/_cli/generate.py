@@ -30,7 +30,7 @@ from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
 from .terminal import draw, note, out, out_as_read, plain, tell
 from .units import plural
-from .wanted import Todo, budget_of, match, summary, without_repeats
+from .wanted import Todo, budget_of, left_out, match, summary, without_repeats
 
 _FLAG: Final = Parameter(show_default=False)
 _FROM_1: Final = validators.Number(gte=1)
@@ -157,7 +157,7 @@ def generate(
         stack.enter_context(logged_as_notes(talk.verbose))
         view = stack.enter_context(choose_view(quiet=quiet))
         journal = _open_journal(stack, jsonl, saving)
-        work = _work_of(orders, money, journal)
+        work = _work_of(orders, money, journal, is_polled=True)
         stack.enter_context(_left_noted(work, journal))
         write = (
             stack.enter_context(open_sink(jsonl, view.out)).write
@@ -216,7 +216,7 @@ def create(
         session = make_session(connection, options.policy_of(limits))
         stack.enter_context(logged_as_notes(talk.verbose))
         journal = _open_journal(stack, jsonl, options.NOWHERE)
-        work = _work_of(orders, money, journal)
+        work = _work_of(orders, money, journal, is_polled=False)
         stack.enter_context(_left_noted(work, journal))
         write = _nowhere if journal is None else journal.append
         main = partial(
@@ -262,10 +262,26 @@ def _open_journal(stack: ExitStack, path: str | None, saving: Saving) -> OrderJo
     return stack.enter_context(OrderJournal(path, is_done=saving.is_done, store=saving.place))
 
 
-def _work_of(orders: list[ImageOrder], money: Money, journal: OrderJournal | None) -> Work:
+def _work_of(
+    orders: list[ImageOrder], money: Money, journal: OrderJournal | None, *, is_polled: bool
+) -> Work:
     records = list(journal.records.by_name.values()) if journal else []
     wanted = match(orders, records, _digest_of)
+    rest = left_out(wanted, records)
+    # An id that `create` has printed needs no outcome.
+    _tell_left_out(rest if is_polled else [each for each in rest if each.is_open])
     return Work(wanted, budget_of(money.max_units, wanted, records), journal)
+
+
+def _tell_left_out(records: list[Record]) -> None:
+    """Tell of what is paid for, or may be, and is not among the prompts any more."""
+    if records:
+        orders = plural(len(records), "order", "orders")
+        note(
+            f"the journal has {orders} without an outcome that may be paid for, and of no prompt "
+            "that is given now: give it again, or look with kling-omni query"
+        )
+        tell([f"  {each.task_id or each.external_id}" for each in records])
 
 
 def _digest_of(order: ImageOrder) -> str:

@@ -60,6 +60,11 @@ class Record:
         return not self.task_id and (self.is_uncertain or self.step is Step.POSTING)
 
     @property
+    def has_succeeded(self) -> bool:
+        """Whether its images are made, also where they are not in the place of this run."""
+        return self.cost is not None and not self.reason
+
+    @property
     def is_free(self) -> bool:
         """Whether it is certain that its last create has made nothing."""
         return not self.task_id and not self.is_open

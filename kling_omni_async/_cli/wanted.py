@@ -112,6 +112,15 @@ def match(
     return wanted
 
 
+def left_out(wanted: Iterable[Wanted], records: Iterable[Record]) -> list[Record]:
+    """Return what may be paid for and has no outcome, and is not wanted any more."""
+    return [
+        record
+        for record in _not_of(wanted, records)
+        if not (record.ended or record.is_free or record.has_succeeded)
+    ]
+
+
 def _not_of(wanted: Iterable[Wanted], records: Iterable[Record]) -> list[Record]:
     taken = {each.external_id for each in wanted}
     return [record for record in records if record.external_id not in taken]

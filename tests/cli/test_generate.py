@@ -102,6 +102,43 @@ def test_an_intent_without_an_answer_is_looked_for_by_its_external_id(
     assert steps == ["posting", "created", True]
 
 
+def test_what_is_paid_for_and_not_among_the_prompts_any_more_is_told(
+    api: SimulatedCometAPI, call: Call, tmp_path: Path
+) -> None:
+    """A file of prompts that was changed after a crash lets no task go in silence."""
+    journal = tmp_path / "run.jsonl"
+    call("generate", "a fox", "--jsonl", str(journal))
+    crashed(journal, 1)
+    name = lines_of(journal)[0]["external_task_id"]
+    for verb in ("generate", "create"):
+        code, _, stderr = call(verb, "a red fox", "--jsonl", str(journal))
+        assert code == Exit.OK
+        assert "the journal has 1 order without an outcome" in stderr
+        assert f"  {name}\n" in stderr
+    assert len(api.billed) == 2
+    _, _, stderr = call("generate", "a fox", "a red fox", "--jsonl", str(journal))
+    assert "the journal has" not in stderr
+    # What has come out is done with, and what `create` has printed is for its reader.
+    call("create", "a cow", "--jsonl", str(journal))
+    _, _, stderr = call("create", "a hen", "--jsonl", str(journal))
+    assert "the journal has" not in stderr
+    _, _, stderr = call("generate", "a hen", "--jsonl", str(journal))
+    assert "the journal has 1 order" in stderr
+    assert f"  {api.billed[2].task_id}\n" in stderr
+
+
+def test_a_success_that_is_elsewhere_is_done_with(
+    api: SimulatedCometAPI, call: Call, tmp_path: Path
+) -> None:
+    """Images that an earlier run has put into another folder are not told of as lost."""
+    journal = tmp_path / "run.jsonl"
+    call("generate", "a fox", "--jsonl", str(journal))
+    to = ("--save", str(tmp_path / "images"))
+    _, _, stderr = call("generate", "a red fox", "--jsonl", str(journal), *to)
+    assert "the journal has" not in stderr
+    assert len(api.billed) == 2
+
+
 def test_a_created_task_is_polled_by_its_id_after_a_crash(call: Call, tmp_path: Path) -> None:
     """Also where the API answers to no external id: the journal has the task's own."""
     journal = tmp_path / "run.jsonl"
