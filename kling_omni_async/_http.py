@@ -82,8 +82,6 @@ def detail_of(error: BaseException) -> str:
         return f"HTTP {error.status} {error.message}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"{error.host}:{error.port}: {_words_of(error.os_error)}"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{error.host}:{error.port}: {_words_of(error.certificate_error)}"
     if isinstance(error, OSError):
         return _words_of(error)
     # To what it cannot read aiohttp gives a status of its own, 400, whatever the server said.

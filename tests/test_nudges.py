@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -307,6 +308,26 @@ async def test_stats_of_a_session(comet_api: SimulatedCometAPI) -> None:
         stats = session.stats()
         assert (stats.watched, stats.oldest) == (0, None)
         assert (stats.succeeded, stats.failed, stats.unresolved) == (1, 1, 1)
+
+
+async def test_stats_count_what_is_saved_and_created(
+    comet_api: SimulatedCometAPI, tmp_path: Path
+) -> None:
+    """Tasks whose images are on their way, and those whose create is."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next_image(delay=40.0)
+    comet_api.fail_next_create(delay=40.0)
+    async with open_session(comet_api) as session:
+        polling = asyncio.create_task(all_of(session, [task_id], save_to=tmp_path))
+        creating = asyncio.create_task(session.create(ImageOrder("a fox")))
+        await later(35.0)
+        stats = session.stats()
+        assert (stats.saving, stats.creating) == (1, 1)
+        (outcome,) = await polling
+        assert outcome.ok
+        await creating
+        stats = session.stats()
+        assert (stats.saving, stats.creating) == (0, 0)
 
 
 async def test_stats_tell_a_pause_of_the_api(comet_api: SimulatedCometAPI) -> None:

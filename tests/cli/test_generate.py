@@ -313,8 +313,8 @@ def test_an_uncertain_create_keeps_its_units(call: Call, tmp_path: Path) -> None
     journal = tmp_path / "run.jsonl"
     with simulated(by_external_id=False) as api:
         api.fail_next_create(reset=True, created=False)
+        command = ("generate", "a fox", "a hen", "--jsonl", str(journal))
         for _ in range(2):
-            command = ("generate", "a fox", "a hen", "--jsonl", str(journal))
             code, _, stderr = call(*command, "--max-units", "10")
             assert (code, len(api.billed)) == (Exit.NOT_ALL, 0)
             assert "1 prompt is not created: --max-units 10 would be passed" in stderr

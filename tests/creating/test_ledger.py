@@ -76,8 +76,9 @@ async def test_what_is_found_after_a_doubt_is_kept(comet_api: SimulatedCometAPI)
         task = await create(session, notes)
         assert notes.steps == ["open after 0", task.task_id]
         comet_api.fail_next_create(reset=True, created=False)
+        other = Notes(comet_api)
         with pytest.raises(CreateUncertainError):
-            await create_named(session, NamedOrder(FOX, "y"), other := Notes(comet_api))
+            await create_named(session, NamedOrder(FOX, "y"), other)
     assert len(comet_api.billed) == 1
     assert other.steps == ["open after 0"]
 
