@@ -410,6 +410,7 @@ class KlingOmniSession:
                 plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
             deadline = None if limit is None else began + limit
             waiter = ResultWaiter(added=began, deadline=deadline, trace=trace)
+            self._ready()  # it may have been closed while the store was tried
             creator = self._creating_wing()
             task, external_id = await creator.create(order)
             try:

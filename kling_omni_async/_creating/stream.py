@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Iterator
@@ -94,7 +95,7 @@ class OrderStream:
         self._ledger = ledger
         self._means: Means | None = None
         self._queue: deque[Wish] = deque()
-        self._seen: set[str] = set()  # names of keys that were handed out, of a finite input
+        self._seen: dict[str, int] = {}  # of keys that were handed out, of a finite input
         self._taking: Iterator[None] = iter(())
         self._pace = Pace(Backoff(rng))
         self._ended_by: KlingOmniError | None = None  # why nothing more is created
@@ -170,13 +171,11 @@ class OrderStream:
             self._put(self._add(str(uuid4()), None, now), error=fault, now=now)
             return
         name = external_id_of(order, self._namespace)
-        if name in self._seen:
-            return
-        known = self.ids.get(name)
-        if known is None:
+        known, seen = self.ids.get(name), self._seen.get(name)
+        if known is None and seen is None:
             self._queue.append(self._add(name, order, now))
             self.look()
-        elif known.order != order:
+        elif _print_of(order) != (_print_of(known.order) if known else seen):
             text = f"ImageOrder.key {quoted(order.key)} names another order of this stream"
             error = ConfigurationError(f"{text}; give each wish a key of its own")
             self._put(self._add(str(uuid4()), order, now), error=error, now=now)
@@ -350,7 +349,7 @@ class OrderStream:
         wish = self.ids.pop(outcome.external_task_id or "", None)
         order = None if wish is None else wish.order
         if order is not None and order.key is not None and not self.intake.is_feed:
-            self._seen.add(outcome.external_task_id or "")
+            self._seen[outcome.external_task_id or ""] = _print_of(order)
         self._counts[count_of(outcome.error)] += 1
         self._unread -= 1
         if self.room is not None:
@@ -397,6 +396,11 @@ class OrderStream:
         if names:
             text = "%d tasks were created, or may have been, and are not handed out: %s"
             logger.warning(text, len(names), ", ".join(names))
+
+
+def _print_of(order: ImageOrder | None) -> int:
+    """Return a number that tells orders apart, for those that are not kept: images are large."""
+    return hash((order, json.dumps(dict(order.extra), sort_keys=True) if order else ""))
 
 
 def _take(stream: OrderStream, given: object, now: float) -> None:

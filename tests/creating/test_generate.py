@@ -21,6 +21,7 @@ from kling_omni_async import (
     SessionClosedError,
     TaskFailedError,
 )
+from kling_omni_async._saving.wing import Saving
 from kling_omni_async._session import observe
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now, open_session
@@ -177,6 +178,28 @@ async def test_a_callback_is_waited_for(
             bill = next(bill for bill in comet_api.billed if bill.task_id == outcome.task_id)
             asked = comet_api.queries_of(outcome.task_id)[0].started - bill.created
             assert asked == pytest.approx(first, abs=0.1) if first else asked < 50
+
+
+async def test_closing_while_the_store_is_tried(
+    comet_api: SimulatedCometAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is paid, and nobody waits for ever."""
+    async with open_session(comet_api) as session:
+        await session.create(ImageOrder("a hen"))
+        tried = Saving.tried_plan
+
+        async def slowly(self: Saving, *args: Any, **kwargs: Any) -> Any:
+            plan = await tried(self, *args, **kwargs)
+            await asyncio.sleep(1.0)
+            return plan
+
+        monkeypatch.setattr(Saving, "tried_plan", slowly)
+        generating = asyncio.ensure_future(session.generate(FOX, save_to=tmp_path))
+        await asyncio.sleep(0.5)
+        await session.aclose()
+        with pytest.raises(SessionClosedError):
+            await asyncio.wait_for(generating, 100.0)
+    assert len(comet_api.billed) == 1
 
 
 # One who looks on, and is broken.

@@ -147,14 +147,22 @@ async def test_the_same_key_twice(comet_api: SimulatedCometAPI) -> None:
         yield ImageOrder("a cat", key="1")
         yield from foxes(20)
         yield ImageOrder("a fox", key="1")
+        yield ImageOrder("a cow", key="1")
+        yield ImageOrder("a fox", key="1", extra={"seed": 7})
 
     async with open_session(comet_api) as session:
         outcomes = await all_of(session.generate_many(orders(), max_tasks=2))
-    assert len(outcomes) == 22
-    (refused,) = [outcome for outcome in outcomes if not outcome.ok]
-    assert isinstance(refused.error, ConfigurationError)
-    assert "names another order of this stream" in str(refused.error)
-    assert refused.order == ImageOrder("a cat", key="1")
+    assert len(outcomes) == 24
+    refused = [outcome for outcome in outcomes if not outcome.ok]
+    assert len(refused) == 3
+    for outcome in refused:
+        assert isinstance(outcome.error, ConfigurationError)
+        assert "names another order of this stream" in str(outcome.error)
+    assert [outcome.order.prompt for outcome in refused if outcome.order] == [
+        "a cat",
+        "a cow",
+        "a fox",
+    ]
     assert len(comet_api.billed) == 21
 
 
