@@ -38,6 +38,7 @@ _WEB_URL = re.compile(r"https?://[^\s/?#]+[^\s]*", re.IGNORECASE)
 _SHOWN_PROMPT: Final = 60
 _SHOWN_VALUE: Final = 80
 _SHOWN_DIGEST: Final = 16
+_SHORTEST_SECRET: Final = 8
 
 
 class Shown(str):
@@ -448,6 +449,17 @@ def _host_of(url: str) -> Shown:
     if isinstance(url, Shown):
         return url
     return Shown(_bare(re.split(r"[/?#]", url.partition("://")[2])[0]))
+
+
+def secret_of_callback(order: ImageOrder) -> str | None:
+    """Return what nobody may see of the URL of an order's callback, behind its host."""
+    url = order.callback_url
+    if url is None:
+        return None
+    behind = url.partition("://")[2].lstrip("/")
+    path = behind[len(re.split(r"[/?#]", behind)[0]) :]
+    # A short path may stand in an answer by chance.
+    return path if len(path) >= _SHORTEST_SECRET else url
 
 
 def order_to_dict(order: ImageOrder | None) -> dict[str, Any] | None:

@@ -147,6 +147,19 @@ def unusable_images(task: ImageTask) -> int:
     return values.images(payload.get("task_result"))[1]
 
 
+def without(answer: Answer, hidden: str) -> Answer:
+    """Return an answer whose body does not hold a text, however JSON may have escaped it there."""
+    text = answer.body.decode(errors="surrogateescape")
+    shown = Secret(hidden).redact(text)
+    if shown == text:
+        return answer
+    body = shown.encode(errors="surrogateescape")
+    if type(answer.body) is Echo:
+        body = Echo(body)
+        body.secret = answer.secret
+    return attrs.evolve(answer, body=body)
+
+
 def snippet_of(body: bytes, secret: Secret) -> str:
     """Return the first characters of a body, without the key."""
     # Redacted before it is cut, so that no piece of a key stays at the cut.

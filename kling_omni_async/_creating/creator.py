@@ -16,7 +16,7 @@ import anyio.lowlevel
 import attrs
 from yarl import URL
 
-from kling_omni_async._api.answers import Answer
+from kling_omni_async._api.answers import Answer, without
 from kling_omni_async._api.create import (
     CreateRequest,
     Doubt,
@@ -35,7 +35,7 @@ from kling_omni_async._config import Settings
 from kling_omni_async._engine import Engine
 from kling_omni_async._ids import path_segment, quoted
 from kling_omni_async._models import ImageTask
-from kling_omni_async._order import ImageOrder
+from kling_omni_async._order import ImageOrder, secret_of_callback
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.poller import Poller
 from kling_omni_async._results import Ending, Result, one_line, resolve
@@ -376,6 +376,9 @@ class Creator:
         creation.limit = PostLimit(self._settings.policy.create_timeout)
         reply = self._unless_closed(await self._post_once(request, creation.limit))
         creation.limit = None
+        hidden = secret_of_callback(request.order)
+        if hidden is not None and isinstance(reply, Answer):  # of what an API refuses it may quote
+            reply = without(reply, hidden)
         verdict = read_created(reply, request.external_id, wall_s=self._wall_clock())
         if isinstance(verdict, Refused):
             creation.stage = Stage.SAFE

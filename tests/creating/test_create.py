@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from itertools import pairwise
@@ -715,3 +716,42 @@ async def test_without_a_pace_all_go_at_once(comet_api: SimulatedCometAPI) -> No
 def test_a_policy_of_creates() -> None:
     """The time for one create is 60 s unless it is said otherwise."""
     assert PollPolicy().create_timeout == 60.0
+
+
+@pytest.mark.parametrize("path", ["/callbacks/s3cr3t?token=t0k3n", "/s3cr3t"])
+@pytest.mark.parametrize("slash", ["/", "\\/"])
+@pytest.mark.parametrize("status", [400, 503])
+async def test_a_callback_that_is_quoted_is_not_shown(
+    comet_api: SimulatedCometAPI,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    slash: str,
+    status: int,
+) -> None:
+    """Neither an error nor the log has the secret path, and the key is not there either."""
+    caplog.set_level(0, "kling_omni_async")
+    url = f"https://bot.example{path}"
+    by = comet_api.api_key if status == 400 else "us"
+    told = f"callback_url {url} is refused by {by}".replace("/", slash)
+    body = f'{{"error":{{"message":"{told}","code":"bad_value"}}}}'
+    comet_api.fail_next_create(times=3, status=status, body=body.encode())
+    async with open_session(comet_api) as session:
+        with pytest.raises(KlingOmniError, match="callback_url") as caught:
+            await session.create(ImageOrder("a fox", callback_url=url))
+        (outcome,) = [
+            each async for each in session.generate_many([ImageOrder("a fox", callback_url=url)])
+        ]
+    shown = [str(caught.value), repr(caught.value), repr(caught.value.__cause__), caplog.text]
+    shown.append(json.dumps(outcome.to_dict()))
+    for text in shown:
+        assert "s3cr3t" not in text
+        assert "t0k3n" not in text
+        assert comet_api.api_key not in text
+
+
+async def test_an_answer_that_quotes_nothing_stays_as_it_is(comet_api: SimulatedCometAPI) -> None:
+    """Only what is a secret is taken out."""
+    async with open_session(comet_api) as session:
+        order = ImageOrder("a fox", callback_url="https://bot.example/callbacks/s3cr3t")
+        task = await session.create(order)
+    assert task.task_id == comet_api.billed[0].task_id
