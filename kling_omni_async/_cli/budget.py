@@ -37,7 +37,7 @@ def cost_of(outcome: TaskOutcome, price: int) -> Decimal:
     """
     task = outcome.task
     if task is not None and task.is_terminal and task.final_unit_deduction is not None:
-        return task.final_unit_deduction
+        return max(Decimal(), task.final_unit_deduction)  # nothing makes more room to spend
     is_free = not outcome.task_id and kind_of(outcome) is not Kind.UNCERTAIN
     return Decimal(0 if is_free else price)
 

@@ -89,6 +89,7 @@ def task(status: TaskStatus, units: str | None) -> ImageTask:
             ),
             "8",
         ),
+        (TaskOutcome(task_id="7", task=task(TaskStatus.SUCCEED, "-8")), "0"),
     ],
 )
 def test_what_an_outcome_has_cost(outcome: TaskOutcome, units: str) -> None:
