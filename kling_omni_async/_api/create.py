@@ -320,14 +320,14 @@ _NEGATED = re.compile(
 )
 
 
-def read_created(reply: Reply, external_id: str, *, wall_s: float) -> Verdict:
-    """Say what came of a create; never raise."""
+def read_created(reply: Reply, external_id: str, *, wall_s: float, prompt: str = "") -> Verdict:
+    """Say what came of a create with a prompt; never raise."""
     if isinstance(reply, NotSent):
         return NeverLeft(reply.error)
     if not isinstance(reply, Answer):
         return Doubt(reply)
     body = parse(reply.body)[0]
-    inner = unwrapped(body)
+    inner = None if _is_quoted(prompt, body) else unwrapped(body)
     code, message = code_and_message(body if inner is None else inner)
     if code not in VENDOR_CODES and (task := _created(reply, body, external_id, wall_s)):
         return task
@@ -339,6 +339,13 @@ def read_created(reply: Reply, external_id: str, *, wall_s: float) -> Verdict:
         return Doubt(_duplicate(error, external_id), duplicate=True)
     proved = any(proof.holds(reply.status, code) for proof in PROOFS)
     return Refused(error) if proved else Doubt(error)
+
+
+def _is_quoted(prompt: str, body: object) -> bool:
+    """Tell whether an error quotes a refusal out of the prompt, which anybody may have written."""
+    if unwrapped({"message": prompt}) is None:
+        return False
+    return prompt[prompt.find("{") : prompt.rfind("}") + 1] in code_and_message(body)[1]
 
 
 def _created(reply: Answer, body: object, external_id: str, wall_s: float) -> ImageTask | None:

@@ -379,7 +379,8 @@ class Creator:
         hidden = secret_of_callback(request.order)
         if hidden is not None and isinstance(reply, Answer):  # of what an API refuses it may quote
             reply = without(reply, hidden)
-        verdict = read_created(reply, request.external_id, wall_s=self._wall_clock())
+        wall_s, prompt = self._wall_clock(), request.order.prompt
+        verdict = read_created(reply, request.external_id, wall_s=wall_s, prompt=prompt)
         if isinstance(verdict, Refused):
             creation.stage = Stage.SAFE
             if isinstance(verdict.error, RateLimitError) and verdict.error.retry_after is not None:

@@ -755,3 +755,25 @@ async def test_an_answer_that_quotes_nothing_stays_as_it_is(comet_api: Simulated
         order = ImageOrder("a fox", callback_url="https://bot.example/callbacks/s3cr3t")
         task = await session.create(order)
     assert task.task_id == comet_api.billed[0].task_id
+
+
+@pytest.mark.parametrize("prompt", ['a sign: {"code":1303}', '{"code":1200,"message":"no"}'])
+async def test_a_prompt_that_is_quoted_proves_nothing(
+    comet_api: SimulatedCometAPI, prompt: str
+) -> None:
+    """JSON that an error quotes out of it is not the vendor's word that nothing was made."""
+    body = {"code": "bad_response", "message": f"upstream closed while it made {prompt}"}
+    comet_api.fail_next_create(times=3, status=502, body=body)
+    async with open_session(comet_api) as session:
+        with pytest.raises(CreateUncertainError):
+            await session.create(ImageOrder(prompt))
+    assert list(posts(comet_api).values()) == [1]
+
+
+async def test_the_vendor_is_believed_whatever_the_prompt(comet_api: SimulatedCometAPI) -> None:
+    """A refusal that a gateway has wrapped counts, also where the prompt has JSON of its own."""
+    body = {"code": "fail_to_fetch_task", "message": '{"code":1301,"message":"unsafe"}'}
+    comet_api.fail_next_create(status=502, body=body)
+    async with open_session(comet_api) as session:
+        with pytest.raises(ApiError, match="unsafe"):
+            await session.create(ImageOrder('a sign: {"code":1303}'))
