@@ -30,9 +30,9 @@ from .errors import ConfigurationError, CreateUncertainError, KlingOmniError
 try:
     from opentelemetry import context, metrics
     from opentelemetry import trace as tracing
-except ImportError as error:
-    text = "OpenTelemetry needs the extra otel: in the checkout, pip install '.[otel]'"
-    raise ImportError(text) from error
+except ImportError as _error:
+    _TEXT = "OpenTelemetry needs the extra otel: in the checkout, pip install '.[otel]'"
+    raise ImportError(_TEXT) from _error
 
 __all__ = ["Instrumentation", "instrument"]
 
@@ -128,37 +128,37 @@ class _Metrics:
         self._noted: deque[tuple[str | float | None, ...]] = deque()
         meter = metrics.get_meter(_SCOPE, __version__, provider)
         self._meter = meter
-        self.outcomes = meter.create_counter(
+        self.outcomes: metrics.Counter = meter.create_counter(
             "kling_omni.outcomes", "{task}", "Ids that came out, by how they ended."
         )
-        self.task_duration = self._histogram(
+        self.task_duration: metrics.Histogram = self._histogram(
             "task.duration", "s", "How long the API took for a task.", _S_OF_TASKS
         )
-        self.task_delay = self._histogram(
+        self.task_delay: metrics.Histogram = self._histogram(
             "task.delay", "s", "How long a task lay finished until that was seen.", _S_OF_DELAY
         )
-        self.task_queries = self._histogram(
+        self.task_queries: metrics.Histogram = self._histogram(
             "task.queries", "{query}", "Queries that a task took.", _QUERIES
         )
-        self.query_duration = self._histogram(
+        self.query_duration: metrics.Histogram = self._histogram(
             "query.duration", "s", "How long a query took.", _S_OF_QUERIES
         )
-        self.query_lateness = self._histogram(
+        self.query_lateness: metrics.Histogram = self._histogram(
             "query.lateness", "s", "How long after its time a query began.", _S_LATE
         )
-        self.throttled = meter.create_counter(
+        self.throttled: metrics.Counter = meter.create_counter(
             "kling_omni.throttled", "s", "Pauses of all scheduled queries after a 429."
         )
-        self.creates = meter.create_counter(
+        self.creates: metrics.Counter = meter.create_counter(
             "kling_omni.creates", "{create}", "Creates that were sent, by how they ended."
         )
-        self.images_saved = meter.create_counter(
+        self.images_saved: metrics.Counter = meter.create_counter(
             "kling_omni.images.saved", "{image}", "Images that were stored."
         )
-        self.images_bytes = meter.create_counter(
+        self.images_bytes: metrics.Counter = meter.create_counter(
             "kling_omni.images.bytes", "By", "Bytes of the images that were stored."
         )
-        self.units = meter.create_counter(
+        self.units: metrics.Counter = meter.create_counter(
             "kling_omni.units", "{unit}", "Units that the API deducted for tasks."
         )
         self._gauge("tasks.open", "{task}", "Ids that somebody waits for.", self._open)

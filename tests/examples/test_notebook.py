@@ -52,7 +52,7 @@ def test_it_runs_to_its_end(notebook: Any, tmp_path: Path) -> None:
 
 
 def test_the_program_of_the_readme_runs_in_a_notebook() -> None:
-    """With its last line as the comment there says, it prints the same six lines in a cell."""
+    """With its last line as the comment there says, it prints the same three lines in a cell."""
     readme = (EXAMPLES.parents[1] / "README.md").read_text("utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     body, _, rest = program.partition("asyncio.run(main())  # in a notebook: ")
@@ -60,4 +60,4 @@ def test_the_program_of_the_readme_runs_in_a_notebook() -> None:
     notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=50).execute()
     assert {output["name"] for output in cell.outputs} == {"stdout"}
-    assert len("".join(output["text"] for output in cell.outputs).splitlines()) == 6
+    assert len("".join(output["text"] for output in cell.outputs).splitlines()) == 3
