@@ -51,13 +51,14 @@ def test_it_runs_to_its_end(notebook: Any, tmp_path: Path) -> None:
     assert len(texts_of(notebook, "image/png")) == 1
 
 
-def test_the_program_of_the_readme_runs_in_a_notebook() -> None:
+def test_the_program_of_the_readme_runs_in_a_notebook(tmp_path: Path) -> None:
     """With its last line as the comment there says, it prints the same three lines in a cell."""
     readme = (EXAMPLES.parents[1] / "README.md").read_text("utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     body, _, rest = program.partition("asyncio.run(main())  # in a notebook: ")
     cell = nbformat.v4.new_code_cell(body + rest)  # type: ignore[no-untyped-call]
     notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
-    NotebookClient(notebook, timeout=50).execute()
+    where = {"metadata": {"path": str(tmp_path)}}  # where its images go
+    NotebookClient(notebook, timeout=50, resources=where).execute()
     assert {output["name"] for output in cell.outputs} == {"stdout"}
     assert len("".join(output["text"] for output in cell.outputs).splitlines()) == 3

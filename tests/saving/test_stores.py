@@ -217,8 +217,11 @@ class OwnPath:
         ("file:///none/of?these#all", "/none/of?these#all"),
     ],
 )
-def test_takes_folders(given: object, folder: str) -> None:
+def test_takes_folders(
+    given: object, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A path, in whatever form, is a local folder, which is not made yet."""
+    monkeypatch.chdir(tmp_path)
     store = Stores().open(given)
     assert isinstance(store, LocalStore)
     assert str(store.folder) == folder
