@@ -144,8 +144,7 @@ def generate(
         limits: What bounds queries.
         connection: Which API.
     """
-    if saving.save is None and (saving.watermarked or saving.overwrite):
-        raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+    saving.require_place()
     policy = options.policy_of(pace, limits, downloads)
     orders = _orders_of(prompts, source, wish)
     if money.dry_run:

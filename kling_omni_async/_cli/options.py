@@ -235,6 +235,11 @@ class Saving:
         """The directory, also that of a ``file:`` URL; None for a store or if nothing is saved."""
         return None if self.save is None else folder_of(self.save)
 
+    def require_place(self) -> None:
+        """Raise `UsageError` for options that say how to save where nothing is saved."""
+        if self.save is None and (self.watermarked or self.overwrite):
+            raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+
     def prepare(self) -> None:
         """Make the directory now, so that a wrong one is told before anything is asked."""
         if (folder := self.folder) is not None:

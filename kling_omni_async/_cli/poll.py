@@ -67,8 +67,7 @@ def poll(
         raise UsageError("no ids: give some, or a file of them with --from")
     if column is not None and source is None:
         raise UsageError("--column says where a file has its ids: give --from too")
-    if saving.save is None and (saving.watermarked or saving.overwrite):
-        raise UsageError("--watermarked and --overwrite say how to save: give --save too")
+    saving.require_place()
     require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
     refuse_paths(ids)
