@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import errors as errors
     from ._api.callbacks import CallbackHint, read_callback
+    from ._book.book import TaskBook
+    from ._book.records import BookEntry, BookProgress
     from ._models import ImageTask, SavedImage, TaskImage, TaskStatus
     from ._order import ImageOrder
     from ._outcome import Progress, TaskOutcome
@@ -31,6 +33,9 @@ __all__ = [
     "ApiError",
     "AssetExpiredError",
     "AuthenticationError",
+    "BookEntry",
+    "BookError",
+    "BookProgress",
     "CallbackHint",
     "ConfigurationError",
     "CreateUncertainError",
@@ -42,6 +47,7 @@ __all__ = [
     "KlingOmniError",
     "KlingOmniSession",
     "NoImagesError",
+    "NotInBookError",
     "OutcomeStream",
     "PermissionDeniedError",
     "PollPolicy",
@@ -54,6 +60,7 @@ __all__ = [
     "SessionClosedError",
     "SessionStats",
     "StorageError",
+    "TaskBook",
     "TaskFailedError",
     "TaskImage",
     "TaskNotFoundError",
@@ -68,7 +75,7 @@ __all__ = [
 
 _HOMES = (
     *("_version", "errors", "_models", "_policy", "_order", "_outcome", "_stats"),
-    *("_api.callbacks", "_streams", "_session"),
+    *("_api.callbacks", "_book.records", "_streams", "_session", "_book.book"),
 )
 """Where the names are looked for, in this order, as the later ones import more."""
 

@@ -11,12 +11,12 @@ from functools import partial
 from itertools import islice
 from threading import current_thread
 from time import perf_counter
-from typing import Any, Final, Protocol, TypeVarTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import SessionClosedError, WrongLoopError
+from .errors import KlingOmniError, SessionClosedError, WrongLoopError
 
 Ts = TypeVarTuple("Ts")
 
@@ -52,6 +52,20 @@ class Part(Protocol):
         """Release everything; all tasks have ended by then."""
 
 
+class Owner(NamedTuple):
+    """Whose engine it is, for the words of its errors."""
+
+    name: str
+    maker: str  # what is written to get a new one
+    call: str  # one of its verbs, as it is written
+    closed: type[KlingOmniError]
+
+
+OF_SESSION: Final = Owner(
+    "session", "KlingOmniSession", "session.wait(task_id)", SessionClosedError
+)
+
+
 class Engine:
     """The owner task of a session, inside which all its other tasks live.
 
@@ -59,8 +73,10 @@ class Engine:
     anywhere else, so users may enter and leave in any of their tasks (PEP 789).
     """
 
-    # Twelve attributes: state (3), what runs in it and where (5), what is kept for later (4).
-    def __init__(self) -> None:
+    # Thirteen attributes: state (3), whose it is, what runs in it and where (5), what is kept for
+    # later (4).
+    def __init__(self, owner: Owner = OF_SESSION) -> None:
+        self.of = owner
         self.closed = False
         self.close_reason: BaseException | None = None  # stays None after a plain `aclose`
         self._parts: list[Part] = []
@@ -87,9 +103,9 @@ class Engine:
 
     def is_running_here(self) -> bool:
         """Whether a verb may be used now, else raise; False where it has yet to be started."""
-        here = _loop_here()
+        here = _loop_here(self.of)
         if self._loop is not None and self._loop is not here and not self._left:
-            raise WrongLoopError(_wrong_loop(self._loop, self._thread))
+            raise WrongLoopError(_wrong_loop(self.of, self._loop, self._thread))
         if self.closed:
             raise self.closed_error()
         return self._loop is not None
@@ -200,9 +216,9 @@ class Engine:
         if owner is not None and not owner.done() and _owned_by.get() is not self:
             await asyncio.wait([owner])  # not the task itself: its cancellation is not its closer's
 
-    def closed_error(self) -> SessionClosedError:
-        """Return the error of a session that can be used no more, with what closed it."""
-        error = SessionClosedError("the session is closed; open a new KlingOmniSession")
+    def closed_error(self) -> KlingOmniError:
+        """Return the error of what can be used no more, with what closed it."""
+        error = self.of.closed(f"the {self.of.name} is closed; open a new {self.of.maker}")
         error.__cause__ = self.close_reason
         return error
 
@@ -282,33 +298,39 @@ class Engine:
                 pass
 
 
-def _loop_here() -> asyncio.AbstractEventLoop:
+def _loop_here(of: Owner) -> asyncio.AbstractEventLoop:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         raise WrongLoopError(
-            f"no event loop runs in thread {current_thread().name!r}; call it in the session's own "
-            "loop, or hand it over by a portal of anyio: portal.call(session.stats)"
+            f"no event loop runs in thread {current_thread().name!r}; call it in the {of.name}'s "
+            f"own loop, or hand it over by a portal of anyio: portal.call({_bare(of)})"
         ) from None
 
 
-def _wrong_loop(loop: asyncio.AbstractEventLoop, thread: str) -> str:
-    """Say which loop a session belongs to, and what to write instead."""
+def _bare(of: Owner) -> str:
+    """Return a verb that takes nothing, as it is handed over."""
+    return "session.stats" if of is OF_SESSION else of.call.partition("(")[0]
+
+
+def _wrong_loop(of: Owner, loop: asyncio.AbstractEventLoop, thread: str) -> str:
+    """Say which loop it belongs to, and what to write instead."""
+    this, maker = f"this {of.name} belongs to", of.maker
     if loop.is_closed():
         return (
-            "this session belongs to an event loop that has ended, as each asyncio.run makes a new "
-            "one; make one KlingOmniSession for each, inside the function that asyncio.run is "
-            "given: async with KlingOmniSession() as session:"
+            f"{this} an event loop that has ended, as each asyncio.run makes a new "
+            f"one; make one {maker} for each, inside the function that asyncio.run is "
+            f"given: async with {maker}() as {of.name}:"
         )
     if loop.is_running():  # a thread runs one loop at a time
         return (
-            f"this session belongs to the event loop of thread {thread!r}, not to that of "
-            f"{current_thread().name!r}; make one KlingOmniSession for each, or hand the call "
-            "over: asyncio.run_coroutine_threadsafe(session.wait(task_id), loop)"
+            f"{this} the event loop of thread {thread!r}, not to that of "
+            f"{current_thread().name!r}; make one {maker} for each, or hand the call "
+            f"over: asyncio.run_coroutine_threadsafe({of.call}, loop)"
         )
     return (
-        "this session belongs to another event loop, which stands still now; make one "
-        "KlingOmniSession for each, or use one loop for all calls"
+        f"{this} another event loop, which stands still now; make one "
+        f"{maker} for each, or use one loop for all calls"
     )
 
 

@@ -34,6 +34,8 @@ class TaskOutcome:
         order: What was ordered, where this library created the task, or None.
         external_task_id: The name that this library gave the task when it created it, or None.
         note: What a book keeps with the id, or None; no part of ``==``.
+        deliveries: How often a book has handed it out, this time included; 0 without a book, and
+            no part of ``==``.
     """
 
     task_id: str
@@ -45,6 +47,7 @@ class TaskOutcome:
     order: ImageOrder | None = attrs.field(default=None, hash=False)
     external_task_id: str | None = attrs.field(default=None, hash=False)
     note: Any = attrs.field(default=None, eq=False, hash=False)
+    deliveries: int = attrs.field(default=0, eq=False)
 
     @property
     def ok(self) -> bool:
@@ -99,13 +102,14 @@ class TaskOutcome:
             "task_id": self.task_id,
             "ok": self.ok,
             "task": task_to_dict(self.task),
-            "error": _error_to_dict(self.error),
+            "error": error_to_dict(self.error),
             "saved": _converter.unstructure(self.saved, tuple[SavedImage, ...]),
             "queries": self.queries,
             "elapsed": self.elapsed,
             "order": order_to_dict(self.order),
             "external_task_id": self.external_task_id,
             "note": self.note,
+            "deliveries": self.deliveries,
         }
 
     @classmethod
@@ -131,7 +135,7 @@ class TaskOutcome:
         task_id = data["task_id"]
         given = data["task"]
         task = None if given is None else _converter.structure(given, ImageTask)
-        error = _error_from_dict(data["error"], task_id=task_id, task=task)
+        error = error_from_dict(data["error"], task_id=task_id, task=task)
         if not isinstance(task_id, str) or (task is None and error is None):
             raise TypeError("neither a task nor an error of a task id")
         own_name = data.get("external_task_id")
@@ -149,6 +153,7 @@ class TaskOutcome:
             order=order_from_dict(data.get("order")),
             external_task_id=own_name,
             note=data.get("note"),
+            deliveries=int(data.get("deliveries", 0)),
         )
 
 
@@ -213,7 +218,12 @@ def task_to_dict(task: ImageTask | None) -> dict[str, Any] | None:
     return None if task is None else _converter.unstructure(task, ImageTask)
 
 
-def _error_to_dict(error: KlingOmniError | None) -> dict[str, Any] | None:
+def task_from_dict(data: Mapping[str, Any]) -> ImageTask:
+    """Read what `task_to_dict` gave; raises whatever a wrong form provokes."""
+    return _converter.structure(data, ImageTask)
+
+
+def error_to_dict(error: KlingOmniError | None) -> dict[str, Any] | None:
     """Return an error as JSON can carry it, without its id and its task."""
     if error is None:
         return None
@@ -221,14 +231,14 @@ def _error_to_dict(error: KlingOmniError | None) -> dict[str, Any] | None:
     attributes = {name: value for name, value in vars(error).items() if name in known}
     form = {"type": type(error).__name__, "message": str(error.args[0]), **attributes}
     if isinstance(error, errors.PollTimeoutError):
-        form["last_error"] = _error_to_dict(error.last_error)
+        form["last_error"] = error_to_dict(error.last_error)
     return form
 
 
-def _error_from_dict(
+def error_from_dict(
     data: Mapping[str, Any] | None, *, task_id: str, task: ImageTask | None
 ) -> KlingOmniError | None:
-    """Read what `_error_to_dict` gave; a class of tomorrow becomes a plain `KlingOmniError`."""
+    """Read what `error_to_dict` gave; a class of tomorrow becomes a plain `KlingOmniError`."""
     if data is None:
         return None
     odd = [name for name in _KINDS.keys() & data.keys() if not isinstance(data[name], _KINDS[name])]
@@ -238,6 +248,6 @@ def _error_from_dict(
     kind: type[KlingOmniError] = getattr(errors, name) if name in errors.__all__ else KlingOmniError
     attributes: dict[str, Any] = {**data, "task_id": task_id, "task": task}
     attributes["order"] = data.get("digest") or None  # as in a pickle
-    attributes["last_error"] = _error_from_dict(data.get("last_error"), task_id=task_id, task=task)
+    attributes["last_error"] = error_from_dict(data.get("last_error"), task_id=task_id, task=task)
     known = inspect.signature(kind).parameters
     return kind(**{name: value for name, value in attributes.items() if name in known})

@@ -23,6 +23,8 @@
     │   ├── AssetExpiredError               its URL gives it no more
     │   └── StorageError                    the store did not take it
     ├── CreateUncertainError                a create whose end is not known
+    ├── BookError                           a book that cannot be used or reached
+    ├── NotInBookError (LookupError)        an id that a book does not hold
     └── PollTimeoutError (TimeoutError)     no final answer before the deadline
 
 What to write::
@@ -57,6 +59,7 @@ __all__ = [
     "ApiError",
     "AssetExpiredError",
     "AuthenticationError",
+    "BookError",
     "ConfigurationError",
     "CreateUncertainError",
     "DownloadError",
@@ -64,6 +67,7 @@ __all__ = [
     "InvalidTaskIdError",
     "KlingOmniError",
     "NoImagesError",
+    "NotInBookError",
     "PermissionDeniedError",
     "PollTimeoutError",
     "RateLimitError",
@@ -389,6 +393,26 @@ class CreateUncertainError(KlingOmniError):
         twin = type(self)(*self.args)
         twin.__dict__.update(self.__dict__)
         return twin
+
+
+class BookError(KlingOmniError):
+    """Raised when a book cannot be used or reached: nothing of the call was kept.
+
+    The text says why, and what to do. What the book holds is not touched.
+
+    Attributes:
+        transient: Whether the same call may work later, such as where the disk is full now.
+    """
+
+    def __init__(
+        self, message: str = "", *, task_id: str | None = None, transient: bool = False
+    ) -> None:
+        super().__init__(message, task_id=task_id)
+        self.transient: bool = transient
+
+
+class NotInBookError(KlingOmniError, LookupError):
+    """Raised when a book does not hold an id: it was never added, was removed, or is long over."""
 
 
 class DownloadError(KlingOmniError):

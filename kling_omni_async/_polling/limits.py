@@ -14,7 +14,7 @@ NEVER: Final = math.inf
 CATCH_UP_S: Final = 0.01
 """How much lateness of the loop's timers the pace makes up for, in s."""
 
-_BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 20.0)
+BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 20.0)
 _JITTER: Final = 1.5
 """The greatest factor on a backoff, so that none is over 30 s."""
 
@@ -95,6 +95,6 @@ class Throttle:
     def _pause_s(self, retry_after: float | None) -> float:
         if retry_after is not None:
             return min(retry_after, MAX_RETRY_AFTER_S)
-        base = _BACKOFF_S[min(self._step, len(_BACKOFF_S) - 1)]
+        base = BACKOFF_S[min(self._step, len(BACKOFF_S) - 1)]
         self._step += 1
         return base * self._random.uniform(1.0, _JITTER)

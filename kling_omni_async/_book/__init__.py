@@ -1,0 +1,1 @@
+"""The wing of books: watch lists that outlive the process, and are shared by several."""

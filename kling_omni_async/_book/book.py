@@ -1,0 +1,394 @@
+"""`TaskBook`: a watch list that outlives the process, or a living feed in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+
+import attrs
+
+from kling_omni_async._api.callbacks import CallbackHint
+from kling_omni_async._engine import Engine, Owner
+from kling_omni_async._ids import quoted, require_id
+from kling_omni_async._models import FINAL_STATUS, ImageTask
+from kling_omni_async._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
+from kling_omni_async.errors import (
+    BookError,
+    ConfigurationError,
+    NotInBookError,
+    PollTimeoutError,
+    copy_error,
+)
+
+from .changes import Changes
+from .contract import Addition, Found, Store
+from .forms import entry_of, note_to_json, outcome_of, task_from_json
+from .records import BookEntry, BookProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEEP_S: Final = 7 * 86_400.0
+"""How long an outcome is kept after its end, in s, unless a book says otherwise."""
+
+ADDED_AT_ONCE: Final = 500
+"""How many ids of `add_many` one step keeps."""
+
+NO_WORKER_S: Final = 30.0
+LOOK_S: Final = 5.0
+"""How often `wait` looks although nothing was heard, in s."""
+
+OF_BOOK: Final = Owner("book", "TaskBook", "book.wait(task_id)", BookError)
+
+NewTask: TypeAlias = str | tuple[str, Any]
+"""An id, or an id and its note."""
+
+logger: Final = logging.getLogger("kling_omni_async.book")
+
+
+@attrs.define(eq=False)
+class OpenBook:
+    """A book that is open, as its workers and readers of this process see it."""
+
+    name: str  # for the log
+    store: Store
+    engine: Engine
+    changes: Changes
+    fault: BaseException | None = None  # of the set-up of a worker in this process
+
+    def fail(self, fault: BaseException) -> None:
+        """Tell whoever waits here that a worker of this process cannot work."""
+        self.fault = fault
+        self.changes.wake_all()
+
+
+class TaskBook:
+    """A watch list of task ids that one can add to and take from, and that outlives the process.
+
+    ::
+
+        async with TaskBook("tasks.db") as book, KlingOmniSession() as session:
+            await book.add(task_id, note={"chat": 42})
+            async with session.poll(book) as outcomes:
+                await outcomes.each(answer)
+
+    What was added is kept when the call returns. Several processes may open the same file. It is
+    bound to an event loop at first use, and needs no `async with`: `aclose` ends it, too.
+
+    Args:
+        where: None for memory; the path of a file, made if it is missing (SQLite).
+        name: Tells books apart that share one place; a file holds one only.
+        keep: How long an outcome stays after its end, read or not, in s.
+
+    Raises:
+        ConfigurationError: One of these cannot be used; the text says which and why.
+    """
+
+    def __init__(
+        self,
+        where: str | Path | None = None,
+        *,
+        name: str | None = None,
+        keep: float = KEEP_S,
+    ) -> None:
+        self._where = where
+        self._name = name
+        self._keep_s = _require_keep(keep)
+        self._engine = Engine(OF_BOOK)
+        self._opening = asyncio.Lock()
+        self._open: OpenBook | None = None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<TaskBook {self._place} {self._engine.state}>"
+
+    @property
+    def _place(self) -> str:
+        return "in memory" if self._where is None else str(self._where)
+
+    async def __aenter__(self) -> Self:
+        await self._ready()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the book: whoever waits gets a `BookError`; more calls do no harm.
+
+        Raises:
+            WrongLoopError: The book is used in another event loop.
+        """
+        await self._engine.aclose()
+
+    # What is kept.
+
+    async def add(self, task_id: str, *, note: Any = None) -> bool:
+        """Keep an id, to be polled from now on; when it returns, that is so whatever happens.
+
+        Args:
+            task_id: As the create answer gave it.
+            note: What belongs to it, such as where an answer goes: whatever JSON can carry, 64 KiB
+                at most. An id that is there keeps its own.
+
+        Returns:
+            Whether it is new.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            ConfigurationError: The note cannot be kept.
+            BookError: The book cannot be reached or used; nothing was kept.
+            WrongLoopError: The book is used in another event loop.
+        """
+        addition = Addition(require_id(task_id), note_to_json(note))
+        store = (await self._ready()).store
+        return (await store.add([addition]))[0]
+
+    async def add_many(self, tasks: Iterable[NewTask] | AsyncIterable[NewTask]) -> int:
+        """Keep many ids, some hundreds at a time.
+
+        Args:
+            tasks: Ids, or pairs of an id and its note.
+
+        Returns:
+            How many are new.
+
+        Raises:
+            InvalidTaskIdError: One cannot be an id; those before it may be kept.
+            ConfigurationError: A note cannot be kept; those before it may be kept.
+            BookError: The book cannot be reached or used; those before it may be kept.
+            WrongLoopError: The book is used in another event loop.
+        """
+        store = (await self._ready()).store
+        number, batch = 0, []
+        async with aclosing(_each(tasks)) as given:
+            async for task in given:
+                batch.append(_addition(task))
+                if len(batch) >= ADDED_AT_ONCE:
+                    number += sum(await store.add(batch))
+                    batch = []
+        return number + (sum(await store.add(batch)) if batch else 0)
+
+    async def get(self, task_id: str) -> BookEntry | None:
+        """Return what the book knows of a task, or None.
+
+        Args:
+            task_id: The id, or the external id under which the task was created.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            BookError: The book cannot be reached or used.
+            WrongLoopError: The book is used in another event loop.
+        """
+        store = (await self._ready()).store
+        found = await store.find(require_id(task_id))
+        return None if found is None else entry_of(found)
+
+    async def remove(self, task_id: str) -> bool:
+        """Remove an entry: it is polled no further, and comes out nowhere.
+
+        Returns:
+            Whether it was there.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            BookError: The book cannot be reached or used.
+            WrongLoopError: The book is used in another event loop.
+        """
+        return await (await self._ready()).store.remove(require_id(task_id))
+
+    async def retry(self, task_id: str) -> bool:
+        """Hand a parked outcome out again, or poll an id again whose end was not settled.
+
+        Returns:
+            Whether there was such a one.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            BookError: The book cannot be reached or used.
+            WrongLoopError: The book is used in another event loop.
+        """
+        return await (await self._ready()).store.retry(require_id(task_id))
+
+    async def nudge(self, task: str | CallbackHint) -> bool:
+        """Say that a task may have changed: it is asked for as soon as its pause allows.
+
+        Args:
+            task: The id, or what `read_callback` made of a callback.
+
+        Returns:
+            Whether it is asked for. False for a stranger, for what has ended, and for a hint whose
+            status is not final.
+
+        Raises:
+            InvalidTaskIdError: The id cannot be one.
+            BookError: The book cannot be reached or used.
+            WrongLoopError: The book is used in another event loop.
+        """
+        store = (await self._ready()).store
+        if isinstance(task, CallbackHint):
+            return task.status in FINAL_STATUS and await store.nudge(task.task_id)
+        return await store.nudge(require_id(task))
+
+    async def wait(self, task_id: str, *, timeout: float | None = POLICY_TIMEOUT) -> ImageTask:
+        """Wait until a task has succeeded, whoever polls it.
+
+        Args:
+            task_id: An id of the book, or the external id under which it was created.
+            timeout: The longest time to wait from the call, in s; None waits for ever. By default
+                an hour, as in `PollPolicy`.
+
+        Returns:
+            The task that succeeded, with at least one image.
+
+        Raises:
+            NotInBookError: The book does not hold it, or it was removed meanwhile.
+            PollTimeoutError: The time is over, or the book gave it up; it can be waited for again.
+            KlingOmniError: The error of its outcome, as `KlingOmniSession.wait` raises it; or what
+                is wrong with the set-up of a worker of this process.
+            InvalidTaskIdError: The id cannot be one.
+            BookError: The book cannot be reached or used, or was closed.
+            WrongLoopError: The book is used in another event loop.
+        """
+        inside = await self._ready()
+        task_id = require_id(task_id)
+        default = PollPolicy().timeout
+        limit = require_timeout(default if timeout is POLICY_TIMEOUT else timeout)
+        return await Wait(inside, task_id, limit).result()
+
+    async def progress(self) -> BookProgress:
+        """Return the counts of the book.
+
+        Raises:
+            BookError: The book cannot be reached or used.
+            WrongLoopError: The book is used in another event loop.
+        """
+        desk, workers = await (await self._ready()).store.progress()
+        return BookProgress(
+            pending=desk.open,
+            succeeded=desk.succeeded,
+            failed=desk.failed,
+            unresolved=desk.unresolved,
+            unread=desk.unread,
+            parked=desk.parked,
+            workers=workers,
+        )
+
+    # The inside.
+
+    async def _ready(self) -> OpenBook:
+        """Return the inside to a verb, opened at first use."""
+        if self._pid != os.getpid():
+            raise BookError("this book was made before a fork; make one TaskBook in each process")
+        if not self._engine.is_running_here():
+            async with self._opening:
+                if not self._engine.is_running_here():
+                    await self._start()
+        assert self._open is not None  # noqa: S101 - it runs
+        return self._open
+
+    async def _start(self) -> None:
+        store = self._make_store()
+        await store.open()
+        changes = Changes(self._engine, store)
+        self._open = OpenBook(self._place, store, self._engine, changes)
+        self._engine.start(changes)
+
+    def _make_store(self) -> Store:
+        if self._where is None:
+            from .memory import MemoryStore  # noqa: PLC0415 - each store for those who use it
+
+            clock = asyncio.get_running_loop().time
+            return MemoryStore(clock=clock, wall_clock=time.time, keep_s=self._keep_s)
+        raise NotImplementedError
+
+
+async def _each(
+    tasks: Iterable[NewTask] | AsyncIterable[NewTask],
+) -> AsyncGenerator[NewTask, None]:
+    if isinstance(tasks, AsyncIterable):
+        async for task in tasks:
+            yield task
+    else:
+        for task in tasks:
+            yield task
+
+
+def _addition(task: object) -> Addition:
+    if isinstance(task, tuple):
+        task_id, note = task
+        return Addition(require_id(task_id), note_to_json(note))
+    return Addition(require_id(task), note_to_json(None))
+
+
+def _require_keep(keep: object) -> float:
+    if isinstance(keep, int | float) and not isinstance(keep, bool) and 0 < keep < float("inf"):
+        return float(keep)
+    raise ConfigurationError("keep must be a number of seconds above 0, such as 7 * 86400")
+
+
+class Wait:
+    """One call of `wait`: it looks when the entry may have ended, and now and then."""
+
+    def __init__(self, inside: OpenBook, task_id: str, limit_s: float | None) -> None:
+        self._inside = inside
+        self._task_id = task_id
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._deadline = None if limit_s is None else self._began + limit_s
+        self._worked = self._began  # when somebody was last seen to work
+        self._is_warned = False
+
+    async def result(self) -> ImageTask:
+        """Return the task, or raise why there is none."""
+        while True:
+            found = await self._find()
+            if (outcome := outcome_of(found)) is not None:
+                return outcome.result()
+            if self._inside.fault is not None:
+                raise copy_error(self._inside.fault)
+            left_s = self._left_s(found)
+            await self._inside.changes.ended(found.row.key, left_s)
+            await self._warn_if_alone()
+
+    async def _find(self) -> Found:
+        found = await self._inside.store.find(self._task_id)
+        if found is None:
+            text = f"the book does not hold {quoted(self._task_id)}; add it first"
+            raise NotInBookError(text, task_id=self._task_id)
+        return found
+
+    def _left_s(self, found: Found) -> float:
+        """Return how long to wait for a change, or raise that the time is over."""
+        if self._deadline is None:
+            return LOOK_S
+        now = self._loop.time()
+        if now < self._deadline:
+            return min(LOOK_S, self._deadline - now)
+        task = task_from_json(found.row.task)
+        state = f"its status was {task.status}" if task else "its status was never seen"
+        text = f"no final answer in {now - self._began:.1f} s; {state}"
+        raise PollTimeoutError(text, task_id=self._task_id, task=task)
+
+    async def _warn_if_alone(self) -> None:
+        """Say once that nobody polls what is waited for."""
+        now = self._loop.time()
+        if self._is_warned or now < self._worked + NO_WORKER_S:
+            return
+        _, workers = await self._inside.store.progress()
+        if workers:
+            self._worked = now
+            return
+        self._is_warned = True
+        text = "nobody polls the book %s: start `session.work(book)`, or `kling-omni work`"
+        logger.warning(text, self._inside.name)
+
+
+async def open_inside(book: TaskBook) -> OpenBook:
+    """Return the inside of a book to a session that polls it."""
+    return await book._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own

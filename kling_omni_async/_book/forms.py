@@ -1,0 +1,110 @@
+"""How what a book keeps becomes JSON, and back: notes, tasks, errors, outcomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+
+from kling_omni_async._models import ImageTask
+from kling_omni_async._order import order_from_dict
+from kling_omni_async._outcome import TaskOutcome, task_from_dict, task_to_dict
+from kling_omni_async.errors import BookError, ConfigurationError
+
+from .contract import Found, Parcel, State
+from .records import BookEntry, EntryState
+
+MOST_NOTE_BYTES: Final = 65_536
+
+_STATES: Final[Mapping[State, EntryState]] = {
+    State.OPEN: EntryState.OPEN,
+    State.UNREAD: EntryState.DONE,
+    State.READ: EntryState.DONE,
+    State.PARKED: EntryState.PARKED,
+}
+
+
+def note_to_json(note: object) -> str | None:
+    """Return a note as it is kept.
+
+    Raises:
+        ConfigurationError: JSON cannot carry it, or it is too long.
+    """
+    if note is None:
+        return None
+    try:
+        text = json.dumps(note, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(
+            f"note cannot be kept ({said}); give what JSON can carry, without NaN"
+        ) from None
+    if size > MOST_NOTE_BYTES:
+        raise ConfigurationError(
+            f"note has {size:,} bytes as JSON; keep at most {MOST_NOTE_BYTES:,}, or a key to them"
+        )
+    return text
+
+
+def note_from_json(text: str | None) -> Any:
+    """Return a note as it was given."""
+    return None if text is None else json.loads(text)
+
+
+def task_to_json(task: ImageTask) -> str:
+    """Return a task as it is kept."""
+    return json.dumps(task_to_dict(task), separators=(",", ":"), ensure_ascii=False)
+
+
+def task_from_json(text: str | None) -> ImageTask | None:
+    """Return a task that was kept."""
+    return None if text is None else task_from_dict(json.loads(text))
+
+
+def outcome_to_json(outcome: TaskOutcome) -> str:
+    """Return an outcome as it is kept: its note and order are kept beside it."""
+    bare = attrs.evolve(outcome, note=None, order=None)
+    return json.dumps(bare.to_dict(), separators=(",", ":"), ensure_ascii=False)
+
+
+def outcome_of(found: Found) -> TaskOutcome | None:
+    """Return the outcome of an entry, if it has ended."""
+    text = found.row.outcome
+    if text is None:
+        return None
+    return _outcome(text, found.note, found.order, deliveries=found.row.deliveries)
+
+
+def outcome_of_parcel(parcel: Parcel) -> TaskOutcome:
+    """Return the outcome that a reader gets."""
+    return _outcome(parcel.outcome, parcel.note, parcel.order, deliveries=parcel.deliveries)
+
+
+def _outcome(text: str, note: str | None, order: str | None, *, deliveries: int) -> TaskOutcome:
+    try:
+        outcome = TaskOutcome.from_dict(json.loads(text))
+        ordered = None if order is None else order_from_dict(json.loads(order))
+        return attrs.evolve(
+            outcome, note=note_from_json(note), order=ordered, deliveries=deliveries
+        )
+    except (TypeError, ValueError) as error:
+        raise BookError(f"the book holds an outcome that cannot be read: {error}") from None
+
+
+def entry_of(found: Found) -> BookEntry:
+    """Return an entry as users see it."""
+    row = found.row
+    outcome = outcome_of(found)
+    return BookEntry(
+        task_id="" if row.is_intent else row.key,
+        external_task_id=row.external_id,
+        note=note_from_json(found.note),
+        added_at=datetime.fromtimestamp(row.added_at, UTC),
+        state=_STATES[row.state],
+        task=outcome.task if outcome else task_from_json(row.task),
+        outcome=outcome,
+    )

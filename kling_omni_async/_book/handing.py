@@ -1,0 +1,111 @@
+"""One step of a reader: what it has done with outcomes is kept, and it gets others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from .claims import MEMBER_KEPT_S
+from .contract import (
+    FAR,
+    MOST_AT_ONCE,
+    Ack,
+    Member,
+    Parcel,
+    Receipt,
+    Row,
+    Shelf,
+    State,
+    Take,
+    Taken,
+)
+from .entries import MOST_DELIVERIES, clock_of, move
+
+AGAIN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
+"""After how long an outcome comes again that was handed out in vain, by how often it was."""
+
+
+def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
+    """Make one step of a reader; a store answers a `seq` that was there before from memory."""
+    now = clock_of(shelf.desk, now)
+    parked = list(_free(shelf, now))
+    for receipt in given.receipts:
+        parked += _receive(shelf, given.reader, receipt, now, keep_s)
+    if given.is_leaving:
+        parked += _leave(shelf, given.reader, now)
+        shelf.drop_member(given.reader)
+    else:
+        shelf.put_member(Member(given.reader, "reader", given.seq, now))
+    parcels = tuple(_parcels(shelf, given, now))
+    first = shelf.first_at(State.UNREAD)
+    return Taken(
+        parcels=parcels,
+        next_s=None if first is None or first >= FAR else max(0.0, first - now),
+        is_empty=not shelf.desk.open and not shelf.desk.unread,
+        parked=parked,
+    )
+
+
+def _free(shelf: Shelf, now: float) -> Iterator[str]:
+    """Take back what dead readers have, and forget members of long ago; return what is parked."""
+    for member in shelf.members():
+        if member.kind == "reader" and shelf.is_dead(member, now):
+            yield from _leave(shelf, member.name, now)
+            shelf.drop_member(member.name)
+        elif member.kind == "worker" and member.heard < now - MEMBER_KEPT_S:
+            shelf.drop_member(member.name)
+
+
+def _leave(shelf: Shelf, reader: str, now: float) -> Iterator[str]:
+    """Take back all that a reader has."""
+    for row in shelf.held(reader):
+        ack = Ack.BACK if row.handed is None else Ack.FAILED
+        yield from _receive(shelf, reader, Receipt(row.key, row.number, ack), now, 0.0)
+
+
+def _receive(
+    shelf: Shelf, reader: str, receipt: Receipt, now: float, keep_s: float
+) -> Iterator[str]:
+    """Note what became of an outcome; return its key if it is parked for that."""
+    row = shelf.row(receipt.key)
+    if row is None or row.number != receipt.number or row.state is not State.UNREAD:
+        return  # removed, ended anew, or acknowledged already
+    if receipt.ack is Ack.DONE:  # whoever has it now: it was handled
+        move(shelf.desk, row, State.READ)
+        row.holder = row.handed = None
+        row.at = (row.ended or now) + keep_s
+    elif row.holder != reader:
+        return
+    elif receipt.ack is Ack.HANDED:
+        if row.handed is None:
+            row.deliveries, row.handed = row.deliveries + 1, now
+    else:
+        yield from _give_back(shelf, row, now, failed=receipt.ack is Ack.FAILED)
+    shelf.put(row)
+
+
+def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> Iterator[str]:
+    """Let others have an outcome: at once in its place, or after a pause if it was in vain."""
+    handed, row.holder, row.handed = row.handed, None, None
+    if not failed:
+        row.deliveries -= handed is not None
+        row.at = row.ended or now
+        return
+    if row.deliveries >= MOST_DELIVERIES:
+        move(shelf.desk, row, State.PARKED)
+        row.at = FAR
+        yield row.key
+        return
+    # From the hand-out on: who starts again after a crash waits no longer than that.
+    row.at = (now if handed is None else handed) + AGAIN_S[max(0, row.deliveries - 1)]
+
+
+def _parcels(shelf: Shelf, given: Take, now: float) -> Iterator[Parcel]:
+    for row in shelf.due(State.UNREAD, now, min(given.want, MOST_AT_ONCE)):
+        row.holder, row.at = given.reader, FAR
+        if given.is_handed:
+            row.deliveries, row.handed = row.deliveries + 1, now
+        shelf.put(row)
+        assert row.outcome is not None  # noqa: S101 - it has ended
+        note, order = shelf.contents(row.key)
+        yield Parcel(row.key, row.number, row.outcome, note, order, row.deliveries)

@@ -1,0 +1,253 @@
+"""A book in memory: the simplest shelf, by which the others are measured, and its store."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Final, TypeVar
+
+from . import claims, entries, handing
+from .claims import WORKER_S
+from .contract import (
+    Addition,
+    Desk,
+    Found,
+    Intent,
+    Known,
+    Lesson,
+    Member,
+    Row,
+    State,
+    Take,
+    Taken,
+    Turn,
+    Turned,
+    Wish,
+)
+
+ENDS_KEPT: Final = 1_000
+READER_S: Final = 30.0
+"""How long a reader keeps what it has without a step, in s, where nothing else tells it is dead."""
+
+R = TypeVar("R")
+Place = tuple[float, int, str]
+
+
+class MemoryShelf:
+    """The rows of a book in dictionaries, and a sorted list for each state."""
+
+    def __init__(self) -> None:
+        self.desk = Desk()
+        self._rows: dict[str, Row] = {}
+        self._places: dict[tuple[State, bool], list[Place]] = {}
+        self._contents: dict[str, tuple[str | None, str | None]] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._members: dict[str, Member] = {}
+        self._lessons: list[Lesson] = []
+        self._ends: list[tuple[int, str]] = []
+
+    def row(self, key: str) -> Row | None:
+        """Return a copy: what is changed in it counts once it is put back."""
+        found = self._rows.get(key)
+        return None if found is None else copy(found)
+
+    def put(self, row: Row) -> None:
+        if (before := self._rows.get(row.key)) is not None:
+            self._take_out(before)
+        self._rows[row.key] = copy(row)
+        if row.ended is not None and (not self._ends or row.number > self._ends[-1][0]):
+            self._ends.append((row.number, row.key))
+            del self._ends[:-ENDS_KEPT]
+        insort(self._places.setdefault((row.state, row.is_new), []), _place(row))
+
+    def drop(self, key: str) -> None:
+        if (before := self._rows.pop(key, None)) is not None:
+            self._take_out(before)
+        self._contents.pop(key, None)
+
+    def _take_out(self, row: Row) -> None:
+        places = self._places[row.state, row.is_new]
+        del places[bisect_left(places, _place(row))]
+
+    def due(self, state: State, until: float, limit: int, *, is_new: bool = False) -> list[Row]:
+        places = self._places.get((state, is_new), [])
+        number = bisect_right(places, (until, 1 << 62, ""))
+        return [copy(self._rows[key]) for _, _, key in places[: min(number, limit)]]
+
+    def first_at(self, state: State, *, is_new: bool = False) -> float | None:
+        places = self._places.get((state, is_new))
+        return places[0][0] if places else None
+
+    def held(self, reader: str) -> list[Row]:
+        return [copy(row) for row in self._unread() if row.holder == reader]
+
+    def ended_before(self, when: float, limit: int) -> list[Row]:
+        over = [row for row in self._unread() if row.ended is not None and row.ended < when]
+        return [copy(row) for row in sorted(over, key=_by_end)[:limit]]
+
+    def _unread(self) -> list[Row]:
+        states = ((State.UNREAD, False), (State.PARKED, False))
+        return [self._rows[key] for each in states for _, _, key in self._places.get(each, ())]
+
+    def contents(self, key: str) -> tuple[str | None, str | None]:
+        return self._contents.get(key, (None, None))
+
+    def put_contents(self, key: str, note: str | None, order: str | None) -> None:
+        self._contents[key] = note, order
+
+    def wish(self, external_id: str) -> Wish | None:
+        return self._wishes.get(external_id)
+
+    def put_wish(self, wish: Wish) -> None:
+        self._wishes[wish.external_id] = wish
+
+    def drop_wish(self, external_id: str) -> None:
+        self._wishes.pop(external_id, None)
+
+    def member(self, name: str) -> Member | None:
+        return self._members.get(name)
+
+    def put_member(self, member: Member) -> None:
+        self._members[member.name] = member
+
+    def drop_member(self, name: str) -> None:
+        self._members.pop(name, None)
+
+    def members(self) -> list[Member]:
+        return list(self._members.values())
+
+    def is_dead(self, reader: Member, now: float) -> bool:
+        """Tell by its silence: a loop that stands still for so long is dead to the others."""
+        return reader.heard < now - READER_S
+
+    def add_lesson(self, lesson: Lesson, keep: int) -> None:
+        self._lessons.append(lesson)
+        del self._lessons[:-keep]
+
+    def lessons_after(self, number: int) -> list[Lesson]:
+        return [lesson for lesson in self._lessons if lesson.number > number]
+
+    def ended_after(self, number: int) -> list[str]:
+        return [key for _, key in self._ends[bisect_right(self._ends, (number, "\U0010ffff")) :]]
+
+    def keys_after(self, after: str, limit: int) -> list[str]:
+        """Return the keys behind one, in order."""
+        return sorted(key for key in self._rows if key > after)[:limit]
+
+
+def _place(row: Row) -> Place:
+    return row.at, row.number, row.key
+
+
+def _by_end(row: Row) -> tuple[float, int]:
+    return row.ended or 0.0, row.number
+
+
+class MemoryStore:
+    """A book of one process: it ends with it.
+
+    `clock` and `wall_clock` return the time in s; the first never runs back.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        keep_s: float,
+    ) -> None:
+        self.shelf = MemoryShelf()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._keep_s = keep_s
+        self._replies: dict[str, tuple[int, Turned | Taken]] = {}
+        self._change = asyncio.Event()
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def turn(self, turn: Turn) -> Turned:
+        kept = self._replies.get(turn.worker)
+        if kept is not None and kept[0] == turn.seq and isinstance(kept[1], Turned):
+            return kept[1]
+        now, wall_s = self._clock(), self._wall_clock()
+        reply = claims.turn(self.shelf, turn, now, wall_s=wall_s, keep_s=self._keep_s)
+        self._keep_reply(turn.worker, turn.seq, reply, is_leaving=turn.is_leaving)
+        if turn.settles or turn.terms is not None or reply.dropped:
+            self._changes()
+        return reply
+
+    async def take(self, take: Take) -> Taken:
+        kept = self._replies.get(take.reader)
+        if kept is not None and kept[0] == take.seq and isinstance(kept[1], Taken):
+            return kept[1]
+        reply = handing.take(self.shelf, take, self._clock(), keep_s=self._keep_s)
+        self._keep_reply(take.reader, take.seq, reply, is_leaving=take.is_leaving)
+        if take.receipts or take.is_leaving:
+            self._changes()
+        return reply
+
+    async def add(self, additions: Sequence[Addition]) -> list[bool]:
+        now, wall_s = self._clock(), self._wall_clock()
+        return self._changed(entries.add(self.shelf, additions, now, wall_s))
+
+    async def find(self, key: str) -> Found | None:
+        return entries.find(self.shelf, key)
+
+    async def remove(self, key: str) -> bool:
+        return self._changed(entries.remove(self.shelf, key, self._clock()))
+
+    async def retry(self, key: str) -> bool:
+        return self._changed(entries.retry(self.shelf, key, self._clock()))
+
+    async def nudge(self, key: str) -> bool:
+        return self._changed(entries.nudge(self.shelf, key, self._clock()))
+
+    async def intend(self, intent: Intent) -> Known | None:
+        now, wall_s = self._clock(), self._wall_clock()
+        return self._changed(entries.intend(self.shelf, intent, now, wall_s))
+
+    async def created(self, external_id: str, made: Addition | None) -> None:
+        now, wall_s = self._clock(), self._wall_clock()
+        entries.created(self.shelf, external_id, made, now, wall_s)
+        self._changes()
+
+    async def progress(self) -> tuple[Desk, int]:
+        since = self._clock() - WORKER_S
+        members = self.shelf.members()
+        workers = [each for each in members if each.kind == "worker" and each.heard >= since]
+        return copy(self.shelf.desk), len(workers)
+
+    async def list(self, after: str, limit: int) -> list[Found]:
+        found = map(self.shelf.row, self.shelf.keys_after(after, limit))
+        return [Found(row, *self.shelf.contents(row.key)) for row in found if row is not None]
+
+    async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
+        return self.shelf.desk.number, self.shelf.ended_after(number)
+
+    async def changed(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._change.wait()
+        except TimeoutError:
+            pass
+
+    async def aclose(self) -> None:
+        """Let those go who wait for changes."""
+        self._changes()
+
+    def _keep_reply(self, name: str, seq: int, reply: Turned | Taken, *, is_leaving: bool) -> None:
+        if is_leaving:
+            self._replies.pop(name, None)
+        else:
+            self._replies[name] = seq, reply
+
+    def _changed(self, value: R) -> R:
+        self._changes()
+        return value
+
+    def _changes(self) -> None:
+        change, self._change = self._change, asyncio.Event()
+        change.set()
