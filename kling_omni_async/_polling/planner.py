@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from kling_omni_async._api.answers import age_of
 from kling_omni_async._models import ImageTask
@@ -14,6 +15,14 @@ from .limits import NEVER
 from .timing import Timing
 from .verdicts import Verdict, VerdictKind
 from .waiters import Entry
+
+
+class Lesson(NamedTuple):
+    """How long a task has taken: it ended between two ages, and at which one, if that is known."""
+
+    after_s: float
+    until_s: float
+    ended_s: float | None
 
 
 class Planner:
@@ -53,30 +62,17 @@ class Planner:
         self, entry: Entry, verdict: Verdict, now: float, headers: Mapping[str, str] | None
     ) -> float:
         """Return when an id is due again after an answer, and learn of its end."""
-        timing = self.timing
         if self._nudged and entry.task_id in self._nudged:
             self._nudged.discard(entry.task_id)
             return now + self._low_s
-        if entry.born is None:
-            # Once for an id: its first answer tells when it was created.
-            pending = verdict.task if verdict.kind is VerdictKind.PENDING else None
-            age_s = age_of(pending, headers) if pending and headers and timing.learns else None
-            if age_s is None:
-                return timing.even(now)
-            entry.born = now - age_s
-            for waiter in entry.waiters():
-                waiter.aged(entry.born)
-        age_s, own = now - entry.born, self.own.get(entry.task_id, now)
+        own = self.own.get(entry.task_id, now) if entry.born is not None else None
         kind = None if own is None else own.kind
-        if verdict.kind is VerdictKind.PENDING:
-            entry.looked = now
-            return timing.next_look(now, age_s, kind)
-        if verdict.task is not None and verdict.kind is VerdictKind.FINAL:
-            after_s = max(0.0, entry.looked - entry.born)
-            # When it ended counts only where its age is by our own clock: theirs differ.
-            ended_s = None if own is None else _took_s(verdict.task)
-            timing.learn(after_s, age_s, kind, ended_s=ended_s)
-        return timing.even(now)  # faults teach nothing
+        when, lesson = look_again(
+            self.timing, entry, verdict, now, headers, kind=kind, is_own=own is not None
+        )
+        if lesson is not None:
+            self.timing.learn(lesson.after_s, lesson.until_s, kind, ended_s=lesson.ended_s)
+        return when
 
     def nudge_own(self, task_id: str, now: float) -> bool:
         """Note that a task may have changed that nobody waits for; return whether it is ours."""
@@ -105,6 +101,37 @@ class Planner:
         if entry is None or entry.born is None:
             return None
         return self.timing.left_s(now - entry.born)
+
+
+def look_again(
+    timing: Timing,
+    entry: Entry,
+    verdict: Verdict,
+    now: float,
+    headers: Mapping[str, str] | None,
+    *,
+    kind: object,
+    is_own: bool,
+) -> tuple[float, Lesson | None]:
+    """Return when an id is due again after an answer, and what its end teaches."""
+    if entry.born is None:
+        # Once for an id: its first answer tells when it was created.
+        pending = verdict.task if verdict.kind is VerdictKind.PENDING else None
+        age_s = age_of(pending, headers) if pending and headers and timing.learns else None
+        if age_s is None:
+            return timing.even(now), None
+        entry.born = now - age_s
+        for waiter in entry.waiters():
+            waiter.aged(entry.born)
+    age_s = now - entry.born
+    if verdict.kind is VerdictKind.PENDING:
+        entry.looked = now
+        return timing.next_look(now, age_s, kind), None
+    if verdict.task is None or verdict.kind is not VerdictKind.FINAL:
+        return timing.even(now), None  # faults teach nothing
+    # When it ended counts only where its age is by our own clock: theirs differ.
+    ended_s = _took_s(verdict.task) if is_own else None
+    return timing.even(now), Lesson(max(0.0, entry.looked - entry.born), age_s, ended_s)
 
 
 def _took_s(task: ImageTask) -> float | None:

@@ -13,34 +13,18 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from kling_omni_async._api.answers import foreign_id
-from kling_omni_async._ids import quoted
 from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._stats import SessionStats
-from kling_omni_async.errors import (
-    KlingOmniError,
-    PollTimeoutError,
-    RateLimitError,
-    ResponseError,
-    for_task,
-)
+from kling_omni_async.errors import KlingOmniError, RateLimitError, for_task
 
 from .limits import NEVER
 from .planner import Planner
 from .schedule import Flight, Schedule
 from .stream import IdState, Phase, StreamState, StreamWaiter
-from .verdicts import (
-    Reply,
-    SetupCheck,
-    Verdict,
-    VerdictKind,
-    is_readable,
-    kind_of,
-    say_again,
-    verdict_on,
-)
+from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, kind_of, verdict_on
 from .waiters import Alarms, Entry, Waiter
+from .words import foreign_id_in, remember, stray, timed_out
 
 GRACE_S: Final = 5.0
 """How long a query in flight may run on after a deadline, in s; one that starts only then, after
@@ -348,9 +332,9 @@ class Watchlist:
         self.schedule.finish(entry, now)
         entry.queries += 1
         entry.answered = now
-        foreign = _foreign_id(entry, reply)
+        foreign = foreign_id_in(entry, reply)
         if foreign in self._entries:
-            reply = _stray(entry, foreign)
+            reply = stray(entry, foreign)
         verdict = verdict_on(reply)
         self._remember(entry, reply, body, verdict, now)
         self.schedule.put(entry, self.planner.next_look(entry, verdict, now, headers))
@@ -377,25 +361,12 @@ class Watchlist:
     def _remember(
         self, entry: Entry, reply: Reply, body: bytes | None, verdict: Verdict, now: float
     ) -> None:
-        """Keep what a reply says of its id; a word said often enough becomes final."""
         if isinstance(reply, ImageTask):
             entry.body, entry.status = body, reply.status
-        if verdict.kind is VerdictKind.FAULT:  # says nothing for or against a word before it
-            entry.fault = verdict.error
+        remember(entry, verdict, self._policy, now)
+        if verdict.kind is VerdictKind.FAULT:
             kind = kind_of(verdict.error or KlingOmniError())
             self.faults[kind] = self.faults.get(kind, 0) + 1
-            return
-        entry.fault = None
-        if verdict.kind is not VerdictKind.UNCONFIRMED or verdict.error is None:
-            entry.unconfirmed = None
-            return
-        entry.unconfirmed = say_again(
-            entry.unconfirmed, verdict.error, now=now, interval_s=self._policy.interval[0]
-        )
-        if entry.unconfirmed.count >= self._policy.confirmations:
-            verdict.kind = VerdictKind.FINAL
-        else:
-            entry.fault = verdict.error
 
     def _told(
         self, entry: Entry, verdict: Verdict, *, started: float, now: float, wrong: bool
@@ -476,12 +447,7 @@ class Watchlist:
         self, entry: Entry, waiter: Waiter, now: float, *, held: KlingOmniError | None
     ) -> Told:
         task = entry.last_task()
-        state = f"its status was {task.status}" if task else "its status was never seen"
-        fault = f"; last fault: {entry.fault.what}" if entry.fault else ""
-        wait = f"; held back: {held.what}" if held else ""
-        text = f"no final answer in {now - waiter.added:.1f} s; {state}{fault}{wait}"
-        last_error = entry.fault or held
-        error = PollTimeoutError(text, task_id=entry.task_id, task=task, last_error=last_error)
+        error = timed_out(entry, task, now - waiter.added, held=held)
         return waiter, entry, Verdict(VerdictKind.FINAL, task, error)
 
     def _held_back(self, entry: Entry, now: float) -> KlingOmniError | None:
@@ -493,17 +459,3 @@ class Watchlist:
             return for_task(throttle.error, entry.task_id)
         limits = f"max_rate={self._policy.max_rate} and max_concurrency={self.schedule.limit}"
         return KlingOmniError(f"more ids were due than {limits} carry", task_id=entry.task_id)
-
-
-def _foreign_id(entry: Entry, reply: Reply) -> str | None:
-    """Return another id that an answer names; gateways put their provider's there."""
-    if not isinstance(reply, ImageTask) or reply.raw.get("task_id") == entry.task_id:
-        return None
-    return foreign_id(reply)
-
-
-def _stray(entry: Entry, other: str | None) -> ResponseError:
-    """Return the error for an answer that is about another id of this session."""
-    # Such a one lay on an idle connection before we asked: no stranger's id would be ours.
-    text = f"the answer is about task {quoted(other)}, which is polled here too"
-    return ResponseError(text, task_id=entry.task_id, http_status=200)
