@@ -76,6 +76,12 @@ class Settings:
         return self._route.with_path(self._route.raw_path.removesuffix("/"), encoded=True)
 
     @property
+    def account(self) -> str:
+        """A print of the key, which tells keys apart and gives none away."""
+        digest = hmac.new(self.api_key.encode(), b"kling_omni_async account", hashlib.sha256)
+        return digest.hexdigest()[:32]
+
+    @property
     def polls_too_fast(self) -> bool:
         """Whether the policy asks the real API faster than its gateway refreshes."""
         url = URL(self.base_url)

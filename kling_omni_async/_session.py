@@ -30,11 +30,14 @@ from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._stats import SessionStats
 from ._streams import OF_ORDERS, OutcomeStream, TaskUpdates, refusal
-from .errors import InvalidTaskIdError, KlingOmniError, StorageError, copy_error
+from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
 if TYPE_CHECKING:
     from typing_extensions import deprecated
 
+    from ._book.book import OpenBook, TaskBook
+    from ._book.work import BookWork
+    from ._book.worker import Worker
     from ._creating.creator import Creator
     from ._creating.ledger import Ledger, NamedOrder
     from ._creating.ordering import Ordering
@@ -331,6 +334,40 @@ class KlingOmniSession:
             expects=require_timeout(expect_callback, "expect_callback"),
         )
         return OutcomeStream(self._ready, state)
+
+    def work(self, book: TaskBook) -> BookWork:
+        """Poll a book in the background, and hand nothing out: others read its outcomes.
+
+        ::
+
+            async with session.work(book):
+                task = await book.wait(task_id)
+
+        Args:
+            book: Any number of sessions, in any processes, may work one book: they share its ids
+                and one pace.
+
+        Returns:
+            An async context manager. What is wrong with the set-up, such as the key, ends this
+            work alone, and is raised on leaving the block and by `TaskBook.wait` in this process.
+
+        Raises:
+            ConfigurationError: ``book`` is none.
+        """
+        from ._book.work import BookWork  # noqa: PLC0415 - not for those who only poll
+
+        return BookWork(_require_book(book), self._book_worker)
+
+    def _book_worker(self, inside: OpenBook) -> Worker:
+        from ._book.worker import Identity, Worker  # noqa: PLC0415 - as above
+
+        async def look(external_id: str) -> ImageTask | KlingOmniError | None:
+            return await self._creating_wing().look(external_id)
+
+        poller, settings = self._ready(), self._settings
+        identity = Identity(settings.account, settings.base_url)
+        policy = settings.policy
+        return Worker(self._engine, poller, inside, policy, identity, look=look, rng=Random())
 
     async def create(self, order: ImageOrder) -> ImageTask:
         """Create a task by one POST, which costs money and is never sent twice.
@@ -806,6 +843,16 @@ def _time_of_call() -> float | None:
         return asyncio.get_running_loop().time()
     except RuntimeError:
         return None
+
+
+def _require_book(book: object) -> TaskBook:
+    from ._book.book import TaskBook  # noqa: PLC0415 - not for those who only poll
+
+    if isinstance(book, TaskBook):
+        return book
+    raise ConfigurationError(
+        f"work takes a book, not {type(book).__name__}; write: session.work(TaskBook('tasks.db'))"
+    )
 
 
 def _require_many(task_ids: object) -> TaskIds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from kling_omni_async._engine import Engine
@@ -28,9 +28,19 @@ class Changes:
         self._expected: dict[str, set[Result[None]]] = {}
         self._number = -1  # of the last end that was seen
         self._is_watching = False
+        self._callbacks: dict[Callable[[], object], None] = {}
 
     def __repr__(self) -> str:
         return f"<Changes expected={len(self._expected)} listeners={len(self._listeners)}>"
+
+    def listen(self, callback: Callable[[], object]) -> None:
+        """Call back each time anything may have changed, until `unlisten`."""
+        self._callbacks[callback] = None
+        self._watch_soon()
+
+    def unlisten(self, callback: Callable[[], object]) -> None:
+        """Call back no more."""
+        self._callbacks.pop(callback, None)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until anything may have changed, at most so long."""
@@ -63,7 +73,7 @@ class Changes:
 
     async def _watch(self) -> None:
         try:
-            while self._listeners or self._expected:
+            while self._listeners or self._expected or self._callbacks:
                 await self._look()
         finally:
             self._is_watching = False
@@ -82,6 +92,8 @@ class Changes:
         for key in keys:
             _wake(self._expected.get(key, set()))
         _wake(self._listeners)
+        for callback in list(self._callbacks):
+            callback()
 
     def wake_all(self) -> None:
         """Let all look who wait here."""

@@ -431,6 +431,10 @@ class Store(Protocol):
     async def open(self) -> None:
         """Get ready; what is there is checked."""
 
+    def clock(self) -> float:
+        """Return a time in s of this process that goes on while the machine sleeps."""
+        ...
+
     async def turn(self, turn: Turn) -> Turned:
         """Make one step of a worker; the same `seq` gives the same answer."""
         ...
@@ -488,6 +492,6 @@ class Store(Protocol):
         """Release everything; more calls do no harm."""
 
 
-def numbered(keys: Iterable[str]) -> list[str]:
+def plain_ids(keys: Iterable[str]) -> list[str]:
     """Return task ids and intents' external ids, without the mark of an intent."""
     return [key.removeprefix(INTENT) for key in keys]

@@ -168,6 +168,9 @@ class MemoryStore:
     async def open(self) -> None:
         """Do nothing."""
 
+    def clock(self) -> float:
+        return self._clock()
+
     async def turn(self, turn: Turn) -> Turned:
         kept = self._replies.get(turn.worker)
         if kept is not None and kept[0] == turn.seq and isinstance(kept[1], Turned):

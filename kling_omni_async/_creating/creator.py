@@ -314,7 +314,7 @@ class Creator:
         if isinstance(end, ImageTask):
             return end
         # To be sent again, a wish has to be named anew: the first may have been paid for.
-        found = await self._look(request.external_id)
+        found = await self.look(request.external_id)
         self._remember(request, end := found if isinstance(found, ImageTask) else end)
         return end
 
@@ -416,21 +416,22 @@ class Creator:
         for look_s in _LOOKS_S:
             await _sleep_until(ended + look_s)
             # Whatever else it meets proves nothing: the next look or the POST's own word counts.
-            found = await self._look(request.external_id)
+            found = await self.look(request.external_id)
             if isinstance(found, ImageTask):
                 logger.info("found %s", _names(request.external_id, found))
                 await self._keep(creation, request, found)
                 return found
         return error
 
-    async def _look(self, external_id: str) -> ImageTask | KlingOmniError | None:
+    async def look(self, external_id: str) -> ImageTask | KlingOmniError | None:
+        """Look for a task by its external id, by one GET, in a task of the engine."""
         await _sleep_until(self._poller.take_start())
         url = self._settings.task_url(path_segment(external_id))
         reply = await self._client.request("GET", url, task_id=external_id)
         return read_recovered(reply, external_id, wall_s=self._wall_clock())
 
     async def _recover(self, external_id: str, result: Result[ImageTask | None]) -> None:
-        resolve(result, await self._look(external_id))
+        resolve(result, await self.look(external_id))
 
     async def _turn(self) -> None:
         """Wait for a start of the pace, every second of which is left to queries."""

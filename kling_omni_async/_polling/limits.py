@@ -15,7 +15,7 @@ CATCH_UP_S: Final = 0.01
 """How much lateness of the loop's timers the pace makes up for, in s."""
 
 BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 20.0)
-_JITTER: Final = 1.5
+MAX_JITTER: Final = 1.5
 """The greatest factor on a backoff, so that none is over 30 s."""
 
 
@@ -97,4 +97,4 @@ class Throttle:
             return min(retry_after, MAX_RETRY_AFTER_S)
         base = BACKOFF_S[min(self._step, len(BACKOFF_S) - 1)]
         self._step += 1
-        return base * self._random.uniform(1.0, _JITTER)
+        return base * self._random.uniform(1.0, MAX_JITTER)

@@ -17,7 +17,7 @@ from kling_omni_async._observer import Door, Observer, Trace
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, Successes, log_end
 from kling_omni_async._stats import COUNTS, SessionStats, count_of
-from kling_omni_async.errors import KlingOmniError, RateLimitError
+from kling_omni_async.errors import KlingOmniError, RateLimitError, ResponseError
 
 from .inputs import read_input
 from .limits import NEVER
@@ -149,6 +149,41 @@ class Poller:
     def created(self, task: ImageTask, kind: object) -> None:
         """Remember a task that this session has created now."""
         self._watchlist.planner.own.add(task, self._loop.time(), kind)
+
+    @property
+    def free_places(self) -> int:
+        """How many more queries may be in flight."""
+        schedule = self._watchlist.schedule
+        return schedule.limit - schedule.in_flight
+
+    def take_places(self, number: int) -> None:
+        """Take places in flight for queries that others schedule."""
+        self._watchlist.schedule.in_flight += number
+
+    def give_place(self) -> None:
+        """Give such a place back."""
+        self._watchlist.schedule.in_flight -= 1
+        self._look_at(max(self._loop.time(), self._watchlist.next_event()))
+
+    async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
+        """Send one query that others have scheduled; return what it brought, and its headers."""
+        answer = await self._client.fetch(task_id)
+        if not isinstance(answer, Answer):
+            return answer, None
+        reply = read_answer(answer, task_id, wall_s=self._wall_clock())
+        if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
+            self._successes.first_seen(task_id, self._loop.time())
+        return reply, answer.headers
+
+    def judged(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
+        """Log what such a query brought, and count an end."""
+        if isinstance(decision.reply, ResponseError) and decision.foreign_id is not None:
+            self._client.give_up_idle()
+        self._log.answered(entry, decision, before)
+        verdict = decision.verdict
+        if verdict.kind is VerdictKind.FINAL and not decision.ends_all:
+            self._ended[count_of(verdict.error)] += 1
+            log_end(entry.task_id, verdict.error, queries=entry.queries)
 
     def nudge(self, task_id: str) -> bool:
         """Ask for an id soon, as it may have changed; return whether it is one of ours."""

@@ -1,0 +1,350 @@
+"""Polls a book: claims what is due, a turn at a time, and brings back what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from random import Random
+from typing import Final, NamedTuple, Protocol
+from uuid import uuid4
+
+import anyio
+import attrs
+
+from kling_omni_async._engine import Engine
+from kling_omni_async._ids import quoted
+from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._policy import PollPolicy
+from kling_omni_async._polling.verdicts import Reply
+from kling_omni_async._polling.waiters import Entry
+from kling_omni_async._polling.watchlist import Decision
+from kling_omni_async.errors import BookError, ConfigurationError, KlingOmniError
+
+from .book import OpenBook
+from .claims import HORIZON_S
+from .contract import INTENT, MOST_AT_ONCE, Claim, Settle, Terms, Turn, Turned, plain_ids
+from .judging import Held, Judge, Query, aged, cut, hold, unasked
+
+START_WITHIN_S: Final = 2.0
+"""How long after the sending of its turn a claim may be started, in s."""
+
+LEAST_GAP_S: Final = 0.05
+HEARTBEAT_S: Final = 10.0
+"""Between two turns at least, and until a worker shows that it lives at the latest, in s."""
+
+_AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
+FAREWELL_S: Final = 5.0
+"""How long a worker that leaves tries to bring back what it has, in s."""
+
+logger: Final = logging.getLogger("kling_omni_async.book")
+
+
+class Host(Protocol):
+    """The session's polling, whose client and places a worker uses."""
+
+    @property
+    def free_places(self) -> int:
+        """How many more queries may be in flight."""
+        ...
+
+    def take_places(self, number: int) -> None:
+        """Take places in flight."""
+
+    def give_place(self) -> None:
+        """Give one back."""
+
+    async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
+        """Send one query; return what it brought, and its headers."""
+        ...
+
+    def judged(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
+        """Log what a query brought."""
+
+
+Look = Callable[[str], Awaitable[ImageTask | KlingOmniError | None]]
+"""Looks for a task by its external id, by one GET."""
+
+
+@attrs.frozen
+class Identity:
+    """Whose worker it is: a print of its key, and the API that it asks."""
+
+    account: str
+    origin: str
+
+
+class _Unsent(NamedTuple):
+    """A settle that the book has not got yet, and when it was made, by the book's clock."""
+
+    settle: Settle
+    made: float
+
+
+class Worker:
+    """Polls a book for one session, in tasks of the session's engine."""
+
+    # More than ten attributes: what it was given (6), and what is under way.
+    def __init__(
+        self,
+        engine: Engine,
+        host: Host,
+        book: OpenBook,
+        policy: PollPolicy,
+        identity: Identity,
+        *,
+        look: Look,
+        rng: Random,
+    ) -> None:
+        self.fault: BaseException | None = None  # why it ended by itself
+        self.ended = asyncio.Event()
+        self._engine = engine
+        self._host = host
+        self._book = book
+        self._identity = identity
+        self._look = look
+        self._judge = Judge(policy, rng)
+        self._name = str(uuid4())
+        self._seq = 0
+        self._is_leaving = False
+        self._held: dict[str, Held] = {}
+        self._running: dict[anyio.CancelScope, None] = {}
+        self._unsent: deque[_Unsent] = deque()
+        self._wake = asyncio.Event()
+        self._gate = -1.0  # until when nothing starts, in s of the loop
+        self._is_out_of_reach = False
+
+    def __repr__(self) -> str:
+        return f"<Worker of {self._book.name} holds={len(self._held)}>"
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._engine.start_soon(self._run, name="kling_omni_async.worker")
+
+    async def aclose(self) -> None:
+        """Stop; what was not asked for goes back to the book."""
+        self._is_leaving = True
+        self._wake.set()
+        await self.ended.wait()
+
+    def wake(self) -> None:
+        """Look again: the book may have changed."""
+        self._wake.set()
+
+    # The loop.
+
+    async def _run(self) -> None:
+        changes = self._book.changes
+        changes.listen(self.wake)
+        try:
+            await self._work()
+        except (KlingOmniError, OSError) as fault:
+            self._fail(fault)
+        finally:
+            changes.unlisten(self.wake)
+            # Also where the session ends: what was asked for is not to be asked again at once.
+            with anyio.CancelScope(shield=True):
+                await self._farewell()
+            self.ended.set()
+
+    async def _work(self) -> None:
+        policy = self._judge.policy
+        terms = Terms(policy.interval, policy.max_rate, policy.confirmations, policy.timeout)
+        next_s = await self._turn(terms)
+        while not self._is_leaving and self.fault is None:
+            await self._pause(next_s)
+            if not self._is_leaving:
+                next_s = await self._turn()
+
+    def _fail(self, fault: BaseException) -> None:
+        """Note why this worker ends, alone: the others of the book go on."""
+        if self.fault is None:
+            self.fault = fault
+            logger.error("a worker of the book %s ends: %s", self._book.name, fault)
+            self._book.fail(fault)
+        self._wake.set()
+
+    async def _pause(self, next_s: float | None) -> None:
+        """Wait until there is something to bring or to get."""
+        loop = asyncio.get_running_loop()
+        began, until = loop.time(), HEARTBEAT_S
+        if next_s is not None and self._want():
+            until = min(until, max(next_s, LEAST_GAP_S))
+        await _wait(self._wake, until)
+        self._wake.clear()
+        # What comes meanwhile shares a turn.
+        if not self._is_leaving:
+            await asyncio.sleep(max(0.0, began + LEAST_GAP_S - loop.time()))
+
+    # One turn.
+
+    async def _turn(self, terms: Terms | None = None) -> float | None:
+        """Make one turn, and start what was claimed; return when there may be more, in s."""
+        self._seq += 1
+        batch = [self._unsent.popleft() for _ in range(min(len(self._unsent), MOST_AT_ONCE))]
+        sent = self._book.store.clock()
+        reply = await self._until_kept(batch, self._want(), terms)
+        now = asyncio.get_running_loop().time()
+        self._take_in(reply, now)
+        for claim in reply.claims:
+            self._begin(claim, reply, sent, now)
+        return 0.0 if self._unsent else reply.next_s
+
+    async def _until_kept(self, batch: list[_Unsent], want: int, terms: Terms | None) -> Turned:
+        """Send a turn until the book has made it: the same `seq` gives the same answer."""
+        tries = 0
+        while True:
+            try:
+                reply = await self._book.store.turn(self._message(batch, want, terms))
+            except BookError as error:
+                if not error.transient or self._is_leaving:
+                    self._unsent.extendleft(reversed(batch))
+                    raise
+                self._say_out_of_reach(error)
+                await _wait(self._wake, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
+                tries += 1
+            else:
+                self._is_out_of_reach = False
+                return reply
+
+    def _message(self, batch: list[_Unsent], want: int, terms: Terms | None) -> Turn:
+        policy, now = self._judge.policy, self._book.store.clock()
+        return Turn(
+            worker=self._name,
+            seq=self._seq,
+            settles=[aged(settle, now - made) for settle, made in batch],
+            want=want,
+            lease_s=START_WITHIN_S + policy.query_timeout + policy.interval[0],
+            probe_s=START_WITHIN_S + policy.query_timeout + 1.0,
+            account=self._identity.account,
+            origin=self._identity.origin,
+            terms=terms,
+            lessons_after=self._judge.taught,
+            is_leaving=self._is_leaving,
+        )
+
+    def _want(self) -> int:
+        """Return how many claims it can take."""
+        if self._is_leaving or self.fault is not None:
+            return 0
+        # A wrong key or URL is to show by one id alone.
+        most = MOST_AT_ONCE if self._judge.setup.heard else 1 - len(self._held)
+        return max(0, min(self._host.free_places, most))
+
+    def _say_out_of_reach(self, error: BookError) -> None:
+        if not self._is_out_of_reach:
+            self._is_out_of_reach = True
+            text = "the book %s is out of reach, nothing is started until it is back: %s"
+            logger.warning(text, self._book.name, error)
+
+    def _take_in(self, reply: Turned, now: float) -> None:
+        """Note what a turn says beside its claims."""
+        if reply.other_origin is not None:
+            raise ConfigurationError(
+                f"the book {self._book.name} is for {reply.other_origin}, and this session asks "
+                f"{self._identity.origin}; give each API a book of its own"
+            )
+        if reply.is_stranger:
+            raise ConfigurationError(
+                f"the key of this session is of another account than that of the book "
+                f"{self._book.name}: it does not know tasks that others see; one book, one account"
+            )
+        if reply.terms is not None:
+            self._judge.adopt(reply.terms)
+        if reply.differs:
+            text = "the policy of the book %s is now that of this worker: %s"
+            logger.warning(text, self._book.name, reply.terms)
+        self._judge.learn(reply.lessons)
+        if reply.gate_s:
+            self._gate = max(self._gate, now + reply.gate_s)
+        if reply.dropped:
+            text = "%d outcomes of the book %s were never acknowledged and are dropped: %s"
+            names = ", ".join(quoted(name) for name in plain_ids(reply.dropped))
+            logger.warning(text, len(reply.dropped), self._book.name, names)
+
+    # One claim.
+
+    def _begin(self, claim: Claim, reply: Turned, sent: float, now: float) -> None:
+        held = hold(claim, reply.now, now)
+        if claim.row.key in self._held:  # it stood still for longer than a lease
+            self._bring(cut(held, self._judge.policy.interval[0]))
+            return
+        self._held[claim.row.key] = held
+        self._host.take_places(1)
+        start = now + claim.start_s
+        self._engine.start_soon(self._carry, held, sent, start, name="kling_omni_async.claim")
+
+    async def _carry(self, held: Held, sent: float, start: float) -> None:
+        """Carry one claim to its end, whatever that is."""
+        settle = unasked(held)
+        try:
+            with anyio.CancelScope() as scope:
+                self._running[scope] = None
+                if await self._may_start(sent, start):
+                    settle = cut(held, self._judge.policy.interval[0])
+                    settle = await self._ask(held)
+        finally:
+            self._running.pop(scope, None)
+            del self._held[held.row.key]
+            self._host.give_place()
+            self._bring(settle)
+
+    async def _may_start(self, sent: float, start: float) -> bool:
+        """Wait for the start of a claim; return whether it is still this worker's to make."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, start - loop.time()))
+        if self._is_leaving or self.fault is not None or loop.time() < self._gate:
+            return False
+        # By a clock that goes on while the machine sleeps: others may hold the id by now.
+        return self._book.store.clock() - sent <= START_WITHIN_S
+
+    async def _ask(self, held: Held) -> Settle:
+        loop = asyncio.get_running_loop()
+        started, row = loop.time(), held.row
+        if row.is_intent:
+            found = await self._look(row.key.removeprefix(INTENT))
+            return self._judge.judge_intent(held, found, Query(started, loop.time()))
+        reply, headers = await self._host.ask(row.key)
+        others = self._held.keys() - {row.key}
+        query = Query(started, loop.time())
+        judged = self._judge.judge(held, reply, query, headers, others)
+        self._host.judged(held.entry, judged.decision, judged.before)
+        if judged.settle.is_limited:
+            # The book says how long; until then nothing more of this worker starts.
+            self._gate = max(self._gate, loop.time() + HORIZON_S)
+        if judged.decision.ends_all:
+            self._fail(judged.decision.verdict.error or KlingOmniError())
+            return cut(held, self._judge.policy.interval[0])
+        return judged.settle
+
+    def _bring(self, settle: Settle) -> None:
+        self._unsent.append(_Unsent(settle, self._book.store.clock()))
+        self._wake.set()
+
+    # The end.
+
+    async def _farewell(self) -> None:
+        """Bring back what is held, so that others need not wait for the end of its leases."""
+        self._is_leaving = True
+        for scope in list(self._running):
+            scope.cancel()
+        with suppress(BookError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                while self._held:
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._turn()
+                while self._unsent:
+                    await self._turn()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event, at most so long; return whether it came."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
