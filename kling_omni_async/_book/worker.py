@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Final, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from kling_omni_async._engine import Engine
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._policy import PollPolicy
+from kling_omni_async._polling.limits import LentPace
 from kling_omni_async._polling.verdicts import Reply
 from kling_omni_async._polling.waiters import Entry
 from kling_omni_async._polling.watchlist import Decision
@@ -55,6 +56,18 @@ class Host(Protocol):
 
     def give_place(self) -> None:
         """Give one back."""
+
+    def lend(self, pace: LentPace | None) -> bool:
+        """Take starts from a book, or none any more; False where another book lends some."""
+        ...
+
+    def granted(self, starts: Iterable[float], gate: float) -> None:
+        """Use starts that a book has lent, in s."""
+
+    @property
+    def wanted_starts(self) -> int:
+        """How many starts could be used now."""
+        ...
 
     async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
         """Send one query; return what it brought, and its headers."""
@@ -114,7 +127,8 @@ class Worker:
         self._unsent: deque[_Unsent] = deque()
         self._wake = asyncio.Event()
         self._gate = -1.0  # until when nothing starts, in s of the loop
-        self._is_out_of_reach = False
+        self._is_warned = False  # that the book is out of reach
+        self._lent: LentPace | None = None  # what the session's plain verbs start by
 
     def __repr__(self) -> str:
         return f"<Worker of {self._book.name} holds={len(self._held)}>"
@@ -184,38 +198,41 @@ class Worker:
         """Make one turn, and start what was claimed; return when there may be more, in s."""
         self._seq += 1
         batch = [self._unsent.popleft() for _ in range(min(len(self._unsent), MOST_AT_ONCE))]
-        sent = self._book.store.clock()
-        reply = await self._until_kept(batch, self._want(), terms)
+        message, sent = self._message(terms), self._book.store.clock()
+        reply = await self._until_kept(message, batch)
         now = asyncio.get_running_loop().time()
         self._take_in(reply, now)
         for claim in reply.claims:
             self._begin(claim, reply, sent, now)
         return 0.0 if self._unsent else reply.next_s
 
-    async def _until_kept(self, batch: list[_Unsent], want: int, terms: Terms | None) -> Turned:
+    async def _until_kept(self, message: Turn, batch: list[_Unsent]) -> Turned:
         """Send a turn until the book has made it: the same `seq` gives the same answer."""
         tries = 0
         while True:
+            now = self._book.store.clock()
+            settles = [aged(settle, now - made) for settle, made in batch]
             try:
-                reply = await self._book.store.turn(self._message(batch, want, terms))
+                reply = await self._book.store.turn(attrs.evolve(message, settles=settles))
             except BookError as error:
                 if not error.transient or self._is_leaving:
                     self._unsent.extendleft(reversed(batch))
                     raise
-                self._say_out_of_reach(error)
+                self._out_of_reach(error)
                 await _wait(self._wake, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
                 tries += 1
             else:
-                self._is_out_of_reach = False
+                self._is_warned = False
                 return reply
 
-    def _message(self, batch: list[_Unsent], want: int, terms: Terms | None) -> Turn:
-        policy, now = self._judge.policy, self._book.store.clock()
+    def _message(self, terms: Terms | None) -> Turn:
+        policy = self._judge.policy
         return Turn(
             worker=self._name,
             seq=self._seq,
-            settles=[aged(settle, now - made) for settle, made in batch],
-            want=want,
+            want=self._want(),
+            reserve=self._reserve(),
+            limits=self._limits(),
             lease_s=START_WITHIN_S + policy.query_timeout + policy.interval[0],
             probe_s=START_WITHIN_S + policy.query_timeout + 1.0,
             account=self._identity.account,
@@ -233,9 +250,39 @@ class Worker:
         most = MOST_AT_ONCE if self._judge.setup.heard else 1 - len(self._held)
         return max(0, min(self._host.free_places, most))
 
-    def _say_out_of_reach(self, error: BookError) -> None:
-        if not self._is_out_of_reach:
-            self._is_out_of_reach = True
+    def _reserve(self) -> int:
+        """Return how many starts the session's plain verbs need, half of what there is at most."""
+        lent = self._lent
+        if lent is None:
+            return 0
+        most = max(1, int(HORIZON_S / 2 / lent.gap_s))
+        return lent.debt + min(self._host.wanted_starts if lent.is_wanted else 0, most)
+
+    def _limits(self) -> list[tuple[float, float | None, float]]:
+        if self._lent is None:
+            return []
+        limits, self._lent.limits = self._lent.limits, []
+        return [(0.0, pause_s, 1.0) for pause_s in limits]
+
+    def _lend(self, max_rate: float | None) -> None:
+        """Let the plain verbs of the session start by the pace of the book, if it has one."""
+        gap_s = 0.0 if max_rate is None else 1.0 / max_rate
+        if self._lent is not None and self._lent.gap_s != gap_s:
+            self._stop_lending()
+        if self._lent is None and gap_s:
+            lent = LentPace(gap_s, self.wake)
+            self._lent = lent if self._host.lend(lent) else None
+
+    def _stop_lending(self) -> None:
+        if self._lent is not None:
+            self._lent = None
+            self._host.lend(None)
+
+    def _out_of_reach(self, error: BookError) -> None:
+        """Say so once, and let the session's plain verbs go on by a pace of their own."""
+        self._stop_lending()
+        if not self._is_warned:
+            self._is_warned = True
             text = "the book %s is out of reach, nothing is started until it is back: %s"
             logger.warning(text, self._book.name, error)
 
@@ -253,12 +300,15 @@ class Worker:
             )
         if reply.terms is not None:
             self._judge.adopt(reply.terms)
+            self._lend(reply.terms.max_rate)
         if reply.differs:
             text = "the policy of the book %s is now that of this worker: %s"
             logger.warning(text, self._book.name, reply.terms)
         self._judge.learn(reply.lessons)
         if reply.gate_s:
             self._gate = max(self._gate, now + reply.gate_s)
+        if self._lent is not None:
+            self._host.granted([now + start_s for start_s in reply.reserved], self._gate)
         if reply.dropped:
             text = "%d outcomes of the book %s were never acknowledged and are dropped: %s"
             names = ", ".join(quoted(name) for name in plain_ids(reply.dropped))
@@ -328,6 +378,7 @@ class Worker:
     async def _farewell(self) -> None:
         """Bring back what is held, so that others need not wait for the end of its leases."""
         self._is_leaving = True
+        self._stop_lending()
         for scope in list(self._running):
             scope.cancel()
         with suppress(BookError, TimeoutError):

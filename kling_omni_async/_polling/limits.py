@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
@@ -13,6 +15,9 @@ NEVER: Final = math.inf
 
 CATCH_UP_S: Final = 0.01
 """How much lateness of the loop's timers the pace makes up for, in s."""
+
+STALE_S: Final = 0.2
+"""How long a start that was lent may be used late, in s."""
 
 BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 20.0)
 MAX_JITTER: Final = 1.5
@@ -45,6 +50,66 @@ class RateLimit:
         self.next_start = max(self.next_start, now)
 
 
+class LentPace:
+    """Starts that a book lends: its pace is for all who ask the API with one key.
+
+    The session's own queries ask for starts when they need some; what cannot wait, such as a
+    create, takes one in advance, and the book is told afterwards.
+    """
+
+    def __init__(self, gap_s: float, ask: Callable[[], object]) -> None:
+        self.gap_s: float = gap_s
+        self.debt = 0  # starts that were taken in advance
+        self.limits: list[float] = []  # 429s of this session that the book has to know, in s
+        self.is_wanted = False
+        self._ask = ask
+        self._starts: deque[float] = deque()
+        self._last = -NEVER
+
+    @property
+    def next_start(self) -> float:
+        """The time in s of the next start that is there, or infinity."""
+        return self._starts[0] if self._starts else NEVER
+
+    @property
+    def opens(self) -> float:
+        """When to look whether something can start, in s: at once, unless starts were asked for."""
+        if self._starts:
+            return self._starts[0]
+        return NEVER if self.is_wanted else -NEVER
+
+    def want(self) -> None:
+        """Ask the book for starts, as something is due."""
+        if not self.is_wanted:
+            self.is_wanted = True
+            self._ask()
+
+    def grant(self, starts: Iterable[float], now: float) -> None:
+        """Take starts that the book lends, in s; the first ones pay the debt."""
+        given = list(starts)
+        paid, self.debt = min(self.debt, len(given)), max(0, self.debt - len(given))
+        while self._starts and self._starts[0] < now - STALE_S:
+            self._starts.popleft()  # what wanted it has gone
+        self._starts.extend(given[paid:])
+        self.is_wanted = False
+
+    def spend(self, now: float, due: float) -> None:  # noqa: ARG002 - as of a rate limit
+        """Count a start."""
+        self._starts.popleft()
+
+    def reserve(self, now: float) -> float:
+        """Take a start for what is no query; return its time in s."""
+        if self._starts:
+            return max(now, self._starts.popleft())
+        self.debt += 1
+        self._last = max(now, self._last + self.gap_s)
+        self._ask()
+        return self._last
+
+    def skip(self, now: float) -> None:
+        """Do nothing: what is not used is dropped with the next starts."""
+
+
 class Throttle:
     """The gate of a session: a 429 closes it for a while, then one query, the probe, goes first.
 
@@ -59,6 +124,10 @@ class Throttle:
         self._probe: object = None
         self._step = 0
         self._random = rng
+
+    def hold(self, until: float) -> None:
+        """Start nothing before a time in s, as the gate of a book is closed."""
+        self.next_start = max(self.next_start, until)
 
     def started(self, flight: object) -> None:
         """Note the scheduled query that goes first behind a closed gate, and hold the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
 from typing import Final, Protocol
 
@@ -20,7 +20,7 @@ from kling_omni_async._stats import COUNTS, SessionStats, count_of
 from kling_omni_async.errors import KlingOmniError, RateLimitError, ResponseError
 
 from .inputs import read_input
-from .limits import NEVER
+from .limits import NEVER, LentPace
 from .log import PollingLog
 from .stream import Phase, StreamState
 from .verdicts import Reply, VerdictKind
@@ -55,7 +55,7 @@ class Client(Protocol):
 class Poller:
     """Polls for all who wait in a session: a part of its engine."""
 
-    # Thirteen attributes: what it was given (6), the loop, what it keeps (2), what is running (4).
+    # Fourteen attributes: what it was given (6), the loop, what it keeps (3), what is running (4).
     def __init__(
         self,
         engine: Engine,
@@ -82,6 +82,7 @@ class Poller:
         self._looks_at = NEVER
         self._fires_at = NEVER
         self._ended = dict.fromkeys(COUNTS, 0)
+        self._lent: LentPace | None = None
 
     def __repr__(self) -> str:
         return f"<Poller {self._engine.state} {self._watchlist!r}>"
@@ -139,6 +140,7 @@ class Poller:
         throttle = self._watchlist.schedule.throttle
         if pause_s := throttle.limited(error, started=started, now=self._loop.time()):
             self._log.throttled(pause_s)
+            self._tell_book(pause_s)
             if self.door.observer is not None:
                 self.door.observer.throttled(pause_s)
 
@@ -149,6 +151,28 @@ class Poller:
     def created(self, task: ImageTask, kind: object) -> None:
         """Remember a task that this session has created now."""
         self._watchlist.planner.own.add(task, self._loop.time(), kind)
+
+    def lend(self, pace: LentPace | None) -> bool:
+        """Take starts from a book, or none any more; False where another book lends some."""
+        if pace is not None and self._lent is not None:
+            return False
+        self._lent = pace
+        self._watchlist.schedule.lend(pace)
+        self._look_soon(self._loop.time())
+        return True
+
+    def granted(self, starts: Iterable[float], gate: float) -> None:
+        """Use starts that a book has lent, in s; nothing scheduled starts before its gate opens."""
+        now, lent = self._loop.time(), self._lent
+        if lent is not None:
+            lent.grant(starts, now)
+            self._watchlist.schedule.throttle.hold(gate)
+            self._look_soon(now)
+
+    @property
+    def wanted_starts(self) -> int:
+        """How many starts of a book could be used now."""
+        return self._watchlist.schedule.ready(self._loop.time())
 
     @property
     def free_places(self) -> int:
@@ -343,6 +367,8 @@ class Poller:
         if decision.reply is not reply:  # a stray one: each next answer there would be one, too
             self._client.give_up_idle()
         self._log.answered(entry, decision, before)
+        if decision.pause_s:
+            self._tell_book(decision.pause_s)
         if decision.stretch > 1.0 and not self._reads_a_list():
             self._log.stretched(decision.stretch)
         if decision.gives_up_callbacks:
@@ -353,6 +379,12 @@ class Poller:
             _show_answer(observer, entry, decision, now, headers)
         if decision.ends_all:
             self._end_all(decision.verdict.error or KlingOmniError(), now)
+
+    def _tell_book(self, pause_s: float) -> None:
+        """Let a book that lends its pace know of a 429 that met this session."""
+        if self._lent is not None:
+            self._lent.limits.append(pause_s)
+            self._lent.want()
 
     def _reads_a_list(self) -> bool:
         """Whether the number of ids is still to be known."""

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from kling_omni_async._policy import PollPolicy
 
-from .limits import NEVER, RateLimit, Throttle
+from .limits import NEVER, LentPace, RateLimit, Throttle
 
 _SPARE_ROWS: Final = 64
 
@@ -142,7 +142,9 @@ class Schedule(Generic[S]):
         self.in_flight = 0
         self.starts = 0
         self.throttle = Throttle(rng)
-        self._rate = RateLimit(policy.max_rate)
+        self._own_rate = RateLimit(policy.max_rate)
+        self._rate: RateLimit | LentPace = self._own_rate
+        self._lent: LentPace | None = None  # the same, where a book lends the pace
         self._dues: TimerHeap[S] = TimerHeap()
         # Ordered, as one who leaves must be removed at once, from wherever in the queue.
         self._newcomers: OrderedDict[S, float] = OrderedDict()
@@ -196,6 +198,17 @@ class Schedule(Generic[S]):
         """Whether the scheduled query of an item could start now, but for what holds all back."""
         return item.when <= now or item in self._newcomers
 
+    def lend(self, pace: LentPace | None) -> None:
+        """Take starts from a book from now on, or keep an own pace again."""
+        self._lent = pace
+        self._rate = pace or self._own_rate
+
+    def ready(self, now: float) -> int:
+        """Return how many starts could be used now; of what is overdue one is counted."""
+        overdue = self._dues.first <= now
+        is_open = self.throttle.next_start <= now
+        return len(self._asked) + (len(self._newcomers) + overdue if is_open else 0)
+
     def reserve(self, now: float) -> float:
         """Take the next start for what is no query of an item; return its time in s."""
         return self._rate.reserve(now)
@@ -204,17 +217,22 @@ class Schedule(Generic[S]):
         """Return the time in s at which `pop` may next give something, or infinity."""
         if self.in_flight >= self.limit:
             return NEVER
+        opens = self._rate.next_start if self._lent is None else self._lent.opens
         if self._asked:
-            return self._rate.next_start
+            return opens
         due = -NEVER if self._newcomers else self._dues.first
-        return max(self._rate.next_start, self.throttle.next_start, due)
+        return max(opens, self.throttle.next_start, due)
 
     def pop(self, now: float) -> tuple[S, Turn, float] | None:
         """Remove the item whose turn it is; return it, why, and since when, for `launch`.
 
         What nobody wants any more is not launched, and has used up no turn.
         """
-        if self.in_flight >= self.limit or self._rate.next_start > now:
+        if self.in_flight >= self.limit:
+            return None
+        if self._rate.next_start > now:
+            if self._lent is not None and self.ready(now):
+                self._lent.want()
             return None
         if self._asked:
             item, _ = self._asked.popitem(last=False)
