@@ -8,7 +8,8 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias
 
 import attrs
 
@@ -29,9 +30,6 @@ from .changes import Changes
 from .contract import Addition, Found, Store
 from .forms import entry_of, note_to_json, outcome_of, task_from_json
 from .records import BookEntry, BookProgress
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEEP_S: Final = 7 * 86_400.0
 """How long an outcome is kept after its end, in s, unless a book says otherwise."""
@@ -305,7 +303,9 @@ class TaskBook:
 
             clock = asyncio.get_running_loop().time
             return MemoryStore(clock=clock, wall_clock=time.time, keep_s=self._keep_s)
-        raise NotImplementedError
+        from .sqlite import SqliteStore  # noqa: PLC0415
+
+        return SqliteStore(Path(self._where), keep_s=self._keep_s)
 
 
 async def _each(

@@ -1,0 +1,50 @@
+"""What SQLite says is wrong, in words for whoever keeps a book in a file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from kling_omni_async.errors import BookError
+
+OF_ONE_STEP: Final = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+)
+"""A value cannot be kept: no fault of the file, and none of the steps beside it."""
+
+_DAMAGED: Final = "is damaged; go back to a backup, or take out what it still holds by `.recover`"
+
+# By the primary code: what is wrong, what to do, and whether the same call may work later.
+_TEXTS: Final[Mapping[int, tuple[str, bool]]] = {
+    sqlite3.SQLITE_PERM: ("may not be used by this process; check its permissions", False),
+    sqlite3.SQLITE_BUSY: ("is locked by another program for too long; end that, or wait", True),
+    sqlite3.SQLITE_LOCKED: ("is locked by another program for too long; end that, or wait", True),
+    sqlite3.SQLITE_PROTOCOL: ("is locked by another program for too long; end that, or wait", True),
+    sqlite3.SQLITE_READONLY: (
+        "cannot be written; check the permissions of the file and its folder, and the mount",
+        False,
+    ),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written; check the disk", True),
+    sqlite3.SQLITE_CORRUPT: (_DAMAGED, False),
+    sqlite3.SQLITE_NOTADB: ("is no SQLite database; give another path", False),
+    sqlite3.SQLITE_FULL: ("cannot grow, as the disk is full; make room", True),
+    sqlite3.SQLITE_CANTOPEN: (
+        "cannot be opened; check the path, its permissions, and the limit of open files",
+        False,
+    ),
+}
+
+
+def book_error(error: Exception, path: Path) -> BookError:
+    """Return the error of a book for one of SQLite."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    said = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
+    if code is None or (known := _TEXTS.get(code & 0xFF)) is None:
+        return BookError(f"the book {path} cannot be used ({said})")
+    text, is_transient = known
+    return BookError(f"the book {path} {text} ({said})", transient=is_transient)
