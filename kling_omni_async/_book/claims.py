@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from copy import copy
+from enum import IntEnum
 from typing import Final
+
+import attrs
+from attrs import evolve
 
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.limits import BACKOFF_S
 
 from .contract import (
+    FAR,
     MOST_AT_ONCE,
     Claim,
     Desk,
@@ -26,7 +31,7 @@ from .contract import (
     Turn,
     Turned,
 )
-from .entries import clock_of, end, found, next_number, purge
+from .entries import break_claim, clock_of, end, found, low_s, next_number, purge
 
 HORIZON_S: Final = 0.2
 """How far ahead starts are given out, in s: after a 429 nobody starts later than this."""
@@ -35,6 +40,7 @@ LESSONS_KEPT: Final = 200
 WORKER_S: Final = 30.0
 """A worker that was not heard of for so long, in s, counts no more."""
 
+ALL: Final = 1 << 62
 PURGE_S: Final = 5.0
 MEMBER_KEPT_S: Final = 3600.0
 _PROVED_S: Final = 3600.0
@@ -47,22 +53,27 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
     now = clock_of(desk, now)
     if given.origin is not None and desk.origin not in (None, given.origin):
         return Turned(now=now, other_origin=desk.origin)
+    member = shelf.member(given.worker)
+    if member is not None and given.seq <= member.seq:  # it wanders late, and was answered before
+        return Turned(now=now, terms=desk.terms)
     desk.origin = desk.origin or given.origin
     differs = _join(desk, given)
     strange = [_settle(shelf, settle, given, now, wall_s) for settle in given.settles]
     for started_ago, asked_s, jitter in given.limits:
         limit(desk.gate, now - started_ago, asked_s, jitter, now)
+    starts: tuple[Start, ...] = ()
     if given.is_leaving:
         shelf.drop_member(given.worker)
     else:
         shelf.put_member(Member(given.worker, "worker", given.seq, now))
-    reserved = tuple(start - now for start in _reserve(desk, given.reserve, now))
-    claims = tuple(_claims(shelf, given, now))
+        if not any(strange):
+            starts = tuple(_starts(shelf, given, now))
+    reserved = tuple(start.at - now for start in starts if start.row is None)
     return Turned(
         now=now,
-        claims=claims,
+        claims=tuple(Claim(start.row, start.at - now) for start in starts if start.row is not None),
         reserved=reserved,
-        next_s=_next_s(shelf, now),
+        next_s=_next_s(shelf, now, is_short=len(reserved) < given.reserve),
         gate_s=max(0.0, desk.gate.until - now) if desk.gate.is_closed else 0.0,
         terms=desk.terms,
         lessons=shelf.lessons_after(given.lessons_after),
@@ -73,17 +84,25 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
 
 
 def _purge(shelf: Shelf, now: float, keep_s: float) -> list[str]:
+    """Forget what is over, now and then; at every step where there is much of it."""
     if now < shelf.desk.purged + PURGE_S:
         return []
-    shelf.desk.purged = now
-    return purge(shelf, now, keep_s)
+    for member in shelf.members():
+        if member.kind == "worker" and member.heard < now - MEMBER_KEPT_S:
+            shelf.drop_member(member.name)
+    dropped, is_more = purge(shelf, now, keep_s)
+    if not is_more:
+        shelf.desk.purged = now
+    return dropped
 
 
 def _join(desk: Desk, given: Turn) -> bool:
     """Put the policy of a worker that starts in force; return whether another one was."""
-    if given.terms is None or given.terms == desk.terms:
+    before = desk.terms
+    if given.terms is None or given.terms == before:
         return False
-    before, desk.terms = desk.terms, given.terms
+    desk.terms = given.terms
+    desk.next_start += _gap_s(given.terms) - _gap_s(before)  # counted from the last start
     return before is not None
 
 
@@ -93,44 +112,78 @@ def _join(desk: Desk, given: Turn) -> bool:
 def _settle(shelf: Shelf, settle: Settle, given: Turn, now: float, wall_s: float) -> bool:
     """Keep what became of a claim; return whether it shows another account's key."""
     desk = shelf.desk
-    started, ended = now - settle.started_ago, now - settle.ended_ago
-    _pass_gate(desk.gate, settle, started, now)
-    if settle.lesson is not None:
-        shelf.add_lesson(Lesson(next_number(desk), *settle.lesson), LESSONS_KEPT)
+    _pass_gate(desk.gate, settle, now)
+    is_proved = _prove(desk, settle, given.account)
     row = shelf.row(settle.key)
-    if row is None or row.state is not State.OPEN:
-        return False
-    is_mine = row.token == settle.token
-    if settle.is_task and given.account not in desk.accounts:
-        desk.accounts = (*desk.accounts, given.account)[-_MOST_ACCOUNTS:]
-    if settle.is_not_found and desk.accounts and given.account not in desk.accounts:
-        # Not believed: for a key that has seen none of the tasks that others see, all are unknown.
-        if is_mine:
-            _wait_on(desk, row, settle, started, ended)
-            shelf.put(row)
-        return row.seen is not None and now - row.seen < _PROVED_S
-    if settle.said is Said.FOUND:
+    if row is not None and settle.said is Said.FOUND:
         found(shelf, row, settle, now, wall_s)
         return False
+    if row is None or row.state is not State.OPEN:
+        return False
+    is_strange = not is_proved and settle.is_not_found and _was_seen_lately(row, now)
+    settle = _believed(row, settle, is_proved=is_proved, is_strange=is_strange)
+    is_mine = row.token == settle.token
     # The first final word wins; what is no word of the API counts by its claim alone.
     if settle.said is Said.FINAL and (is_mine or settle.is_word):
-        _note(row, settle, ended, now)
-        assert settle.outcome is not None and settle.count is not None  # noqa: S101, PT018
-        end(desk, row, now, settle.outcome, settle.count, is_settled=settle.is_settled)
+        _end(shelf, row, settle, now)
     elif is_mine and settle.said is Said.UNASKED:
-        row.token, row.at, row.asked = 0, row.due, row.answered
+        row.token, row.at = 0, row.due
     elif is_mine:
-        _note(row, settle, ended, now)
-        _wait_on(desk, row, settle, started, ended)
+        _note(row, settle, now)
+        _wait_on(desk, row, settle, now)
+    elif settle.is_task and row.seen is None:  # late, but it was seen
+        row.seen = now - settle.ended_ago
     else:
-        return False
+        return is_strange
     shelf.put(row)
-    return False
+    return is_strange
 
 
-def _note(row: Row, settle: Settle, ended: float, now: float) -> None:
+def _prove(desk: Desk, settle: Settle, account: str) -> bool:
+    """Note by whose key tasks are seen; return whether "not found" means something with this."""
+    if settle.is_task and account not in desk.accounts:
+        desk.accounts = (*desk.accounts, account)[-_MOST_ACCOUNTS:]
+    return not desk.accounts or account in desk.accounts
+
+
+def _was_seen_lately(row: Row, now: float) -> bool:
+    return row.seen is not None and now - row.seen < _PROVED_S
+
+
+def _believed(row: Row, settle: Settle, *, is_proved: bool, is_strange: bool) -> Settle:
+    """Return what is believed of "not found"; that it was given up is no such word."""
+    if not settle.is_not_found:
+        return settle
+    is_given_up = settle.said is Said.FINAL and not settle.is_settled
+    if is_given_up and not is_strange:
+        return settle
+    # To a key that has seen none of the tasks that others see, all are unknown.
+    if not is_proved:
+        return evolve(settle, said=Said.CUT, doubt=None, fault=None)
+    # What was once seen as a task never ends as not found.
+    return settle if row.seen is None else evolve(settle, said=Said.FAULT, doubt=None)
+
+
+def _end(shelf: Shelf, row: Row, settle: Settle, now: float) -> None:
+    """Note a final word that is believed, and learn from it."""
+    _note(row, settle, now)
+    if row.token != settle.token:
+        break_claim(shelf.desk, row)  # somebody else may be asking
+    row.token, row.answered = 0, max(row.answered, now - settle.ended_ago)
+    assert settle.outcome is not None and settle.count is not None  # noqa: S101, PT018
+    end(shelf.desk, row, now, settle.outcome, settle.count, is_settled=settle.is_settled)
+    if settle.lesson is not None:
+        lesson = Lesson(next_number(shelf.desk), *settle.lesson)
+        shelf.add_lesson(lesson, LESSONS_KEPT)
+
+
+def _note(row: Row, settle: Settle, now: float) -> None:
     """Keep what a query has brought."""
-    row.queries += settle.said is not Said.CUT
+    ended = now - settle.ended_ago
+    if settle.said is Said.CUT:  # it says nothing, but perhaps why
+        row.fault = settle.fault or row.fault
+        return
+    row.queries += 1
     row.fault = settle.fault
     if settle.is_task:
         row.seen, row.task = ended, settle.task or row.task
@@ -145,32 +198,30 @@ def _note(row: Row, settle: Settle, ended: float, now: float) -> None:
         row.doubt = Doubt(kind, count, now - counted_ago)
 
 
-def _wait_on(desk: Desk, row: Row, settle: Settle, started: float, ended: float) -> None:
+def _wait_on(desk: Desk, row: Row, settle: Settle, now: float) -> None:
     """Give an entry its next due time, once for its claim."""
     row.token, row.is_new = 0, False
-    row.answered = ended
+    row.answered = now - settle.ended_ago
     if row.first is None:
-        row.first = started
-    pause_s = settle.pause_s
-    if row.is_nudged and desk.terms is not None:
-        row.is_nudged, pause_s = False, desk.terms.interval[0]
-    row.at = row.due = ended + pause_s
+        row.first = now - settle.started_ago
+    # Whatever is asked for: a fault costs one pause, and never adds load.
+    pause_s = 0.0 if row.is_nudged else settle.pause_s
+    row.is_nudged = False
+    row.at = row.due = row.answered + max(pause_s, low_s(desk))
 
 
 # The gate.
 
 
-def _pass_gate(gate: Gate, settle: Settle, started: float, now: float) -> None:
-    if settle.said in (Said.UNASKED, Said.CUT):
-        if gate.probe and gate.probe == settle.token:
-            gate.probe = 0  # another goes first
-    elif settle.is_limited:
+def _pass_gate(gate: Gate, settle: Settle, now: float) -> None:
+    started = now - settle.started_ago
+    if settle.is_limited:
         limit(gate, started, settle.limit_s, settle.jitter, now)
-    elif gate.is_closed and started >= gate.until:
-        if gate.probe == settle.token:
-            gate.probe = 0
-        if settle.is_readable:
-            gate.is_closed, gate.step = False, 0
+        return
+    if gate.probe == settle.token:
+        gate.probe = 0  # another goes first, unless this has opened the gate
+    if settle.is_readable and started >= gate.until:
+        gate.is_closed, gate.step, gate.probe = False, 0, 0
 
 
 def limit(gate: Gate, started: float, asked_s: float | None, jitter: float, now: float) -> None:
@@ -195,77 +246,110 @@ def _gate_opens(gate: Gate, now: float) -> float:
 # What a worker gets.
 
 
+class Line(IntEnum):
+    """Who waits for starts; where several do, they take turns in this order."""
+
+    RESERVED = 0  # what is no claim
+    NEWCOMER = 1
+    OVERDUE = 2
+
+
+@attrs.frozen
+class Start:
+    """A start of the pace: for a claim, or for what is none."""
+
+    at: float
+    row: Row | None
+
+
 def _gap_s(terms: Terms | None) -> float:
     return 0.0 if terms is None or terms.max_rate is None else 1.0 / terms.max_rate
 
 
-def _reserve(desk: Desk, number: int, now: float) -> Iterator[float]:
-    """Take starts of the pace for what is no claim; the generic cell rate algorithm, no burst."""
-    for _ in range(number):
-        start = max(now, desk.next_start)
-        desk.next_start = start + _gap_s(desk.terms)
-        yield start
-
-
-def _claims(shelf: Shelf, given: Turn, now: float) -> Iterator[Claim]:
-    """Give out what is due, as far as the pace goes within the horizon."""
+def _starts(shelf: Shelf, given: Turn, now: float) -> Iterator[Start]:
+    """Give out the starts of the next moment: the generic cell rate algorithm, no burst."""
     desk = shelf.desk
-    gate, want = desk.gate, min(given.want, MOST_AT_ONCE)
-    if _gate_opens(gate, now) > now or want <= 0:
-        return
-    if gate.is_closed:
-        want = 1
-    for row in _in_order(shelf, want, now):
-        start = max(now, desk.next_start)
-        if start > now + HORIZON_S:
+    waiting = _Waiting(shelf, given, now)
+    while (start := max(now, desk.next_start)) <= now + HORIZON_S:
+        if (line := waiting.next_line(desk.line)) is None:
             return
-        desk.next_start = start + _gap_s(desk.terms)
-        desk.newcomer_went = row.is_new
-        row.token, row.asked = next_number(desk), now
-        # One score for lease and due time: who comes back late finds it given to another.
-        row.at = now + given.lease_s
-        if gate.is_closed:
-            gate.probe, gate.probe_until = row.token, now + given.probe_s
-        shelf.put(row)
-        yield Claim(copy(row), start - now)
+        desk.line, desk.next_start = line, start + _gap_s(desk.terms)
+        row = waiting.pop(line)
+        if row is not None:
+            _claim(shelf, row, given, now)
+        yield Start(start, row)
 
 
-def _in_order(shelf: Shelf, want: int, now: float) -> Iterator[Row]:
-    """Return what is due, newcomers first, who have at most every second start where both wait."""
-    new = shelf.due(State.OPEN, now, want, is_new=True)
-    old = shelf.due(State.OPEN, now, want)
-    new.reverse()
-    old.reverse()
-    went = shelf.desk.newcomer_went
-    for _ in range(want):
-        if new and not (went and old):
-            yield new.pop()
-            went = True
-        elif old:
-            yield old.pop()
-            went = False
+def _claim(shelf: Shelf, row: Row, given: Turn, now: float) -> None:
+    gate = shelf.desk.gate
+    row.token, row.is_nudged = next_number(shelf.desk), False
+    # One score for lease and due time: who comes back late finds it given to another.
+    row.at = now + given.lease_s
+    shelf.put(row)
+    if gate.is_closed:
+        gate.probe, gate.probe_until = row.token, now + given.probe_s
 
 
-def _next_s(shelf: Shelf, now: float) -> float | None:
-    """Return when there may be something to claim, in s after a step, or None."""
-    desk = shelf.desk
-    firsts = [shelf.first_at(State.OPEN), shelf.first_at(State.OPEN, is_new=True)]
-    known = [first for first in firsts if first is not None]
-    if not known:
+class _Waiting:
+    """Who waits for a start in one step of a worker."""
+
+    def __init__(self, shelf: Shelf, given: Turn, now: float) -> None:
+        # The gate holds back no reserved start: who asked for it knows what it is for.
+        self._reserve = min(given.reserve, MOST_AT_ONCE)
+        self._want = _want(shelf.desk.gate, given, now)
+        self._rows = {
+            Line.NEWCOMER: deque(shelf.due(State.OPEN, now, self._want, is_new=True)),
+            Line.OVERDUE: deque(shelf.due(State.OPEN, now, self._want)),
+        }
+
+    def next_line(self, last: int) -> Line | None:
+        """Return whose turn it is: no line has two starts in a row while another one waits."""
+        for step in range(1, len(Line) + 1):
+            line = Line((last + step) % len(Line))
+            if self._waits(line):
+                return line
         return None
-    first = max(min(known), _gate_opens(desk.gate, now), desk.next_start - HORIZON_S / 2)
-    return max(0.0, first - now)
+
+    def _waits(self, line: Line) -> bool:
+        if line is Line.RESERVED:
+            return self._reserve > 0
+        return self._want > 0 and bool(self._rows[line])
+
+    def pop(self, line: Line) -> Row | None:
+        """Return the first one of a line; None for a start that is no claim's."""
+        if line is Line.RESERVED:
+            self._reserve -= 1
+            return None
+        self._want -= 1
+        return self._rows[line].popleft()
 
 
-def void_leases(shelf: Shelf, low_s: float) -> None:
+def _want(gate: Gate, given: Turn, now: float) -> int:
+    if _gate_opens(gate, now) > now:
+        return 0
+    return min(given.want, 1 if gate.is_closed else MOST_AT_ONCE)
+
+
+def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
+    """Return when there may be something to claim or to reserve, in s after a step, or None."""
+    desk = shelf.desk
+    opens = _gate_opens(desk.gate, now)
+    dues = [shelf.first_at(State.OPEN), shelf.first_at(State.OPEN, is_new=True)]
+    times = [max(due, opens) for due in dues if due is not None]
+    if is_short:
+        times.append(now)
+    if not times:
+        return None
+    return max(0.0, max(min(times), desk.next_start - HORIZON_S / 2) - now)
+
+
+def void_leases(shelf: Shelf, now: float) -> None:
     """Let everything be claimed anew whose worker has gone with the last boot of the machine."""
-    for row in shelf.due(State.OPEN, float("inf"), 1 << 62):
-        _void(shelf, row, low_s)
-    for row in shelf.due(State.OPEN, float("inf"), 1 << 62, is_new=True):
-        _void(shelf, row, low_s)
-
-
-def _void(shelf: Shelf, row: Row, low_s: float) -> None:
-    if row.token and not row.is_intent:
-        row.token, row.at = 0, max(row.due, row.asked + low_s)
-        shelf.put(row)
+    low = low_s(shelf.desk)
+    for is_new in (False, True):
+        for row in shelf.due(State.OPEN, FAR, ALL, is_new=is_new):
+            if row.token:
+                # Its query has ended with the boot before, or with its lease.
+                row.at = row.due = min(row.at, now + low)
+                break_claim(shelf.desk, row)
+                shelf.put(row)

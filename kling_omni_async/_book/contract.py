@@ -46,7 +46,6 @@ class Row:
     number: int = 0  # of its coming or its end: rows of one moment keep their order
     is_new: bool = True  # no query of it has ended
     due: float = 0.0  # when its pause is over, whatever a lease says
-    asked: float = -FAR  # when it was last claimed
     token: int = 0  # of the claim that is open, or 0
     added: float = 0.0
     added_at: float = 0.0  # in s of the wall clock
@@ -56,7 +55,7 @@ class Row:
     queries: int = 0
     first: float | None = None  # start of the first query
     seen: float | None = None  # when it was last seen as a task
-    answered: float = -FAR  # end of the last query
+    answered: float = -FAR  # end of the last query, at the latest
     doubt: Doubt | None = None
     fault: str | None = None  # that the last query met, as JSON
     task: str | None = None  # the last that was seen of it, as JSON
@@ -69,8 +68,8 @@ class Row:
     count: Count | None = None
     is_settled: bool = False
     holder: str | None = None  # the reader that has it
-    deliveries: int = 0
-    handed: float | None = None  # while it is handed out and not acknowledged
+    deliveries: int = 0  # how often it was handed out
+    handed: float | None = None  # when, while it is handed out and not acknowledged
 
     @property
     def is_intent(self) -> bool:
@@ -117,7 +116,7 @@ class Desk:
     purged: float = -FAR  # when what is over was last forgotten
     clock: float = 0.0  # the latest time of a step
     next_start: float = -FAR  # of the pace
-    newcomer_went: bool = False
+    line: int = 0  # who had the last start, by its place in `claims.Line`
     gate: Gate = attrs.field(factory=Gate)
     terms: Terms | None = None
     accounts: tuple[str, ...] = ()  # prints of the keys by which a task was seen
@@ -210,7 +209,7 @@ class Turn:
     seq: int
     settles: Sequence[Settle] = ()
     want: int = 0  # claims
-    reserve: int = 0  # starts of the pace for what is no claim
+    reserve: int = 0  # starts of the pace for what is no claim, within the next 0.2 s
     lease_s: float = 0.0  # of a claim
     probe_s: float = 0.0  # after which a probe is void
     account: str = ""  # a print of its key
@@ -236,9 +235,9 @@ class Turned:
 
     now: float  # the time of the step
     claims: Sequence[Claim] = ()
-    reserved: Sequence[float] = ()  # starts, in s after the step
+    reserved: Sequence[float] = ()  # starts, in s after the step; ask again for those missing
     next_s: float | None = None  # when there may be more to claim, in s after the step
-    gate_s: float = 0.0  # how long nobody may start, in s after the step
+    gate_s: float = 0.0  # how long nobody may start what was claimed before, in s after the step
     terms: Terms | None = None
     lessons: Sequence[Lesson] = ()
     is_stranger: bool = False  # its key is of another account
@@ -322,6 +321,7 @@ class Intent:
     note: str | None
     order: str | None  # as JSON
     lease_s: float  # until it may be looked for
+    kind: str | None = None
 
 
 @attrs.frozen
@@ -329,7 +329,7 @@ class Known:
     """What a book knows of a wish."""
 
     wish: Wish
-    row: Row | None  # of its task, or of its intent
+    row: Row | None  # of its task, or of its intent, if it was not removed
 
 
 @attrs.frozen

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from attrs import evolve
+
 from kling_omni_async._stats import Count
 
 from .contract import (
+    FAR,
     INTENT,
     MOST_AT_ONCE,
     Addition,
@@ -24,8 +27,6 @@ from .contract import (
 
 ENDED: Final = (State.UNREAD, State.READ, State.PARKED)
 
-MOST_DELIVERIES: Final = 10
-
 
 def clock_of(desk: Desk, now: float) -> float:
     """Return the time of a step, which is never before that of the last one."""
@@ -37,6 +38,11 @@ def next_number(desk: Desk) -> int:
     """Return a number that no other row or claim of the book has."""
     desk.number += 1
     return desk.number
+
+
+def low_s(desk: Desk) -> float:
+    """Return the shortest pause between two queries of an id, in s."""
+    return desk.terms.interval[0] if desk.terms else 0.0
 
 
 def move(desk: Desk, row: Row, state: State) -> None:
@@ -59,10 +65,17 @@ def _count(desk: Desk, row: Row, by: int) -> None:
         setattr(desk, row.count, getattr(desk, row.count) + by)
 
 
-def forget(shelf: Shelf, row: Row) -> None:
-    """Drop an entry, and count it no more."""
+def _drop(shelf: Shelf, row: Row) -> None:
     _count(shelf.desk, row, -1)
     shelf.drop(row.key)
+
+
+def _forget(shelf: Shelf, row: Row) -> None:
+    """Drop an entry for good, with its name, unless the caller has given that himself."""
+    _drop(shelf, row)
+    wish = None if row.external_id is None else shelf.wish(row.external_id)
+    if wish is not None and not wish.is_keyed:
+        shelf.drop_wish(wish.external_id)
 
 
 # What users do.
@@ -78,20 +91,27 @@ def _add(shelf: Shelf, addition: Addition, now: float, wall_s: float) -> bool:
     before = shelf.row(addition.task_id)
     if before is not None and before.state is not State.REMOVED:
         return False
-    desk = shelf.desk
-    row = Row(addition.task_id, number=next_number(desk), added=now, added_at=wall_s)
+    row = _new_row(shelf.desk, addition.task_id, now, wall_s)
     row.at = row.due = now + addition.first_s
     row.external_id, row.kind, row.task = addition.external_id, addition.kind, addition.task
     if addition.age_s is not None:
-        row.born, row.seen = now - addition.age_s, now
+        row.born = now - addition.age_s
+    if addition.age_s is not None or addition.task is not None:
+        row.seen = now
     if before is not None:  # its pause goes on: to remove and to add must not poll faster
         row.at = row.due = max(now, before.at)
-        row.is_new, row.asked, row.answered = False, before.asked, before.answered
-    _count(desk, row, 1)
+        row.is_new, row.answered = False, before.answered
+        row.external_id = row.external_id or before.external_id
     shelf.put(row)
     if addition.note is not None:
         shelf.put_contents(row.key, addition.note, None)
     return True
+
+
+def _new_row(desk: Desk, key: str, now: float, wall_s: float) -> Row:
+    row = Row(key, number=next_number(desk), added=now, added_at=wall_s)
+    _count(desk, row, 1)
+    return row
 
 
 def find(shelf: Shelf, key: str) -> Found | None:
@@ -102,8 +122,16 @@ def find(shelf: Shelf, key: str) -> Found | None:
 
 def _row_of(shelf: Shelf, key: str) -> Row | None:
     row = shelf.row(key) or shelf.row(INTENT + key)
-    if row is None and (wish := shelf.wish(key)) is not None and wish.task_id is not None:
-        row = shelf.row(wish.task_id)
+    if row is None and (wish := shelf.wish(key)) is not None:
+        return _row_of_wish(shelf, wish)
+    return _unless_removed(row)
+
+
+def _row_of_wish(shelf: Shelf, wish: Wish) -> Row | None:
+    return _unless_removed(shelf.row(wish.task_id or INTENT + wish.external_id))
+
+
+def _unless_removed(row: Row | None) -> Row | None:
     return None if row is None or row.state is State.REMOVED else row
 
 
@@ -114,22 +142,29 @@ def remove(shelf: Shelf, key: str, now: float) -> bool:
     row = _row_of(shelf, key)
     if row is None:
         return False
-    kept_until = row.at if row.state is State.OPEN else _pause_over(desk, row)
-    if kept_until <= now or (row.is_new and not row.token):
-        forget(shelf, row)
+    break_claim(desk, row)
+    kept_until = row.at if row.state is State.OPEN else may_be_asked(desk, row)
+    was_asked = row.answered > -FAR or row.is_intent  # its process may be posting
+    if kept_until <= now or not was_asked:
+        _forget(shelf, row)
         return True
     move(desk, row, State.REMOVED)
-    row.at, row.token, row.holder, row.handed = kept_until, 0, None, None
+    row.at, row.holder, row.handed = kept_until, None, None
     row.outcome = row.task = row.fault = row.ended = None
     shelf.put_contents(row.key, None, None)
     shelf.put(row)
     return True
 
 
-def _pause_over(desk: Desk, row: Row) -> float:
-    """Return when an entry may be asked again at the earliest, by its last query."""
-    low_s = desk.terms.interval[0] if desk.terms else 0.0
-    return row.answered + low_s
+def may_be_asked(desk: Desk, row: Row) -> float:
+    """Return when an entry that is not claimed may be asked again at the earliest."""
+    return row.answered + low_s(desk)
+
+
+def break_claim(desk: Desk, row: Row) -> None:
+    """Take the claim of an entry away: its query has ended a pause before its lease is over."""
+    if row.token:
+        row.token, row.answered = 0, max(row.answered, row.at - low_s(desk))
 
 
 def retry(shelf: Shelf, key: str, now: float) -> bool:
@@ -154,9 +189,11 @@ def _reopen(desk: Desk, row: Row, now: float) -> None:
     _count(desk, row, -1)
     row.state, row.count = State.OPEN, None
     _count(desk, row, 1)
-    row.at = row.due = max(now, _pause_over(desk, row))
+    row.at = row.due = max(now, may_be_asked(desk, row))
     row.outcome = row.ended = row.holder = row.handed = row.first = row.doubt = None
-    row.deliveries = row.token = 0
+    row.deliveries = 0
+    if row.is_intent:
+        row.queries = 0  # it is looked for as often as at first
 
 
 def nudge(shelf: Shelf, key: str, now: float) -> bool:
@@ -169,7 +206,7 @@ def nudge(shelf: Shelf, key: str, now: float) -> bool:
     if row.token and row.at > now:
         row.is_nudged = True  # the answer to what is under way may be from before
     else:
-        row.at = row.due = max(now, min(row.at, _pause_over(desk, row)))
+        row.at = row.due = max(now, min(row.at, may_be_asked(desk, row)))
     shelf.put(row)
     return True
 
@@ -183,20 +220,22 @@ def end(desk: Desk, row: Row, now: float, outcome: str, count: Count, *, is_sett
     row.state, row.is_new, row.count = State.UNREAD, False, count
     _count(desk, row, 1)
     row.outcome, row.ended, row.is_settled = outcome, now, is_settled
-    row.number, row.at, row.token = next_number(desk), now, 0
-    row.holder, row.handed, row.deliveries = None, None, 0
+    row.number, row.at, row.is_nudged = next_number(desk), now, False
 
 
-def purge(shelf: Shelf, now: float, keep_s: float) -> list[str]:
-    """Forget what is over for long; return the keys of what nobody has acknowledged."""
-    for state in (State.READ, State.REMOVED):
-        for row in shelf.due(state, now, MOST_AT_ONCE):
-            forget(shelf, row)
-    dropped = []
-    for row in shelf.ended_before(now - keep_s, MOST_AT_ONCE):
-        dropped.append(row.key)
-        forget(shelf, row)
-    return dropped
+def purge(shelf: Shelf, now: float, keep_s: float) -> tuple[list[str], bool]:
+    """Forget what is over for long, some of it at a time.
+
+    Returns:
+        The keys of what nobody has acknowledged, and whether there may be more to forget.
+    """
+    over = shelf.due(State.READ, now, MOST_AT_ONCE)
+    gone = shelf.due(State.REMOVED, now, MOST_AT_ONCE)
+    unread = shelf.ended_before(now - keep_s, MOST_AT_ONCE)
+    for row in (*over, *gone, *unread):
+        _forget(shelf, row)
+    is_more = MOST_AT_ONCE in (len(over), len(gone), len(unread))
+    return [row.key for row in unread], is_more
 
 
 # Intents.
@@ -208,12 +247,11 @@ def intend(shelf: Shelf, intent: Intent, now: float, wall_s: float) -> Known | N
     now = clock_of(desk, now)
     key, wish = INTENT + intent.external_id, shelf.wish(intent.external_id)
     if wish is not None:
-        return Known(wish, shelf.row(wish.task_id or key))
+        return Known(wish, _row_of_wish(shelf, wish))
     shelf.put_wish(Wish(intent.external_id, intent.digest, None, intent.is_keyed))
-    row = Row(key, number=next_number(desk), is_new=False, added=now, added_at=wall_s)
-    row.external_id, row.asked = intent.external_id, now
+    row = _new_row(desk, key, now, wall_s)
+    row.is_new, row.external_id, row.kind = False, intent.external_id, intent.kind
     row.at = row.due = now + intent.lease_s
-    _count(desk, row, 1)
     shelf.put(row)
     shelf.put_contents(key, intent.note, intent.order)
     return None
@@ -224,31 +262,63 @@ def created(
 ) -> None:
     """Keep which task an intent has made; None where it is certain that it made none."""
     now = clock_of(shelf.desk, now)
-    wish, row = shelf.wish(external_id), shelf.row(INTENT + external_id)
-    note, order = shelf.contents(INTENT + external_id)
     if made is None:
-        if wish is not None and wish.task_id is None:
-            shelf.drop_wish(external_id)
-            if row is not None:
-                forget(shelf, row)
+        _made_none(shelf, external_id)
+    else:
+        _made(shelf, external_id, made, now, wall_s)
+
+
+def _made_none(shelf: Shelf, external_id: str) -> None:
+    wish, row = shelf.wish(external_id), shelf.row(INTENT + external_id)
+    if wish is None or wish.task_id is not None:
         return
-    became(shelf, row, wish, made.task_id)
-    if _add(shelf, made, now, wall_s):
-        shelf.put_contents(made.task_id, note, order)
-
-
-def became(shelf: Shelf, row: Row | None, wish: Wish | None, task_id: str) -> None:
-    """Note which task a wish is, in place of its intent."""
-    if wish is not None:
-        shelf.put_wish(Wish(wish.external_id, wish.digest, task_id, wish.is_keyed))
+    shelf.drop_wish(external_id)
     if row is not None:
-        forget(shelf, row)
+        _drop(shelf, row)
 
 
-def found(shelf: Shelf, row: Row, settle: Settle, now: float, wall_s: float) -> None:
+def _made(shelf: Shelf, external_id: str, made: Addition, now: float, wall_s: float) -> None:
+    wish, intent = shelf.wish(external_id), shelf.row(INTENT + external_id)
+    if wish is not None and wish.task_id is None:
+        shelf.put_wish(evolve(wish, task_id=made.task_id))
+    made = evolve(made, external_id=external_id)
+    if intent is None:
+        # Where it was found before, it is there, or was removed since.
+        if wish is None or wish.task_id != made.task_id:
+            _add(shelf, made, now, wall_s)
+    elif intent.state is not State.REMOVED:
+        note, order = shelf.contents(intent.key)
+        _drop(shelf, intent)
+        if not _add(shelf, made, now, wall_s):
+            _name(shelf, made.task_id, external_id)
+        own_note, _ = shelf.contents(made.task_id)
+        shelf.put_contents(made.task_id, own_note or note, order)
+
+
+def _name(shelf: Shelf, task_id: str, external_id: str) -> None:
+    """Note under which name an entry was created that is there already."""
+    row = shelf.row(task_id)
+    assert row is not None  # noqa: S101 - it is there
+    row.external_id = external_id
+    shelf.put(row)
+
+
+def found(shelf: Shelf, intent: Row, settle: Settle, now: float, wall_s: float) -> None:
     """Note the task that an intent has made, which is polled from now on like any id."""
-    assert settle.task_id is not None and row.external_id is not None  # noqa: S101, PT018
+    assert settle.task_id is not None and intent.external_id is not None  # noqa: S101, PT018
     made = Addition(
-        settle.task_id, external_id=row.external_id, task=settle.task, age_s=settle.born_ago
+        settle.task_id,
+        task=settle.task,
+        kind=intent.kind,
+        age_s=settle.born_ago,
+        first_s=settle.pause_s - settle.ended_ago,
     )
-    created(shelf, row.external_id, made, now, wall_s)
+    _made(shelf, intent.external_id, made, now, wall_s)
+    row = shelf.row(made.task_id)
+    if row is None or row.state is not State.OPEN:
+        return
+    row.seen = now - settle.ended_ago
+    if not row.token:
+        row.answered = max(row.answered, row.seen)  # the look for it has asked for it, too
+        row.at = row.due = max(row.at, may_be_asked(shelf.desk, row))
+    shelf.put(row)

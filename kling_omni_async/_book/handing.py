@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from .claims import MEMBER_KEPT_S
 from .contract import (
     FAR,
     MOST_AT_ONCE,
@@ -19,24 +18,30 @@ from .contract import (
     Take,
     Taken,
 )
-from .entries import MOST_DELIVERIES, clock_of, move
+from .entries import clock_of, move
 
-AGAIN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0)
+AGAIN_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 300.0)
 """After how long an outcome comes again that was handed out in vain, by how often it was."""
+
+MOST_DELIVERIES: Final = len(AGAIN_S) + 1
 
 
 def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
     """Make one step of a reader; a store answers a `seq` that was there before from memory."""
     now = clock_of(shelf.desk, now)
-    parked = list(_free(shelf, now))
+    member = shelf.member(given.reader)
+    if member is not None and given.seq <= member.seq:  # it wanders late, and was answered before
+        return Taken()
+    parked = list(_free(shelf, given.reader, now, keep_s))
     for receipt in given.receipts:
         parked += _receive(shelf, given.reader, receipt, now, keep_s)
+    parcels: tuple[Parcel, ...] = ()
     if given.is_leaving:
-        parked += _leave(shelf, given.reader, now)
+        parked += _leave(shelf, given.reader, now, keep_s)
         shelf.drop_member(given.reader)
     else:
         shelf.put_member(Member(given.reader, "reader", given.seq, now))
-    parcels = tuple(_parcels(shelf, given, now))
+        parcels = tuple(_parcels(shelf, given, now))
     first = shelf.first_at(State.UNREAD)
     return Taken(
         parcels=parcels,
@@ -46,21 +51,19 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
     )
 
 
-def _free(shelf: Shelf, now: float) -> Iterator[str]:
-    """Take back what dead readers have, and forget members of long ago; return what is parked."""
+def _free(shelf: Shelf, reader: str, now: float, keep_s: float) -> Iterator[str]:
+    """Take back what dead readers have; return what is parked for that."""
     for member in shelf.members():
-        if member.kind == "reader" and shelf.is_dead(member, now):
-            yield from _leave(shelf, member.name, now)
-            shelf.drop_member(member.name)
-        elif member.kind == "worker" and member.heard < now - MEMBER_KEPT_S:
+        if member.kind == "reader" and member.name != reader and shelf.is_dead(member, now):
+            yield from _leave(shelf, member.name, now, keep_s)
             shelf.drop_member(member.name)
 
 
-def _leave(shelf: Shelf, reader: str, now: float) -> Iterator[str]:
+def _leave(shelf: Shelf, reader: str, now: float, keep_s: float) -> Iterator[str]:
     """Take back all that a reader has."""
     for row in shelf.held(reader):
         ack = Ack.BACK if row.handed is None else Ack.FAILED
-        yield from _receive(shelf, reader, Receipt(row.key, row.number, ack), now, 0.0)
+        yield from _receive(shelf, reader, Receipt(row.key, row.number, ack), now, keep_s)
 
 
 def _receive(
@@ -68,12 +71,12 @@ def _receive(
 ) -> Iterator[str]:
     """Note what became of an outcome; return its key if it is parked for that."""
     row = shelf.row(receipt.key)
-    if row is None or row.number != receipt.number or row.state is not State.UNREAD:
+    if row is None or row.number != receipt.number or row.state not in (State.UNREAD, State.PARKED):
         return  # removed, ended anew, or acknowledged already
     if receipt.ack is Ack.DONE:  # whoever has it now: it was handled
         move(shelf.desk, row, State.READ)
         row.holder = row.handed = None
-        row.at = (row.ended or now) + keep_s
+        row.at = _ended(row) + keep_s
     elif row.holder != reader:
         return
     elif receipt.ack is Ack.HANDED:
@@ -89,7 +92,7 @@ def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> Iterator[
     handed, row.holder, row.handed = row.handed, None, None
     if not failed:
         row.deliveries -= handed is not None
-        row.at = row.ended or now
+        row.at = _ended(row)
         return
     if row.deliveries >= MOST_DELIVERIES:
         move(shelf.desk, row, State.PARKED)
@@ -98,6 +101,11 @@ def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> Iterator[
         return
     # From the hand-out on: who starts again after a crash waits no longer than that.
     row.at = (now if handed is None else handed) + AGAIN_S[max(0, row.deliveries - 1)]
+
+
+def _ended(row: Row) -> float:
+    assert row.ended is not None  # noqa: S101 - it has an outcome
+    return row.ended
 
 
 def _parcels(shelf: Shelf, given: Take, now: float) -> Iterator[Parcel]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Final, TypeVar
 
@@ -28,6 +28,7 @@ from .contract import (
 )
 
 ENDS_KEPT: Final = 1_000
+NOT_ACKNOWLEDGED: Final = (State.UNREAD, State.PARKED)
 READER_S: Final = 30.0
 """How long a reader keeps what it has without a step, in s, where nothing else tells it is dead."""
 
@@ -42,6 +43,9 @@ class MemoryShelf:
         self.desk = Desk()
         self._rows: dict[str, Row] = {}
         self._places: dict[tuple[State, bool], list[Place]] = {}
+        self._unread: list[Place] = []  # the same for what nobody has acknowledged, by its end
+        self._held: dict[str, set[str]] = {}
+        self._keys: list[str] = []  # in order, or empty until that is asked for
         self._contents: dict[str, tuple[str | None, str | None]] = {}
         self._wishes: dict[str, Wish] = {}
         self._members: dict[str, Member] = {}
@@ -56,40 +60,51 @@ class MemoryShelf:
     def put(self, row: Row) -> None:
         if (before := self._rows.get(row.key)) is not None:
             self._take_out(before)
-        self._rows[row.key] = copy(row)
+        else:
+            self._keys = []
+        self._rows[row.key] = kept = copy(row)
         if row.ended is not None and (not self._ends or row.number > self._ends[-1][0]):
             self._ends.append((row.number, row.key))
             del self._ends[:-ENDS_KEPT]
-        insort(self._places.setdefault((row.state, row.is_new), []), _place(row))
+        insort(self._places.setdefault((row.state, row.is_new), []), _place(kept))
+        if row.state in NOT_ACKNOWLEDGED:
+            insort(self._unread, _place_by_end(kept))
+        if row.holder is not None:
+            self._held.setdefault(row.holder, set()).add(row.key)
 
     def drop(self, key: str) -> None:
         if (before := self._rows.pop(key, None)) is not None:
             self._take_out(before)
+            self._keys = []
         self._contents.pop(key, None)
 
     def _take_out(self, row: Row) -> None:
-        places = self._places[row.state, row.is_new]
-        del places[bisect_left(places, _place(row))]
+        _discard(self._places[row.state, row.is_new], _place(row))
+        if row.state in NOT_ACKNOWLEDGED:
+            _discard(self._unread, _place_by_end(row))
+        if row.holder is not None:
+            self._held[row.holder].discard(row.key)
+            if not self._held[row.holder]:
+                del self._held[row.holder]
 
     def due(self, state: State, until: float, limit: int, *, is_new: bool = False) -> list[Row]:
         places = self._places.get((state, is_new), [])
         number = bisect_right(places, (until, 1 << 62, ""))
-        return [copy(self._rows[key]) for _, _, key in places[: min(number, limit)]]
+        return self._copies(places[: min(number, limit)])
 
     def first_at(self, state: State, *, is_new: bool = False) -> float | None:
         places = self._places.get((state, is_new))
         return places[0][0] if places else None
 
     def held(self, reader: str) -> list[Row]:
-        return [copy(row) for row in self._unread() if row.holder == reader]
+        return self._copies(sorted(_place(self._rows[key]) for key in self._held.get(reader, ())))
 
     def ended_before(self, when: float, limit: int) -> list[Row]:
-        over = [row for row in self._unread() if row.ended is not None and row.ended < when]
-        return [copy(row) for row in sorted(over, key=_by_end)[:limit]]
+        number = bisect_left(self._unread, (when, -1, ""))
+        return self._copies(self._unread[: min(number, limit)])
 
-    def _unread(self) -> list[Row]:
-        states = ((State.UNREAD, False), (State.PARKED, False))
-        return [self._rows[key] for each in states for _, _, key in self._places.get(each, ())]
+    def _copies(self, places: Iterable[Place]) -> list[Row]:
+        return [copy(self._rows[key]) for _, _, key in places]
 
     def contents(self, key: str) -> tuple[str | None, str | None]:
         return self._contents.get(key, (None, None))
@@ -134,15 +149,22 @@ class MemoryShelf:
 
     def keys_after(self, after: str, limit: int) -> list[str]:
         """Return the keys behind one, in order."""
-        return sorted(key for key in self._rows if key > after)[:limit]
+        if not self._keys:
+            self._keys = sorted(self._rows)
+        first = bisect_right(self._keys, after)
+        return self._keys[first : first + limit]
 
 
 def _place(row: Row) -> Place:
     return row.at, row.number, row.key
 
 
-def _by_end(row: Row) -> tuple[float, int]:
-    return row.ended or 0.0, row.number
+def _place_by_end(row: Row) -> Place:
+    return row.ended or 0.0, row.number, row.key
+
+
+def _discard(places: list[Place], place: Place) -> None:
+    del places[bisect_left(places, place)]
 
 
 class MemoryStore:
@@ -218,7 +240,7 @@ class MemoryStore:
         self._changes()
 
     async def progress(self) -> tuple[Desk, int]:
-        since = self._clock() - WORKER_S
+        since = max(self.shelf.desk.clock, self._clock()) - WORKER_S
         members = self.shelf.members()
         workers = [each for each in members if each.kind == "worker" and each.heard >= since]
         return copy(self.shelf.desk), len(workers)

@@ -23,7 +23,7 @@ TABLES: Final = (
     """
     CREATE TABLE entries (
         key TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL, at REAL NOT NULL,
-        number INTEGER NOT NULL, is_new INTEGER NOT NULL, due REAL NOT NULL, asked REAL NOT NULL,
+        number INTEGER NOT NULL, is_new INTEGER NOT NULL, due REAL NOT NULL,
         token INTEGER NOT NULL, added REAL NOT NULL, added_at REAL NOT NULL, external_id TEXT,
         kind TEXT, queries INTEGER NOT NULL, first REAL, seen REAL, answered REAL NOT NULL,
         doubt TEXT, fault TEXT, task TEXT, born REAL, looked REAL, is_nudged INTEGER NOT NULL,

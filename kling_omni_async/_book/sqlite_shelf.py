@@ -71,8 +71,7 @@ class SqliteShelf:
         self.desk = _converter.loads(text, Desk)
         is_booted = self._clock.follow(Anchor(*anchor), self.desk.clock)
         if is_booted and not is_look:
-            terms = self.desk.terms
-            void_leases(self, terms.interval[0] if terms else 0.0)
+            void_leases(self, self._clock.now())
 
     def end(self) -> None:
         """Write what is known beside the entries, once for all steps of a transaction."""
