@@ -56,13 +56,14 @@ class Owner(NamedTuple):
     """Whose engine it is, for the words of its errors."""
 
     name: str
+    task: str  # the name of its owner task
     maker: str  # what is written to get a new one
     call: str  # one of its verbs, as it is written
     closed: type[KlingOmniError]
 
 
 OF_SESSION: Final = Owner(
-    "session", "KlingOmniSession", "session.wait(task_id)", SessionClosedError
+    "session", "poller", "KlingOmniSession", "session.wait(task_id)", SessionClosedError
 )
 
 
@@ -124,7 +125,9 @@ class Engine:
         self._thread = current_thread().name
         try:
             self._owner = loop.create_task(
-                _LateCoroutine(self._own), name="kling_omni_async.poller", context=self.context
+                _LateCoroutine(self._own),
+                name=f"kling_omni_async.{self.of.task}",
+                context=self.context,
             )
         except BaseException:  # by a task factory of the user's
             self._parts, self._loop = [], None

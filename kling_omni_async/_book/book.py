@@ -41,7 +41,7 @@ NO_WORKER_S: Final = 30.0
 LOOK_S: Final = 5.0
 """How often `wait` looks although nothing was heard, in s."""
 
-OF_BOOK: Final = Owner("book", "TaskBook", "book.wait(task_id)", BookError)
+OF_BOOK: Final = Owner("book", "book", "TaskBook", "book.wait(task_id)", BookError)
 
 NewTask: TypeAlias = str | tuple[str, Any]
 """An id, or an id and its note."""

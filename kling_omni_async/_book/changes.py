@@ -69,7 +69,7 @@ class Changes:
     def _watch_soon(self) -> None:
         if not self._is_watching:
             self._is_watching = True
-            self._engine.start_soon(self._watch, name="kling_omni_async.book")
+            self._engine.start_soon(self._watch, name="kling_omni_async.changes")
 
     async def _watch(self) -> None:
         try:

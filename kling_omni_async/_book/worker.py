@@ -121,7 +121,7 @@ class Worker:
         self._judge = Judge(policy, rng)
         self._name = str(uuid4())
         self._seq = 0
-        self._is_leaving = False
+        self._leave = asyncio.Event()
         self._held: dict[str, Held] = {}
         self._running: dict[anyio.CancelScope, None] = {}
         self._unsent: deque[_Unsent] = deque()
@@ -135,13 +135,18 @@ class Worker:
 
     def start(self) -> None:
         """Begin to poll."""
+        self._book.fault = None  # of one before it
         self._engine.start_soon(self._run, name="kling_omni_async.worker")
 
     async def aclose(self) -> None:
         """Stop; what was not asked for goes back to the book."""
-        self._is_leaving = True
+        self._leave.set()
         self._wake.set()
         await self.ended.wait()
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._leave.is_set()
 
     def wake(self) -> None:
         """Look again: the book may have changed."""
@@ -159,9 +164,11 @@ class Worker:
         finally:
             changes.unlisten(self.wake)
             # Also where the session ends: what was asked for is not to be asked again at once.
-            with anyio.CancelScope(shield=True):
-                await self._farewell()
-            self.ended.set()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._farewell()
+            finally:
+                self.ended.set()
 
     async def _work(self) -> None:
         policy = self._judge.policy
@@ -219,7 +226,7 @@ class Worker:
                     self._unsent.extendleft(reversed(batch))
                     raise
                 self._out_of_reach(error)
-                await _wait(self._wake, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
+                await _wait(self._leave, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
                 tries += 1
             else:
                 self._is_warned = False
@@ -377,11 +384,11 @@ class Worker:
 
     async def _farewell(self) -> None:
         """Bring back what is held, so that others need not wait for the end of its leases."""
-        self._is_leaving = True
+        self._leave.set()
         self._stop_lending()
         for scope in list(self._running):
             scope.cancel()
-        with suppress(BookError, TimeoutError):
+        with suppress(KlingOmniError, TimeoutError):  # why it ends is known already
             async with asyncio.timeout(FAREWELL_S):
                 while self._held:
                     self._wake.clear()

@@ -1,0 +1,469 @@
+"""Workers of a book, against the simulator over real sockets on a virtual clock."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+
+from kling_omni_async import (
+    AuthenticationError,
+    BookError,
+    ConfigurationError,
+    KlingOmniSession,
+    PollPolicy,
+    PollTimeoutError,
+    SessionClosedError,
+    TaskBook,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskStatus,
+)
+from kling_omni_async._book.book import OpenBook, open_inside
+from kling_omni_async._book.contract import Turn, Turned
+from kling_omni_async._book.memory import MemoryStore
+from kling_omni_async._book.work import BookWork
+from kling_omni_async._book.worker import Identity, Worker
+from kling_omni_async.simulator import SimulatedCometAPI
+from tests.support import freeze, new_session, now, now_waiting
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def worked(api: SimulatedCometAPI, **policy: object) -> AsyncGenerator[TaskBook]:
+    """Open a book that a session of its own works."""
+    async with TaskBook() as book, new_session(api, **policy) as session, session.work(book):
+        yield book
+
+
+async def work_for(session: KlingOmniSession, book: TaskBook, seconds: float) -> None:
+    """Work a book for a while."""
+    async with session.work(book):
+        await asyncio.sleep(seconds)
+
+
+def starts_of(api: SimulatedCometAPI, task_id: str) -> list[float]:
+    """Return when the queries of an id came."""
+    return [query.started for query in api.queries_of(task_id)]
+
+
+async def test_a_task_that_is_added_is_brought_back(comet_api: SimulatedCometAPI) -> None:
+    """`book.wait` gives the task once a worker of any session has seen it succeed."""
+    task_id = comet_api.create_task(duration=40, images=2)
+    async with worked(comet_api) as book:
+        assert await book.add(task_id)
+        task = await book.wait(task_id)
+    assert task.status is TaskStatus.SUCCEED
+    assert len(task.images) == 2
+    assert 40 <= now() <= 71
+
+
+async def test_pauses_are_those_of_the_policy(comet_api: SimulatedCometAPI) -> None:
+    """Two queries of an id of a book are never closer than the shortest pause, nor much longer."""
+    task_id = comet_api.create_task(duration=300)
+    async with worked(comet_api) as book:
+        await book.add(task_id)
+        await book.wait(task_id)
+    gaps = [b - a for a, b in pairwise(starts_of(comet_api, task_id))]
+    assert len(gaps) > 8
+    assert min(gaps) >= 20
+    assert max(gaps) <= 30.5
+
+
+async def test_an_end_has_the_apis_reason(comet_api: SimulatedCometAPI) -> None:
+    """A task that failed raises the API's reason, and the entry of the book holds it."""
+    task_id = comet_api.create_task(duration=1, fail="Image pixel is invalid")
+    async with worked(comet_api) as book:
+        await book.add(task_id, note=[1])
+        with pytest.raises(TaskFailedError, match="Image pixel is invalid"):
+            await book.wait(task_id)
+        entry = await book.get(task_id)
+    assert entry is not None
+    assert entry.outcome is not None
+    assert entry.outcome.settled
+    assert entry.note == [1]
+
+
+async def test_an_unknown_id_is_believed_after_two_answers(comet_api: SimulatedCometAPI) -> None:
+    """`task_not_exist` ends an id of a book when it was said twice, a pause apart."""
+    async with worked(comet_api) as book:
+        await book.add("404404")
+        with pytest.raises(TaskNotFoundError):
+            await book.wait("404404")
+    assert len(comet_api.queries_of("404404")) == 2
+    assert 20 <= now() <= 31
+
+
+async def test_what_was_seen_never_ends_as_not_found(comet_api: SimulatedCometAPI) -> None:
+    """An id that was once seen as a task ends by its time, however often the API denies it."""
+    task_id = comet_api.create_task(duration=1000)
+    async with worked(comet_api, timeout=200) as book:
+        await book.add(task_id)
+        await comet_api.wait_for_queries(1, task_id)
+        comet_api.expire(task_id)
+        with pytest.raises(PollTimeoutError) as caught:
+            await book.wait(task_id)
+    assert isinstance(caught.value.last_error, TaskNotFoundError)
+    assert caught.value.task is not None
+
+
+async def test_an_id_is_given_up_by_a_query_behind_its_deadline(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The time of an id runs from its first query, and its last query ends behind the deadline."""
+    task_id = comet_api.create_task(duration=1000)
+    async with worked(comet_api, timeout=100) as book:
+        await asyncio.sleep(500)
+        await book.add(task_id)
+        with pytest.raises(PollTimeoutError, match="its status was processing"):
+            await book.wait(task_id)
+    assert 600 <= now() <= 621
+    assert starts_of(comet_api, task_id)[-1] >= 600
+
+
+async def test_two_workers_share_ids_and_pace(comet_api: SimulatedCometAPI) -> None:
+    """Two sessions on one book ask for each id in its turn, together as fast as one."""
+    ids = [comet_api.create_task(duration=45) for _ in range(60)]
+    async with TaskBook() as book:
+        await book.add_many(ids)
+        async with (
+            new_session(comet_api, max_rate=10) as one,
+            new_session(comet_api, max_rate=10) as two,
+            one.work(book),
+            two.work(book),
+        ):
+            for task_id in ids:
+                await book.wait(task_id)
+            progress = await book.progress()
+    assert progress.succeeded == 60
+    times = sorted(query.started for query in comet_api.queries)
+    for first, eleventh in zip(times, times[11:], strict=False):
+        assert eleventh - first >= 0.99
+    for task_id in ids:
+        gaps = [b - a for a, b in pairwise(starts_of(comet_api, task_id))]
+        assert min(gaps) >= 20
+
+
+async def test_what_a_worker_that_leaves_had_claimed_others_take_at_once(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Who leaves gives its claims back: an id whose query is cut off is due after one pause."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next(task_id, hang=True)
+    async with TaskBook() as book:
+        await book.add(task_id)
+        async with new_session(comet_api) as session, session.work(book):
+            await comet_api.wait_for_queries(1, task_id)
+        async with new_session(comet_api) as session, session.work(book):
+            await book.wait(task_id)
+    assert 20 <= now() <= 22
+
+
+async def test_a_session_that_is_closed_gives_its_claims_back(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """The end of a session is the end of its workers, also where the block is still open."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next(task_id, hang=True)
+    async with TaskBook() as book:
+        await book.add(task_id)
+        session = new_session(comet_api)
+        async with session.work(book):
+            await comet_api.wait_for_queries(1, task_id)
+            await session.aclose()
+        async with new_session(comet_api) as other, other.work(book):
+            await book.wait(task_id)
+        with pytest.raises(SessionClosedError):
+            await work_for(session, book, 0)
+    assert 20 <= now() <= 22
+
+
+async def test_a_wrong_key_ends_its_worker_alone(comet_api: SimulatedCometAPI) -> None:
+    """A key that is refused is raised on leaving, and the other worker brings the task back."""
+    task_id = comet_api.create_task(duration=40)
+    wrong = KlingOmniSession("sk-wrong", base_url=comet_api.base_url)
+    async with TaskBook() as book, wrong:
+        await book.add(task_id)
+        working = asyncio.ensure_future(work_for(wrong, book, 60))
+        await comet_api.wait_for_queries(1)
+        with pytest.raises(AuthenticationError):
+            await book.wait(task_id)
+        with pytest.raises(AuthenticationError):
+            await working
+        async with new_session(comet_api) as session, session.work(book):
+            assert (await book.wait(task_id)).status is TaskStatus.SUCCEED
+        assert not wrong.closed
+
+
+async def test_an_error_of_the_block_goes_before_that_of_the_worker(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """What the block raises is not replaced by what ended its worker."""
+    wrong = KlingOmniSession("sk-wrong", base_url=comet_api.base_url)
+    async with TaskBook() as book, wrong:
+        await book.add("1")
+
+        async def fail() -> None:
+            async with wrong.work(book) as work:
+                assert "TaskBook" in repr(work)
+                await comet_api.wait_for_queries(1)
+                await now_waiting(30)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+
+
+async def test_another_accounts_key_makes_no_id_unknown(comet_api: SimulatedCometAPI) -> None:
+    """A key that knows none of the tasks that others see ends its worker, and no id."""
+    async with SimulatedCometAPI(api_key="sk-other") as other_api:
+        ids = [comet_api.create_task(duration=400) for _ in range(5)]
+        async with TaskBook() as book, new_session(comet_api) as session, session.work(book):
+            await book.add_many(ids)
+            for task_id in ids:
+                await comet_api.wait_for_queries(1, task_id)
+            foreign = new_session(other_api)
+
+            def make(inside: OpenBook) -> Worker:
+                worker = foreign._book_worker(inside)
+                worker._identity = Identity("another", comet_api.base_url)  # the same host
+                return worker
+
+            async def work() -> None:
+                async with foreign, BookWork(book, make):
+                    await asyncio.sleep(60)
+
+            with pytest.raises(ConfigurationError, match="of another account"):
+                await work()
+            (await open_inside(book)).fault = None
+            for task_id in ids:
+                await book.wait(task_id)
+
+
+async def test_a_book_is_for_one_api(comet_api: SimulatedCometAPI) -> None:
+    """A worker for another base URL than the first one's is refused, and nothing is asked there."""
+    async with SimulatedCometAPI() as other, TaskBook() as book:
+        async with new_session(comet_api) as session, session.work(book):
+            await now_waiting(30)
+        await book.add("1")
+        async with new_session(other) as session:
+            with pytest.raises(ConfigurationError, match="give each API a book"):
+                await work_for(session, book, 60)
+        assert not other.queries
+
+
+async def test_the_policy_of_who_starts_last_is_in_force(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pauses are those of the last worker, for all workers, and a warning tells of the change."""
+    ids = [comet_api.create_task(duration=500) for _ in range(4)]
+    async with TaskBook() as book:
+        await book.add_many(ids)
+        async with (
+            new_session(comet_api) as one,
+            new_session(comet_api, interval=(100, 120)) as two,
+            one.work(book),
+        ):
+            await asyncio.sleep(65)
+            changed = now()
+            with caplog.at_level(logging.WARNING, "kling_omni_async.book"):
+                await work_for(two, book, 400)
+    assert "the policy of the book" in caplog.text
+    later = [[at for at in starts_of(comet_api, each) if at > changed + 30] for each in ids]
+    assert all(len(each) >= 2 for each in later)
+    assert all(b - a >= 100 for each in later for a, b in pairwise(each))
+
+
+async def test_a_429_holds_all_workers_back(comet_api: SimulatedCometAPI) -> None:
+    """After a 429 no worker starts a query until the pause is over, and then one goes first."""
+    ids = [comet_api.create_task(duration=500) for _ in range(40)]
+    comet_api.fail_next(ids[0], status=429, retry_after=50)
+    async with (
+        TaskBook() as book,
+        new_session(comet_api, max_rate=20) as one,
+        new_session(comet_api, max_rate=20) as two,
+        one.work(book),
+        two.work(book),
+    ):
+        await book.add_many(ids)
+        await comet_api.wait_for_queries(1, ids[0])
+        refused = starts_of(comet_api, ids[0])[0]
+        await asyncio.sleep(80)
+    during = [
+        query.started for query in comet_api.queries if refused + 0.3 < query.started < refused + 50
+    ]
+    assert not during
+    behind = sorted(query.started for query in comet_api.queries if query.started >= refused + 50)
+    assert len(behind) > 10
+
+
+async def test_the_sessions_own_verbs_start_by_the_pace_of_the_book(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """`wait` beside a crowd in a book: both together keep to the pace, and both go on."""
+    ids = [comet_api.create_task(duration=100) for _ in range(30)]
+    own = [comet_api.create_task(duration=30) for _ in range(30)]
+    async with (
+        TaskBook() as book,
+        new_session(comet_api, max_rate=10) as session,
+        session.work(book),
+    ):
+        await book.add_many(ids)
+        await asyncio.gather(*map(session.wait, own))
+        await asyncio.gather(*map(book.wait, ids))
+    times = sorted(query.started for query in comet_api.queries)
+    for first, later in zip(times, times[13:], strict=False):
+        assert later - first >= 0.99
+
+
+async def test_a_429_of_a_plain_verb_closes_the_gate_of_the_book(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """A 429 that meets `session.wait` holds the ids of the book back, too."""
+    ids = [comet_api.create_task(duration=500) for _ in range(10)]
+    mine = comet_api.create_task(duration=1)
+    comet_api.fail_next(mine, status=429, retry_after=100)
+    async with (
+        TaskBook() as book,
+        new_session(comet_api) as session,
+        session.work(book),
+    ):
+        await book.add_many(ids)
+        await comet_api.wait_for_queries(10)
+        await session.wait(mine)
+    refused = starts_of(comet_api, mine)[0]
+    others = [
+        query.started
+        for query in comet_api.queries
+        if refused + 0.3 < query.started < refused + 100
+    ]
+    assert not others
+
+
+async def test_a_nudge_asks_as_soon_as_the_pause_allows(comet_api: SimulatedCometAPI) -> None:
+    """`book.nudge` asks for an id at the end of its shortest pause; of a stranger it is False."""
+    task_id = comet_api.create_task(duration=1000)
+    async with worked(comet_api, interval=(20, 60), timing="uniform") as book:
+        await book.add(task_id)
+        await comet_api.wait_for_queries(1, task_id)
+        await asyncio.sleep(1)
+        comet_api.finish(task_id)
+        assert await book.nudge(task_id)
+        assert not await book.nudge("5")
+        await book.wait(task_id)
+    assert 20 <= now() <= 20.5
+
+
+async def test_a_claim_that_was_held_too_long_is_not_asked(comet_api: SimulatedCometAPI) -> None:
+    """A worker that stands still between claim and start leaves the start to others."""
+    ids = [comet_api.create_task(duration=1) for _ in range(2)]
+    async with worked(comet_api, max_rate=5) as book:
+        await book.add_many(ids)
+        await comet_api.wait_for_queries(1)
+        await now_waiting(5)
+        freeze(10)  # the second was claimed for a start 0.2 s later
+        for task_id in ids:
+            await book.wait(task_id)
+    assert all(len(comet_api.queries_of(task_id)) <= 2 for task_id in ids)
+
+
+class Unreachable(MemoryStore):
+    """A book in memory that is out of reach now and then."""
+
+    is_away = False
+    error = BookError("the disk is full", transient=True)
+
+    async def turn(self, turn: Turn) -> Turned:
+        if self.is_away:
+            raise self.error
+        return await super().turn(turn)
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let books in memory be ones that can be out of reach."""
+    monkeypatch.setattr("kling_omni_async._book.memory.MemoryStore", Unreachable)
+
+
+async def store_of(book: TaskBook) -> Unreachable:
+    """Return the store of a book."""
+    inside: OpenBook = await open_inside(book)
+    assert isinstance(inside.store, Unreachable)
+    return inside.store
+
+
+@pytest.mark.usefixtures("unreachable")
+async def test_a_book_out_of_reach_loses_nothing(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was asked before an outage is brought back behind it, and meanwhile nothing starts."""
+    ids = [comet_api.create_task(duration=1) for _ in range(5)]
+    async with worked(comet_api) as book:
+        store = await store_of(book)
+        for task_id in ids:
+            comet_api.fail_next(task_id, delay=1.0)
+        await book.add_many(ids)
+        await comet_api.wait_for_queries(5)
+        store.is_away = True
+        await asyncio.sleep(100)
+        assert len(comet_api.queries) == 5
+        store.is_away = False
+        for task_id in ids:
+            await book.wait(task_id)
+        assert len(comet_api.queries) <= 10
+    assert caplog.text.count("is out of reach") == 1
+
+
+@pytest.mark.usefixtures("unreachable")
+async def test_plain_verbs_go_on_while_the_book_is_out_of_reach(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """`session.wait` needs no book: it goes on by a pace of its own."""
+    task_id = comet_api.create_task(duration=1)
+    async with TaskBook() as book, new_session(comet_api) as session, session.work(book):
+        store = await store_of(book)
+        store.is_away = True
+        await book.add("1")
+        await asyncio.sleep(20)
+        assert (await session.wait(task_id)).status is TaskStatus.SUCCEED
+        assert now() < 60
+        store.is_away = False
+
+
+@pytest.mark.usefixtures("unreachable")
+async def test_a_book_that_is_broken_ends_the_worker(comet_api: SimulatedCometAPI) -> None:
+    """What does not pass, such as a file that was replaced, is raised on leaving."""
+    async with TaskBook() as book, new_session(comet_api) as session:
+        store = await store_of(book)
+        store.error, store.is_away = BookError("the file was replaced"), True
+        with pytest.raises(BookError, match="was replaced"):
+            await work_for(session, book, 1)
+        store.is_away = False
+
+
+async def test_only_a_book_can_be_worked(comet_api: SimulatedCometAPI) -> None:
+    """`work` of anything else says what to write."""
+    async with new_session(comet_api) as session:
+        with pytest.raises(ConfigurationError, match=r"session\.work\(TaskBook"):
+            session.work("tasks.db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_books_learn_from_all_workers(comet_api: SimulatedCometAPI) -> None:
+    """What one session has seen of durations is the book's: the next one plans by it."""
+    async with TaskBook() as book:
+        async with new_session(comet_api) as session, session.work(book):
+            ids = [comet_api.create_task(duration=33) for _ in range(60)]
+            await book.add_many(ids)
+            for task_id in ids:
+                await book.wait(task_id)
+        inside = await open_inside(book)
+        lessons = (await inside.store.turn(Turn(worker="w", seq=1))).lessons
+    assert len(lessons) == 60
+    assert PollPolicy().timing == "learned"
