@@ -14,7 +14,6 @@ from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.limits import BACKOFF_S
 
 from .contract import (
-    FAR,
     MOST_AT_ONCE,
     Claim,
     Desk,
@@ -40,7 +39,6 @@ LESSONS_KEPT: Final = 200
 WORKER_S: Final = 30.0
 """A worker that was not heard of for so long, in s, counts no more."""
 
-ALL: Final = 1 << 62
 PURGE_S: Final = 5.0
 MEMBER_KEPT_S: Final = 3600.0
 _PROVED_S: Final = 3600.0
@@ -296,7 +294,7 @@ class _Waiting:
     def __init__(self, shelf: Shelf, given: Turn, now: float) -> None:
         # The gate holds back no reserved start: who asked for it knows what it is for.
         self._reserve = min(given.reserve, MOST_AT_ONCE)
-        self._want = _want(shelf.desk.gate, given, now)
+        self._want = _want(shelf.desk, given, now)
         self._rows = {
             Line.NEWCOMER: deque(shelf.due(State.OPEN, now, self._want, is_new=True)),
             Line.OVERDUE: deque(shelf.due(State.OPEN, now, self._want)),
@@ -324,10 +322,19 @@ class _Waiting:
         return self._rows[line].popleft()
 
 
-def _want(gate: Gate, given: Turn, now: float) -> int:
-    if _gate_opens(gate, now) > now:
+def _want(desk: Desk, given: Turn, now: float) -> int:
+    """Return how many claims can be given at most: no more entries need be looked at."""
+    if _gate_opens(desk.gate, now) > now:
         return 0
-    return min(given.want, 1 if gate.is_closed else MOST_AT_ONCE)
+    return min(given.want, 1 if desk.gate.is_closed else _starts_left(desk, now))
+
+
+def _starts_left(desk: Desk, now: float) -> int:
+    """Return how many starts the pace has left within the horizon, or one more."""
+    if not (gap_s := _gap_s(desk.terms)):
+        return MOST_AT_ONCE
+    left_s = now + HORIZON_S - max(now, desk.next_start)
+    return min(MOST_AT_ONCE, max(0, int(left_s / gap_s) + 2))
 
 
 def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
@@ -346,10 +353,8 @@ def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
 def void_leases(shelf: Shelf, now: float) -> None:
     """Let everything be claimed anew whose worker has gone with the last boot of the machine."""
     low = low_s(shelf.desk)
-    for is_new in (False, True):
-        for row in shelf.due(State.OPEN, FAR, ALL, is_new=is_new):
-            if row.token:
-                # Its query has ended with the boot before, or with its lease.
-                row.at = row.due = min(row.at, now + low)
-                break_claim(shelf.desk, row)
-                shelf.put(row)
+    for row in shelf.claimed():
+        # Its query has ended with the boot before, or with its lease.
+        row.at = row.due = min(row.at, now + low)
+        break_claim(shelf.desk, row)
+        shelf.put(row)

@@ -367,6 +367,10 @@ class Shelf(Protocol):
         """Return the earliest `at` of a state, or None."""
         ...
 
+    def claimed(self) -> list[Row]:
+        """Return the open entries that are claimed, however long ago."""
+        ...
+
     def held(self, reader: str) -> list[Row]:
         """Return the outcomes that a reader has."""
         ...

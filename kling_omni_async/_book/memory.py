@@ -96,6 +96,9 @@ class MemoryShelf:
         places = self._places.get((state, is_new))
         return places[0][0] if places else None
 
+    def claimed(self) -> list[Row]:
+        return [copy(row) for row in self._rows.values() if row.token and row.state is State.OPEN]
+
     def held(self, reader: str) -> list[Row]:
         return self._copies(sorted(_place(self._rows[key]) for key in self._held.get(reader, ())))
 

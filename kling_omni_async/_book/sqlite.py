@@ -21,13 +21,12 @@ from .contract import (
     Found,
     Intent,
     Known,
-    Member,
     Take,
     Taken,
     Turn,
     Turned,
 )
-from .memory import READER_S
+from .reader_locks import lives_of
 from .sqlite_file import SqliteFile
 from .sqlite_shelf import MustWriteError, SqliteShelf
 from .sqlite_thread import Lane, WorkThread
@@ -72,7 +71,9 @@ class SqliteStore:
         self._keep_s = keep_s
         self._pid = os.getpid()
         self._clock = BookClock(clocks or Clocks())
-        self._file = SqliteFile(path, self._clock, self._is_dead, at)
+        path = Path(os.path.realpath(path))  # one place for what lies beside it, whatever its names
+        self._lives = lives_of(path)
+        self._file = SqliteFile(path, self._clock, self._lives.is_gone, at)
         self._thread = WorkThread(self._file, f"kling_omni_async.book {path.name}")
         self._is_open = False
         self._replies: dict[str, _Reply] = {}
@@ -94,9 +95,13 @@ class SqliteStore:
             return
         self._is_open = False
         self._wake.set()
-        closed = asyncio.get_running_loop().run_in_executor(self._thread.calls, self._file.close)
+        closed = asyncio.get_running_loop().run_in_executor(self._thread.calls, self._close)
         self._thread.stop()
         await closed
+
+    def _close(self) -> None:
+        self._file.close()
+        self._lives.close()
 
     def clock(self) -> float:
         return self._clock.since_boot()
@@ -134,8 +139,11 @@ class SqliteStore:
     def _take(self, take: Take) -> Taken:
         if isinstance(known := self._known(take.reader, take.seq), Taken):
             return known
+        self._lives.hold(take.reader)
         reply = handing.take(self._shelf, take, self._clock.now(), keep_s=self._keep_s)
         self._keep(take.reader, take.seq, reply, is_leaving=take.is_leaving)
+        if take.is_leaving:
+            self._lives.release(take.reader)
         return reply
 
     def _known(self, name: str, seq: int) -> Turned | Taken | None:
@@ -193,7 +201,7 @@ class SqliteStore:
         return await self._look(self._progress)
 
     def _progress(self) -> tuple[Desk, int]:
-        since = self._clock.now() - WORKER_S
+        since = max(self._shelf.desk.clock, self._clock.now()) - WORKER_S
         members = self._shelf.members()
         workers = [each for each in members if each.kind == "worker" and each.heard >= since]
         return self._shelf.desk, len(workers)
@@ -241,7 +249,3 @@ class SqliteStore:
         if not self._is_open:
             raise BookError(f"the book {self._file.path} is closed; make another TaskBook")
         return await asyncio.get_running_loop().run_in_executor(lane, partial(work, *args))
-
-    def _is_dead(self, reader: Member, now: float) -> bool:
-        """Tell by silence where no lock of the system tells."""
-        return reader.heard < now - READER_S

@@ -40,11 +40,18 @@ _TEXTS: Final[Mapping[int, tuple[str, bool]]] = {
 }
 
 
-def book_error(error: Exception, path: Path) -> BookError:
-    """Return the error of a book for one of SQLite."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
+def in_our_words(error: Exception, path: Path) -> Exception:
+    """Return the error of a book for one of SQLite or of the system, and any other as it is."""
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(error, path)
+    if isinstance(error, OSError):
+        return BookError(f"the book {path} cannot be used ({error})", transient=True)
+    return error
+
+
+def _of_sqlite(error: sqlite3.Error, path: Path) -> BookError:
+    # Neither is there where Python itself has found what is wrong.
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     said = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
-    if code is None or (known := _TEXTS.get(code & 0xFF)) is None:
-        return BookError(f"the book {path} cannot be used ({said})")
-    text, is_transient = known
+    text, is_transient = _TEXTS.get(code & 0xFF, ("cannot be used", False))
     return BookError(f"the book {path} {text} ({said})", transient=is_transient)

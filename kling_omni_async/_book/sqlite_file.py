@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import attrs
 
@@ -14,13 +14,12 @@ from kling_omni_async.errors import BookError, copy_error
 
 from .book_clock import BookClock
 from .contract import Member
-from .sqlite_errors import OF_ONE_STEP, book_error
-from .sqlite_schema import FORM, create
+from .sqlite_errors import OF_ONE_STEP, in_our_words
+from .sqlite_log import LogKeeper, name_reset_bug
+from .sqlite_opening import BUSY_S, connect, log_path, value
+from .sqlite_schema import FORM
 from .sqlite_shelf import SqliteShelf
-from .sqlite_thread import Work
-
-BUSY_S: Final = 5.0
-"""For how long SQLite waits in s where another process writes."""
+from .sqlite_thread import Kind, Work
 
 
 class Place(NamedTuple):
@@ -61,7 +60,8 @@ class SqliteFile:
         self._clock = clock
         self._is_dead = is_dead
         self._at = at
-        self._place: Place | None = None
+        self._places: tuple[Place | None, Place | None] | None = None
+        self._log = LogKeeper(clock.since_boot, int(BUSY_S * 1000))
         self._fault: BookError | None = None  # nothing is written after it
         self._connection: sqlite3.Connection | None = None
         self._shelf: SqliteShelf | None = None
@@ -79,41 +79,31 @@ class SqliteFile:
 
     def open(self) -> None:
         """Open the file, and make it a book if there is none."""
+        name_reset_bug(sqlite3.sqlite_version_info)
         try:
-            self._open()
+            self._connection = connect(self.path)
+            self._shelf = SqliteShelf(self._db, self._clock, self._is_dead)
+            # The first commit, so that the log is there, and a boot of the machine is noted.
+            self._begin("BEGIN IMMEDIATE", is_look=False)
+            self.shelf.end()
+            self._db.execute("COMMIT")
+            self._places = self._places_now()
         except BaseException as error:
             self.close()
-            if isinstance(error, sqlite3.Error):
-                raise book_error(error, self.path) from None
+            if isinstance(error, Exception):
+                raise in_our_words(error, self.path) from None
             raise
 
-    def _open(self) -> None:
-        self._connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
-        self._place = _place(self.path)
-        self._db.execute("PRAGMA journal_mode = WAL").fetchall()
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
-        self._shelf = SqliteShelf(self._db, self._clock, self._is_dead)
-        self._db.execute("BEGIN IMMEDIATE")
-        if self._value("PRAGMA user_version") == 0:
-            create(self._db)
-        self.shelf.begin(is_look=False)
-        self.shelf.end()
-        self._db.execute("COMMIT")
-
     def close(self) -> None:
-        """Close the file; the last of all processes takes its log over."""
+        """Close the file; the last of all processes takes the log over."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = self._shelf = None
 
-    def _value(self, sql: str) -> object:
-        return self._db.execute(sql).fetchone()[0]
-
-    def version(self) -> tuple[object, int]:
+    def version(self) -> tuple[int, int]:
         """Return what changes with each commit of others, and with those of our own."""
-        return self._value("PRAGMA data_version"), self.news
+        return value(self._db, "PRAGMA data_version"), self.news
 
     # Transactions.
 
@@ -136,22 +126,27 @@ class SqliteFile:
             answers = [self._step(work) for work in works]
             self.shelf.end()
             self._at("stepped")
-            self._require_place()
+            self._require_places()
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             self._fail(works, error)
         else:
-            self.news += 1
+            self.news += any(work.kind is Kind.NEWS for work in works)
+            self._log.wrote(self._db)
             self._at("committed")
             _tell(answers)
 
-    def idle(self) -> None:
-        """Take the log over."""
+    def rest(self) -> float | None:
+        """Keep the log short; return in how many s to come again at the latest."""
+        if self._connection is None or self._fault is not None:
+            return None
+        return self._log.rest(self._connection)
 
     def _begin(self, sql: str, *, is_look: bool) -> None:
         if self._fault is not None:
             raise copy_error(self._fault)
         self._db.execute(sql)
+        self._require_places()
         self._require_form()
         self.shelf.begin(is_look=is_look)
 
@@ -185,29 +180,36 @@ class SqliteFile:
         """Return what one step has met, or raise what concerns all of them."""
         if isinstance(error, sqlite3.Error) and not isinstance(error, OF_ONE_STEP):
             raise error
-        return self._in_our_words(error)
-
-    def _in_our_words(self, error: Exception) -> Exception:
-        return book_error(error, self.path) if isinstance(error, sqlite3.Error) else error
+        return in_our_words(error, self.path)
 
     def _fail(self, works: Sequence[Work], error: Exception) -> None:
         with suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
         for work in works:
-            work.fail(copy_error(self._in_our_words(error)))
+            work.fail(copy_error(in_our_words(error, self.path)))
 
     # What may have happened to the file meanwhile.
 
     def _require_form(self) -> None:
-        form = self._value("PRAGMA user_version")
+        form = value(self._db, "PRAGMA user_version")
         if form != FORM:
-            raise BookError(f"the book {self.path} has been changed by a newer version ({form})")
+            raise BookError(
+                f"the book {self.path} was changed by another version of kling-omni-async while "
+                f"it was open (form {form}; this one knows {FORM}); start that version here, too"
+            )
 
-    def _require_place(self) -> None:
-        if _place(self.path) != self._place:
-            self._fault = BookError(f"the book {self.path} was deleted or replaced while open")
+    def _require_places(self) -> None:
+        """Raise where the file or its log is another than was opened: others do not see ours."""
+        if self._places not in (None, self._places_now()):
+            self._fault = BookError(
+                f"the book {self.path} was deleted, moved or replaced while it was open; nothing "
+                "more is written; put it back, and open it anew"
+            )
             raise copy_error(self._fault)
+
+    def _places_now(self) -> tuple[Place | None, Place | None]:
+        return _place(self.path), _place(log_path(self.path))
 
 
 def _tell(answers: Sequence[Answer]) -> None:

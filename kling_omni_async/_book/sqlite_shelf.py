@@ -11,6 +11,8 @@ from typing import Any, Final
 import attrs
 from cattrs.preconf.json import make_converter
 
+from kling_omni_async.errors import BookError
+
 from .book_clock import Anchor, BookClock
 from .claims import void_leases
 from .contract import Desk, Doubt, Found, Lesson, Member, Row, State, Wish
@@ -68,7 +70,10 @@ class SqliteShelf:
             self._clock.begin()
             return
         text, *anchor = found[0]
-        self.desk = _converter.loads(text, Desk)
+        try:
+            self.desk = _converter.loads(text, Desk)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged("counts", error) from None
         is_booted = self._clock.follow(Anchor(*anchor), self.desk.clock)
         if is_booted and not is_look:
             void_leases(self, self._clock.now())
@@ -123,6 +128,9 @@ class SqliteShelf:
         sql = "SELECT min(at) FROM entries WHERE state = ? AND is_new = ?"
         first: float | None = self._rows(sql, state, is_new)[0][0]
         return first
+
+    def claimed(self) -> list[Row]:
+        return _all(self._rows(_SELECT + "WHERE state = ? AND token <> 0", State.OPEN))
 
     def held(self, reader: str) -> list[Row]:
         where = "WHERE holder = ? AND state IN ('unread', 'parked') ORDER BY at, number"
@@ -217,12 +225,20 @@ _DOUBT: Final = COLUMNS.index("doubt")
 
 def _row(values: Values) -> Row:
     row = Row(*values)
-    row.state = State(row.state)
     row.is_new, row.is_nudged = bool(row.is_new), bool(row.is_nudged)
     row.is_settled = bool(row.is_settled)
-    if (doubt := values[_DOUBT]) is not None:
-        row.doubt = Doubt(*json.loads(doubt))
+    try:
+        row.state = State(row.state)
+        if (doubt := values[_DOUBT]) is not None:
+            row.doubt = Doubt(*json.loads(doubt))
+    except (TypeError, ValueError) as error:
+        raise _damaged("an entry", error) from None
     return row
+
+
+def _damaged(what: str, error: Exception) -> BookError:
+    text = f"the book holds {what} that cannot be read; go back to a backup"
+    return BookError(f"{text} ({type(error).__name__}: {error})")
 
 
 def _all(found: Iterable[Values]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
@@ -14,7 +15,6 @@ import attrs
 P = ParamSpec("P")
 R = TypeVar("R")
 
-IDLE_S: Final = 30.0
 _MOST_TOGETHER: Final = 1_000
 
 
@@ -53,8 +53,12 @@ class Worked(Protocol):
     def write(self, works: Sequence[Work]) -> None:
         """Do and answer what needs a transaction to write in."""
 
-    def idle(self) -> None:
-        """Do what can wait until nothing else is to be done."""
+    def rest(self) -> float | None:
+        """Do what is due between works; return in how many s to come again at the latest."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; more calls do no harm."""
 
 
 class Lane(Executor):
@@ -97,23 +101,22 @@ class WorkThread:
         self._queue.put(None)
 
     def _run(self) -> None:
+        rest_s: float | None = None
         is_going = True
-        while is_going:
-            try:
-                first = self._queue.get(timeout=IDLE_S)
-            except Empty:
-                self._worked.idle()
-            else:
-                is_going = self._do(self._with_others(first))
+        try:
+            while is_going:
+                is_going = self._do(self._next(rest_s))
+                rest_s = self._worked.rest()
+        finally:
+            self._worked.close()
 
-    def _with_others(self, first: Work | None) -> list[Work | None]:
-        """Return what came meanwhile, too."""
-        batch = [first]
-        while len(batch) < _MOST_TOGETHER:
-            try:
+    def _next(self, rest_s: float | None) -> list[Work | None]:
+        """Wait for a work, at most so long; return it and what came meanwhile."""
+        batch: list[Work | None] = []
+        with suppress(Empty):
+            batch.append(self._queue.get(timeout=rest_s))
+            while len(batch) < _MOST_TOGETHER:
                 batch.append(self._queue.get_nowait())
-            except Empty:
-                break
         return batch
 
     def _do(self, batch: Sequence[Work | None]) -> bool:
