@@ -94,9 +94,14 @@ class Settings:
 
     def is_own_loopback(self, url: URL) -> bool:
         """Whether a URL is on the very host and port of an API that is on this machine."""
-        own = URL(self.base_url)
-        same = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
-        return same and is_loopback(own.host)
+        return is_loopback_of(self.base_url, url)
+
+
+def is_loopback_of(base_url: str, url: URL) -> bool:
+    """Whether a URL is on the host and port of an API, and that on this machine."""
+    own = URL(base_url)
+    same = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
+    return same and is_loopback(own.host)
 
 
 def proxy_for(url: URL, proxies: Mapping[str, str]) -> URL | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from contextlib import suppress
-from typing import Final, NoReturn, TypeVar
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 
@@ -58,6 +59,10 @@ class End:
         if self.reason is None:
             raise StopAsyncIteration
         raise_copy(self.reason)
+
+
+class BusyError(RuntimeError):
+    """Raised to a consumer of a stream that has another one; nothing has happened."""
 
 
 class Outlet:
@@ -113,23 +118,74 @@ class Outlet:
         if self._taken % TAKES_PER_PASS == 0:
             await asyncio.sleep(0)
         while not self._items:
-            if self._end is not None:
-                self._end.throw()
             await self._wait()
         return self._items.popleft()
 
-    async def _wait(self) -> None:
+    async def take_unless(
+        self, others: Collection[asyncio.Future[Any]], *, most: int
+    ) -> TaskOutcome | None:
+        """Do as `take`, but return None once one of the others is done.
+
+        `most` says how many outcomes the consumer could use at once.
+        """
+        del most
+        self._taken += 1
+        if self._taken % TAKES_PER_PASS == 0:
+            await asyncio.sleep(0)
+        while not self._items:
+            if any(other.done() for other in others):
+                return None
+            await self._wait(others)
+        return self._items.popleft()
+
+    # How consumers say what became of an outcome; a plain stream has nobody who wants to know.
+
+    async def step(self) -> TaskOutcome:
+        """Take the next outcome for a plain step of the stream."""
+        return await self.take()
+
+    def consuming(self) -> AbstractContextManager[None]:
+        """Return what is entered by a consumer that takes many; may raise `BusyError`."""
+        return nullcontext()
+
+    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
+        """Note that the handler of an outcome returned, or raised; return what ends the stream."""
+        del outcome
+        return error
+
+    def dropped(self, outcome: TaskOutcome) -> None:
+        """Note that the handler of an outcome was cancelled."""
+
+    async def ack(self, outcome: TaskOutcome) -> None:
+        """Keep that an outcome was handled."""
+
+    def leaving(self, error: BaseException | None) -> None:
+        """Note why the block of the stream is left, before it is cut."""
+
+    async def _wait(self, others: Collection[asyncio.Future[Any]] = ()) -> None:
+        """Wait until there may be an outcome, or one of the others is done; raise the end."""
+        if self._end is not None:
+            self._end.throw()
         consumer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._consumers.append(consumer)
         try:
-            await consumer
+            if others:
+                first = asyncio.FIRST_COMPLETED
+                await asyncio.wait([consumer, *others], return_when=first)
+            else:
+                await consumer
         except BaseException:
-            if not consumer.done() or consumer.cancelled():
-                with suppress(ValueError):  # woken, and cancelled in the same pass
-                    self._consumers.remove(consumer)
-            elif self._items or self._end is not None:
-                self._wake_next()  # what it was woken for is somebody else's now
+            self._forgo(consumer)
             raise
+        if not consumer.done():
+            self._consumers.remove(consumer)
+
+    def _forgo(self, consumer: asyncio.Future[None]) -> None:
+        if not consumer.done() or consumer.cancelled():
+            with suppress(ValueError):  # woken, and cancelled in the same pass
+                self._consumers.remove(consumer)
+        elif self._items or self._end is not None:
+            self._wake_next()  # what it was woken for is somebody else's now
 
     def _wake_next(self) -> None:
         while self._consumers:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Protocol, Self, TypeVar
 
+from ._handlers import Handler, Handlers
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
 from ._polling.poller import Poller
-from ._polling.stream import Intake, Phase
+from ._polling.stream import Phase
 from ._polling.waiters import UpdatesWaiter
-from ._results import End, Outlet
+from ._results import BusyError, End, Outlet
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 def refusal(text: str) -> Callable[..., NoReturn]:
@@ -28,10 +32,9 @@ def refusal(text: str) -> Callable[..., NoReturn]:
 
 
 class StreamInside(Protocol):
-    """What a stream is made of: that of `poll`, or that of `generate_many`."""
+    """What a stream is made of: that of `poll`, of `generate_many`, or of a book."""
 
     outlet: Outlet
-    intake: Intake
     phase: Phase
 
     @property
@@ -55,6 +58,9 @@ class StreamInside(Protocol):
 
     def cut(self, end: End) -> None:
         """End at once."""
+
+    async def closed(self) -> None:
+        """Wait until all that belongs to it is closed, once it has begun."""
 
 
 S = TypeVar("S", bound=StreamInside)
@@ -145,6 +151,18 @@ class Origin(NamedTuple):
 
     call: str
     single: str
+    needs_block: bool = False  # what it has is given back on leaving
+
+    @property
+    def block(self) -> str:
+        """The line that opens it."""
+        return f"async with {self.call} as outcomes:"
+
+    @property
+    def loop(self) -> str:
+        """The lines that read it."""
+        plain = f"async for outcome in {self.call}:"
+        return f"{self.block} async for outcome in outcomes:" if self.needs_block else plain
 
 
 OF_IDS = Origin("session.poll(task_ids)", "task: task = await session.wait(task_id)")
@@ -154,10 +172,15 @@ OF_ORDERS = Origin(
 
 
 class OutcomeStream:
-    """The outcomes of `poll` or `generate_many`, in the order in which they become known.
+    """The outcomes of `poll`, `generate_many` or a book, in the order in which they become known.
 
     An async iterator and an async context manager. Nothing is asked before the block is entered
     or the first step is taken. Several consumers may share a stream; each outcome goes to one.
+
+    The stream of a book has to be entered by ``async with``, and has one consumer. Its outcomes
+    come again, to whoever reads the book, unless they are acknowledged: by asking for the next one,
+    by its end, by `ack`, or by `each`, when the handler returns. Leaving the block gives back what
+    is not: at once, or after a pause where an exception leaves it.
     """
 
     def __init__(
@@ -176,14 +199,12 @@ class OutcomeStream:
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
         __enter__ = __exit__ = refusal(
-            "a stream needs `async with`; write: async with {0._origin.call} as outcomes:"
+            "a stream needs `async with`; write: {0._origin.block}"
         )
-        __iter__ = refusal(
-            "a stream needs `async for`; write: async for outcome in {0._origin.call}:"
-        )
+        __iter__ = refusal("a stream needs `async for`; write: {0._origin.loop}")
         __await__ = refusal(
-            "a stream gives many outcomes, one by one; write: async for outcome in "
-            "{0._origin.call}: or, for a single {0._origin.single}"
+            "a stream gives many outcomes, one by one; write: {0._origin.loop} or, for a single "
+            "{0._origin.single}"
         )
 
     def __aiter__(self) -> Self:
@@ -193,7 +214,13 @@ class OutcomeStream:
         await self._open()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._state.outlet.leaving(error)
         await self.aclose()
 
     @property
@@ -220,14 +247,15 @@ class OutcomeStream:
             AuthenticationError: The key is not accepted; so do other faults of the set-up.
             ConfigurationError: At the first step: nothing can be saved to ``save_to``.
             SessionClosedError: The session was closed.
+            BookError: The book cannot be reached or used, or was closed.
+            RuntimeError: Of a book: it was not entered by ``async with``, or has another consumer.
             Exception: What the input raised, once all ids before it have come out.
         """
         state = self._state
-        if self._loop is not asyncio.get_running_loop() and state.phase is not Phase.ENDED:
-            await self._open()
+        await self._begin()
         try:
-            outcome = await state.outlet.take()
-        except asyncio.CancelledError:
+            outcome = await state.outlet.step()
+        except (asyncio.CancelledError, BusyError):
             raise
         except BaseException:
             self._leave()
@@ -235,17 +263,74 @@ class OutcomeStream:
         state.handed_out(outcome)  # no await between: a cancelled consumer loses none
         return outcome
 
+    async def each(self, handler: Handler, *, limit: int = 8) -> None:
+        """Await a handler for each outcome, several at once, until the stream ends.
+
+        Handlers run in tasks of their own, in copies of your context. Cancelling this call cancels
+        those that run, and waits for them.
+
+        Args:
+            handler: An async function that takes a `TaskOutcome`. Of a book's stream an outcome is
+                acknowledged when it returns. If it raises, that is logged, and the outcome comes
+                again after 1, 2, 4 … 300 s, while others pass by.
+            limit: How many handlers may run at once.
+
+        Raises:
+            Exception: What the stream raises; or, where it is none of a book, what a handler
+                raised: nothing more is taken then. Either comes once the handlers that run have
+                ended.
+            ConfigurationError: The limit is no whole number above 0.
+            TypeError: The handler is no async function.
+        """
+        handlers = Handlers(self._state.outlet, handler, limit)
+        await self._begin()
+        with self._state.outlet.consuming():
+            try:
+                await handlers.run(self._take_unless)
+            finally:
+                if handlers.is_over:
+                    self._leave()
+
+    async def ack(self, outcome: TaskOutcome) -> None:
+        """Acknowledge an outcome of a book, so that it does not come again.
+
+        It is kept when this returns. An outcome of any other stream needs none: nothing is done.
+
+        Args:
+            outcome: One that this stream gave.
+
+        Raises:
+            BookError: The book cannot be reached or used; the outcome comes again.
+        """
+        await self._state.outlet.ack(outcome)
+
     async def aclose(self) -> None:
         """Leave: the ids that are still pending are dropped at once, and nothing more is created.
 
-        It returns when the input has been closed, its own clean-up included.
+        It returns when the input has been closed, its own clean-up included; that of a book, when
+        it has everything back that was not acknowledged.
         """
         self._state.cut(End())
         self._leave()
-        intake = self._state.intake
-        # An input that closes its own stream must not wait for itself.
-        if self._visit.has_begun and intake.task is not asyncio.current_task():
-            await intake.closed.wait()
+        if self._visit.has_begun:
+            await self._state.closed()
+
+    async def _begin(self) -> None:
+        """Open the stream for a consumer that takes from it, unless that was done."""
+        if self._loop is asyncio.get_running_loop() or self._state.phase is Phase.ENDED:
+            return
+        if self._loop is None and self._origin.needs_block:
+            raise RuntimeError(f"the stream of a book has to be entered; write: {self._origin.block}")
+        await self._open()
+
+    async def _take_unless(
+        self, others: Collection[asyncio.Future[Any]], most: int
+    ) -> TaskOutcome | None:
+        """Take an outcome for `each`, or None once one of the others is done."""
+        outcome = await self._state.outlet.take_unless(others, most=most)
+        if outcome is not None:
+            self._state.handed_out(outcome)
+        return outcome
 
     async def _open(self) -> None:
         """Begin to poll, unless that was done, once all is ready for what will come."""

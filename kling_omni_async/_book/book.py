@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import attrs
 
@@ -17,7 +18,11 @@ from kling_omni_async._api.callbacks import CallbackHint
 from kling_omni_async._engine import Engine, Owner
 from kling_omni_async._ids import quoted, require_id
 from kling_omni_async._models import FINAL_STATUS, ImageTask
+from kling_omni_async._observer import Door
 from kling_omni_async._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
+from kling_omni_async._results import Outlet, Successes
+from kling_omni_async._saving.stores import StoreLike
+from kling_omni_async._streams import Origin, OutcomeStream
 from kling_omni_async.errors import (
     BookError,
     ConfigurationError,
@@ -29,7 +34,12 @@ from kling_omni_async.errors import (
 from .changes import Changes
 from .contract import Addition, Found, Store
 from .forms import entry_of, note_to_json, outcome_of, task_from_json
+from .reading import Companion, Readers, Reading
 from .records import BookEntry, BookProgress
+from .saving import BookSettings
+
+if TYPE_CHECKING:
+    from kling_omni_async._saving.wing import Saving
 
 KEEP_S: Final = 7 * 86_400.0
 """How long an outcome is kept after its end, in s, unless a book says otherwise."""
@@ -42,6 +52,11 @@ LOOK_S: Final = 5.0
 """How often `wait` looks although nothing was heard, in s."""
 
 OF_BOOK: Final = Owner("book", "book", "TaskBook", "book.wait(task_id)", BookError)
+
+FROM_BOOK: Final = Origin(
+    "book.outcomes()", "task: task = await book.wait(task_id)", needs_block=True
+)
+FROM_POLLED_BOOK: Final = FROM_BOOK._replace(call="session.poll(book)")
 
 NewTask: TypeAlias = str | tuple[str, Any]
 """An id, or an id and its note."""
@@ -101,6 +116,9 @@ class TaskBook:
         self._opening = asyncio.Lock()
         self._open: OpenBook | None = None
         self._pid = os.getpid()
+        self._readers = Readers(self._engine)
+        self._settings = BookSettings()
+        self._saving: Saving | None = None  # made when it is first asked for
 
     def __repr__(self) -> str:
         return f"<TaskBook {self._place} {self._engine.state}>"
@@ -277,12 +295,79 @@ class TaskBook:
             workers=workers,
         )
 
+    def outcomes(
+        self,
+        *,
+        save_to: StoreLike | None = None,
+        watermarked: bool = False,
+        overwrite: bool = False,
+        until_empty: bool = False,
+    ) -> OutcomeStream:
+        """Hand out what others poll: each outcome to one reader, again until it is acknowledged.
+
+        ::
+
+            async with book.outcomes() as outcomes:
+                await outcomes.each(answer, limit=8)
+
+        Args:
+            save_to: Where to save the images of each task before its outcome comes out, as with
+                `KlingOmniSession.poll`. After a crash they are saved again, which does no harm.
+            watermarked: Whether to save the copies with the watermark instead.
+            overwrite: Whether to replace what is there under their names.
+            until_empty: Whether it ends when nothing is polled any more and nothing unread.
+
+        Returns:
+            An async iterator of `TaskOutcome`, to be entered by ``async with``, with one consumer.
+            It asks for no task: somebody has to, by `KlingOmniSession.work` or ``kling-omni work``.
+
+        Raises:
+            ConfigurationError: ``save_to`` cannot be used; the text says why.
+        """
+        saving = None
+        if save_to is not None:
+            wing = self._saving_wing()
+            saving = wing.outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+        reading = Reading(
+            self._ready,
+            saving=saving,
+            ahead=self._settings.policy.max_downloads,
+            until_empty=until_empty,
+            on_origin=self._settings.learn,
+        )
+        return OutcomeStream(self._host, reading, origin=FROM_BOOK)
+
     # The inside.
+
+    def _host(self) -> Readers:
+        """Return what brings the outcomes of streams, if they may be read here."""
+        self._require_same_process()
+        self._engine.is_running_here()
+        return self._readers
+
+    def _saving_wing(self) -> Saving:
+        """Return what saves images for readers without a session."""
+        if self._saving is None:
+            from kling_omni_async._saving.wing import Saving  # noqa: PLC0415 - for those who save
+
+            self._saving = Saving(
+                self._engine,
+                self._settings,
+                rng=Random(),
+                successes=Successes(),
+                on_exhausted=Random,
+                door=Door(),
+            )
+            self._engine.add(self._saving)
+        return self._saving
+
+    def _require_same_process(self) -> None:
+        if self._pid != os.getpid():
+            raise BookError("this book was made before a fork; make one TaskBook in each process")
 
     async def _ready(self) -> OpenBook:
         """Return the inside to a verb, opened at first use."""
-        if self._pid != os.getpid():
-            raise BookError("this book was made before a fork; make one TaskBook in each process")
+        self._require_same_process()
         if not self._engine.is_running_here():
             async with self._opening:
                 if not self._engine.is_running_here():
@@ -295,7 +380,8 @@ class TaskBook:
         await store.open()
         changes = Changes(self._engine, store)
         self._open = OpenBook(self._place, store, self._engine, changes)
-        self._engine.start(changes)
+        # The first is closed last: until then readers give back what they have.
+        self._engine.start(changes, self._readers, *([self._saving] if self._saving else []))
 
     def _make_store(self) -> Store:
         if self._where is None:
@@ -392,3 +478,39 @@ class Wait:
 async def open_inside(book: TaskBook) -> OpenBook:
     """Return the inside of a book to a session that polls it."""
     return await book._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+
+
+def host_of(book: TaskBook) -> Readers:
+    """Return what brings the outcomes of streams, to a session that polls a book for one.
+
+    Raises:
+        BookError: The book was closed, or made before a fork.
+        WrongLoopError: The book is used in another event loop.
+    """
+    return book._host()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+
+
+def reading_of(
+    book: TaskBook,
+    make_companion: Callable[[OpenBook], Companion],
+    *,
+    saving: Outlet | None,
+    ahead: int,
+    until_empty: bool,
+) -> Reading:
+    """Return the inside of a stream of a book, with what polls it as long as it is read.
+
+    Args:
+        book: The book.
+        make_companion: Makes what polls, when the block is entered; may raise.
+        saving: An outlet that saves images, or None.
+        ahead: How many outcomes are taken at once to be saved.
+        until_empty: Whether it ends when nothing is open and nothing unread.
+    """
+    return Reading(
+        book._ready,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
+        saving=saving,
+        ahead=ahead,
+        until_empty=until_empty,
+        make_companion=make_companion,
+    )

@@ -73,6 +73,7 @@ class Changes:
 
     async def _watch(self) -> None:
         try:
+            self.wake_all()  # what has changed before this nobody else tells
             while self._listeners or self._expected or self._callbacks:
                 await self._look()
         finally:
@@ -99,6 +100,8 @@ class Changes:
         """Let all look who wait here."""
         for waiting in (self._listeners, *list(self._expected.values())):
             _wake(waiting)
+        for callback in list(self._callbacks):
+            callback()
 
     # What the engine calls.
 

@@ -296,6 +296,8 @@ class Taken:
     next_s: float | None = None  # when one comes again, in s after the step
     is_empty: bool = False  # nothing is open, and nothing unread
     parked: Sequence[str] = ()  # by this step
+    lost: Sequence[str] = ()  # what it was to hand out and does not have any more
+    origin: str | None = None  # of the API
 
 
 @attrs.frozen

@@ -48,7 +48,17 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
         next_s=None if first is None or first >= FAR else max(0.0, first - now),
         is_empty=not shelf.desk.open and not shelf.desk.unread,
         parked=parked,
+        lost=[each.key for each in given.receipts if _is_lost(shelf, given.reader, each)],
+        origin=shelf.desk.origin,
     )
+
+
+def _is_lost(shelf: Shelf, reader: str, receipt: Receipt) -> bool:
+    """Whether an outcome that was to be handed out is removed, or somebody else's."""
+    if receipt.ack is not Ack.HANDED:
+        return False
+    row = shelf.row(receipt.key)
+    return row is None or row.number != receipt.number or row.holder != reader
 
 
 def _free(shelf: Shelf, reader: str, now: float, keep_s: float) -> Iterator[str]:

@@ -375,6 +375,10 @@ class OrderStream:
         """Read no more."""
         self.intake.stop()
 
+    async def closed(self) -> None:
+        """Wait until its input is closed."""
+        await self.intake.wait_closed()
+
     def _stop(self) -> None:
         self.phase = Phase.ENDED
         self.intake.stop()

@@ -204,6 +204,11 @@ class Intake:
         ):
             self.task.cancel()
 
+    async def wait_closed(self) -> None:
+        """Wait until it is closed; an input that closes its own stream does not wait for itself."""
+        if self.task is not asyncio.current_task():
+            await self.closed.wait()
+
     def _forget(self) -> None:
         if self.is_known and self.closed.is_set():
             self.remembers = False
@@ -362,6 +367,10 @@ class StreamState(Alarm):
         """Read and ask no more."""
         self.phase = Phase.ENDED
         self.intake.stop()
+
+    async def closed(self) -> None:
+        """Wait until its input is closed."""
+        await self.intake.wait_closed()
 
 
 def _names(given: list[Any]) -> Iterable[str]:

@@ -8,14 +8,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from urllib.request import getproxies_environment
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from kling_omni_async._config import Settings, proxy_for
+from kling_omni_async._config import proxy_for
 from kling_omni_async._http import (
     MOST_HEADER_BYTES,
     USER_AGENT,
@@ -24,6 +24,7 @@ from kling_omni_async._http import (
     retry_after_s,
 )
 from kling_omni_async._observer import Door
+from kling_omni_async._policy import PollPolicy
 from kling_omni_async.errors import DownloadError, KlingOmniError
 
 from .hosts import (
@@ -136,6 +137,19 @@ class GuardedResolver(AbstractResolver):
         """Do nothing: it holds nothing."""
 
 
+class SaveSettings(Protocol):
+    """How images are fetched, and whose: a session's settings, or what a book knows."""
+
+    @property
+    def policy(self) -> PollPolicy:
+        """The limits of a download."""
+        ...
+
+    def is_own_loopback(self, url: URL) -> bool:
+        """Whether a URL is on the very host and port of an API that is on this machine."""
+        ...
+
+
 class Downloader:
     """Fetches images, without the API's key, without cookies and without a Referer.
 
@@ -147,7 +161,7 @@ class Downloader:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SaveSettings,
         *,
         wall_clock: Callable[[], float] = time.time,
         door: Door | None = None,

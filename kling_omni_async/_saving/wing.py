@@ -9,7 +9,6 @@ from random import Random
 
 import attrs
 
-from kling_omni_async._config import Settings
 from kling_omni_async._engine import Engine
 from kling_omni_async._models import SavedImage
 from kling_omni_async._observer import Door
@@ -24,7 +23,7 @@ from kling_omni_async._results import (
     resolve,
 )
 
-from .download import Downloader
+from .download import Downloader, SaveSettings
 from .rules import task_to_save
 from .saver import SaveOrder, Saver
 from .stores import SavePlan, Store, Stores
@@ -41,7 +40,7 @@ class Saving:
     def __init__(
         self,
         engine: Engine,
-        settings: Settings,
+        settings: SaveSettings,
         *,
         rng: Random,
         successes: Successes,

@@ -1,0 +1,134 @@
+"""What a consumer of a book takes from, and by which it says what became of each outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from kling_omni_async._handlers import name_of
+from kling_omni_async._ids import quoted
+from kling_omni_async._outcome import TaskOutcome
+from kling_omni_async._results import BusyError, Outlet
+
+from .contract import Ack, Parcel
+from .reader import Reader
+
+logger: Final = logging.getLogger("kling_omni_async.book")
+
+_NO_FAILURES: Final = (asyncio.CancelledError, GeneratorExit)
+
+
+class Desk(Protocol):
+    """Who makes the steps of a reader."""
+
+    async def prepare(self) -> None:
+        """Get ready before anything is read."""
+
+    def ring(self) -> None:
+        """Look whether there is something to say or to get."""
+
+    async def kept(self) -> None:
+        """Wait until the book knows what became of all outcomes so far."""
+
+
+class HandedOutlet(Outlet):
+    """Hands out what a reader has, to one consumer, and notes what became of it."""
+
+    def __init__(self, reader: Reader, desk: Desk) -> None:
+        super().__init__()
+        self._reader = reader
+        self._desk = desk
+        # By identity: equal ones may be two ends of one task.
+        self._parcels: dict[int, tuple[TaskOutcome, Parcel]] = {}
+        self._last: TaskOutcome | None = None  # of a plain step
+        self._has_consumer = False
+        self.has_failed = False  # an exception has left the block
+
+    async def prepare(self) -> None:
+        """Open the book, and try the store of images."""
+        await self._desk.prepare()
+
+    def offer(self, parcel: Parcel, outcome: TaskOutcome) -> None:
+        """Let the consumer have an outcome."""
+        self._parcels[id(outcome)] = outcome, parcel
+        self.put(outcome)
+
+    # What the consumer asks.
+
+    async def step(self) -> TaskOutcome:
+        """Acknowledge the outcome of the step before, and take the next one."""
+        with self.consuming(), self._asking(1):
+            self._last = self._noted(await self.take())
+            return self._last
+
+    async def take_unless(
+        self, others: Collection[asyncio.Future[Any]], *, most: int
+    ) -> TaskOutcome | None:
+        """Take an outcome for a handler, or None once one of the others is done."""
+        with self._asking(most):
+            outcome = await super().take_unless(others, most=most)
+            return None if outcome is None else self._noted(outcome)
+
+    @contextmanager
+    def consuming(self) -> Iterator[None]:
+        """Be the only consumer."""
+        if self._has_consumer:
+            raise BusyError(
+                "the stream of a book has one consumer, and another one takes from it; open one "
+                "stream for each, or let `each` run several handlers"
+            )
+        self._has_consumer = True
+        try:
+            if self._last is not None:
+                self._settle(self._last, Ack.DONE)
+                self._last = None
+            yield
+        finally:
+            self._has_consumer = False
+
+    @contextmanager
+    def _asking(self, most: int) -> Iterator[None]:
+        """Want outcomes for as long as the consumer waits; what comes later is kept for him."""
+        self._reader.wanted = most
+        self._desk.ring()
+        try:
+            yield
+        finally:
+            self._reader.wanted = 0
+
+    def _noted(self, outcome: TaskOutcome) -> TaskOutcome:
+        self._reader.gave(self._parcels[id(outcome)][1])
+        return outcome
+
+    # What became of an outcome.
+
+    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
+        """Acknowledge an outcome whose handler returned; one whose handler raised comes again."""
+        if error is not None:
+            text = "the handler raised for %s, delivery %d; the outcome comes again later"
+            name = quoted(name_of(outcome))
+            logger.error(text, name, outcome.deliveries, exc_info=error)
+        self._settle(outcome, Ack.DONE if error is None else Ack.FAILED)
+        return None
+
+    def dropped(self, outcome: TaskOutcome) -> None:
+        """Give back an outcome whose handler was cancelled."""
+        self._settle(outcome, Ack.BACK)
+
+    async def ack(self, outcome: TaskOutcome) -> None:
+        """Keep that an outcome was handled."""
+        self._settle(outcome, Ack.DONE)
+        await self._desk.kept()
+
+    def leaving(self, error: BaseException | None) -> None:
+        """Note whether what the consumer has was in vain."""
+        self.has_failed = error is not None and not isinstance(error, _NO_FAILURES)
+
+    def _settle(self, outcome: TaskOutcome, ack: Ack) -> None:
+        """Note what became of an outcome, unless that is known."""
+        if (found := self._parcels.pop(id(outcome), None)) is not None:
+            self._reader.settle(found[1], ack)
+            self._desk.ring()

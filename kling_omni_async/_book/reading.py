@@ -1,0 +1,420 @@
+"""The streams of a book: what a reader takes goes to its consumer, and what became of it back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+from uuid import uuid4
+
+import attrs
+
+from kling_omni_async._engine import Engine
+from kling_omni_async._ids import quoted
+from kling_omni_async._outcome import Progress, TaskOutcome
+from kling_omni_async._polling.stream import Phase
+from kling_omni_async._results import End, Ending, Outlet, Result, raise_copy, resolve
+from kling_omni_async._stats import COUNTS, count_of
+from kling_omni_async.errors import BookError
+
+from .contract import Parcel, Take, Taken, plain_ids
+from .forms import outcome_of_parcel
+from .handed import HandedOutlet
+from .handing import MOST_DELIVERIES
+from .reader import Reader
+
+if TYPE_CHECKING:
+    from .book import OpenBook
+
+FAREWELL_S: Final = 5.0
+"""How long a reader that leaves tries to say what became of its outcomes, in s."""
+
+CLOSING_S: Final = 1.0
+"""The same where the whole book is closed, in s."""
+
+_AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
+
+logger: Final = logging.getLogger("kling_omni_async.book")
+
+
+class Companion(Protocol):
+    """What polls the book while a stream reads it, and is left with it."""
+
+    @property
+    def fault(self) -> BaseException | None:
+        """Why it has ended by itself."""
+        ...
+
+    def start(self) -> None:
+        """Begin; what ends it by itself wakes all who listen to changes of the book."""
+
+    async def aclose(self) -> None:
+        """Stop."""
+
+
+class Reading:
+    """The inside of one stream of a book."""
+
+    # More than ten attributes, as this is the one place for what is known of a stream.
+    def __init__(
+        self,
+        open_book: Callable[[], Awaitable[OpenBook]],
+        *,
+        saving: Outlet | None = None,
+        ahead: int = 0,
+        until_empty: bool = False,
+        make_companion: Callable[[OpenBook], Companion] | None = None,
+        on_origin: Callable[[str], object] | None = None,
+    ) -> None:
+        self._reader = Reader(str(uuid4()), ahead=ahead if saving else 0)
+        self._open_book = open_book
+        self._saving = saving
+        self._until_empty = until_empty
+        self._make_companion = make_companion
+        self._on_origin = on_origin  # is told which API the book is of
+        self._companion: Companion | None = None
+        self._inside: OpenBook | None = None
+        self._bell = asyncio.Event()
+        self._left = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._has_begun = False
+        self._sent: Take | None = None  # a step that the book has not answered
+        self._acks: set[Result[None]] = set()
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._is_warned = False
+        self._being_saved: dict[tuple[str, str | None], Parcel] = {}
+        self._saved: dict[str, TaskOutcome] = {}
+        self.outlet: HandedOutlet = HandedOutlet(self._reader, self)
+
+    def __repr__(self) -> str:
+        return f"<Reading {self.phase.name.lower()} {self._reader!r}>"
+
+    # What the stream asks.
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        if self._left.is_set() or self.outlet.has_ended:
+            return Phase.ENDED
+        return Phase.POLLING if self._has_begun else Phase.NEW
+
+    @property
+    def ids(self) -> Mapping[str, object]:
+        """Those that it holds and has not handed out."""
+        held = {**self._reader.taken, **self._reader.ready}
+        return dict(zip(plain_ids(held), held.values(), strict=True))
+
+    @property
+    def progress(self) -> Progress:
+        """The counts of what it holds and has handed out."""
+        pending = len(self.ids)
+        total = pending + sum(self._counts.values())
+        return Progress(total=total, pending=pending, **self._counts)
+
+    def begin(self) -> None:
+        """Do nothing: a book has no input."""
+
+    def know_all(self) -> None:
+        """Do nothing: what it holds is known."""
+
+    def handed_out(self, outcome: TaskOutcome) -> None:
+        """Count an outcome that the consumer has."""
+        self._counts[count_of(outcome.error)] += 1
+
+    def cut(self, end: End) -> None:
+        """Hand out no more; what it has is given back when the stream is left."""
+        self.outlet.cut(end)
+        if self._saving is not None:
+            self._saving.cut(end)
+
+    async def closed(self) -> None:
+        """Wait until the book has back what was not acknowledged."""
+        await self._closed.wait()
+
+    # What its outlet asks.
+
+    async def prepare(self) -> None:
+        """Open the book, and try the store of images."""
+        self._inside = inside = await self._open_book()
+        if self._make_companion is not None and self._companion is None:
+            self._companion = self._make_companion(inside)
+        if self._saving is not None:
+            await self._saving.prepare()
+
+    def ring(self) -> None:
+        """Look whether there is something to say or to get."""
+        self._bell.set()
+        if self._closed.is_set() and self._reader.has_receipts:
+            # Of a handler that went on after its stream was left.
+            self._open().engine.start_soon(self._try_late, name="kling_omni_async.reader")
+
+    async def kept(self) -> None:
+        """Wait until the book knows what became of all outcomes so far."""
+        if self._closed.is_set():
+            await self._say_late()
+            return
+        result: Result[None] = asyncio.get_running_loop().create_future()
+        self._acks.add(result)
+        self._tell_acks()
+        try:
+            reply = await result
+        finally:
+            self._acks.discard(result)
+        if reply is not None:
+            raise_copy(reply)
+
+    def _tell_acks(self, reason: Ending | None = None) -> None:
+        """Let those go whose outcomes are acknowledged, or all of them with a reason."""
+        if reason is not None or (self._sent is None and not self._reader.has_receipts):
+            for result in self._acks:
+                resolve(result, reason)
+
+    # What its host asks.
+
+    def open(self, readers: Readers) -> None:
+        """Begin to read, beside what polls if anything does."""
+        self._has_begun = True
+        inside = self._open()
+        if self._companion is not None:
+            self._companion.start()
+        self.ring()
+        inside.engine.start_soon(self._run, readers, name="kling_omni_async.reader")
+        if self._saving is not None:
+            inside.engine.start_soon(self._collect, self._saving, name="kling_omni_async.reader")
+
+    def leave(self) -> None:
+        """Read no more, and give back what was not acknowledged."""
+        self._left.set()
+        self.cut(End())
+        self.ring()
+
+    def _open(self) -> OpenBook:
+        assert self._inside is not None  # noqa: S101 - it was prepared
+        return self._inside
+
+    # The loop.
+
+    async def _run(self, readers: Readers) -> None:
+        changes = self._open().changes
+        changes.listen(self.ring)
+        try:
+            await self._read()
+        except BookError as error:
+            self.outlet.end(End(error))
+            self._tell_acks(error)
+            await self._left.wait()
+        finally:
+            changes.unlisten(self.ring)
+        await self.give_back(FAREWELL_S)
+        readers.forget(self)
+
+    async def _read(self) -> None:
+        """Make a step whenever there is something to say or to get, until the stream is left."""
+        loop = asyncio.get_running_loop()
+        until: float | None = None
+        while not self._left.is_set():
+            is_time = not await _rings(self._bell, until)
+            self._bell.clear()
+            if self._left.is_set():
+                return
+            if is_time or self._reader.has_news or self._reader.want:
+                rest_s = self._reader.rest_s(await self._step())
+                until = None if rest_s is None else loop.time() + rest_s
+
+    async def _step(self) -> float | None:
+        """Make one step; return when an outcome comes again, in s."""
+        # Before the step: what was there when it ended comes out ahead of its fault.
+        fault = self._companion.fault if self._companion is not None else None
+        reply = await self._send(self._reader.next_take(), self._left)
+        if reply is None:
+            return None
+        self._take_in(reply)
+        if self._reader.is_done:
+            if self._until_empty and reply.is_empty:
+                self.outlet.end(End())
+            elif fault is not None:
+                self.outlet.end(End(fault))
+        return reply.next_s
+
+    async def _send(self, take: Take, stop: asyncio.Event) -> Taken | None:
+        """Send a step until the book has made it; None if that is to stop before."""
+        self._sent, tries = take, 0
+        while True:
+            try:
+                reply = await self._open().store.take(take)
+            except BookError as error:
+                if not error.transient:
+                    raise
+                self._warn_once(error)
+            else:
+                self._sent, self._is_warned = None, False
+                return reply
+            pause_s = _AGAIN_S[min(tries, len(_AGAIN_S) - 1)]
+            if await _rings(stop, asyncio.get_running_loop().time() + pause_s):
+                return None
+            tries += 1
+
+    def _warn_once(self, error: BookError) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            text = "the book %s is out of reach, its outcomes come when it is back: %s"
+            logger.warning(text, self._open().name, error)
+
+    def _take_in(self, reply: Taken) -> None:
+        for name in plain_ids(reply.parked):
+            text = "the outcome of %s was handed out %d times in vain; it is parked, see book.retry"
+            logger.error(text, quoted(name), MOST_DELIVERIES)
+        if self._on_origin is not None and reply.origin is not None:
+            self._on_origin(reply.origin)
+        got = self._reader.took(reply)
+        for parcel in got.to_hand_out:
+            self._hand_out(parcel)
+        for parcel in got.to_save:
+            self._save(parcel)
+        self._tell_acks()
+
+    def _hand_out(self, parcel: Parcel) -> None:
+        outcome = self._saved.pop(parcel.key, None) or self._read_parcel(parcel)
+        if outcome is not None:
+            self.outlet.offer(parcel, outcome)
+
+    def _read_parcel(self, parcel: Parcel) -> TaskOutcome | None:
+        try:
+            return outcome_of_parcel(parcel)
+        except BookError as error:
+            name = plain_ids([parcel.key])[0]
+            logger.error("the outcome of %s is given back: %s", quoted(name), error)  # noqa: TRY400
+            self._reader.refuse(parcel)
+            self.ring()
+            return None
+
+    # Saving.
+
+    def _save(self, parcel: Parcel) -> None:
+        assert self._saving is not None  # noqa: S101 - who saves takes ahead
+        if (outcome := self._read_parcel(parcel)) is not None:
+            self._being_saved[_names(outcome)] = parcel
+            self._saving.put(outcome)
+
+    async def _collect(self, saving: Outlet) -> None:
+        """Get ready to hand out what is saved."""
+        while True:
+            try:
+                outcome = await saving.take()
+            except StopAsyncIteration:  # it is left
+                return
+            except Exception as error:  # noqa: BLE001 - the consumer is told
+                self.outlet.end(End(error))
+                return
+            parcel = self._being_saved.pop(_names(outcome), None)
+            if parcel is not None:
+                self._saved[parcel.key] = attrs.evolve(outcome, deliveries=parcel.deliveries + 1)
+                self._reader.saved(parcel)
+                self.ring()
+
+    # The end.
+
+    async def give_back(self, patience_s: float) -> None:
+        """Give back what was not acknowledged, if that was not done."""
+        if self._closed.is_set():
+            return
+        self._left.set()
+        if self._companion is not None:
+            await self._companion.aclose()
+        failure: BookError | None = None
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._farewell()
+        except (BookError, TimeoutError) as error:
+            text = "the book %s was not told what became of the last outcomes; they come again: %s"
+            logger.warning(text, self._open().name, str(error) or "out of time")
+            failure = BookError(text % (self._open().name, error))
+        self._closed.set()
+        self._tell_acks(failure)
+
+    async def _farewell(self) -> None:
+        never = asyncio.Event()
+        if self._sent is not None and (reply := await self._send(self._sent, never)) is not None:
+            self._take_in(reply)
+        self._reader.give_back(failed=self.outlet.has_failed)
+        for take in self._reader.last_takes():
+            await self._send(take, never)
+
+    async def _say_late(self) -> None:
+        for take in self._reader.last_takes():
+            await self._open().store.take(take)
+
+    async def _try_late(self) -> None:
+        with suppress(BookError):  # then it comes again
+            await self._say_late()
+
+
+async def _rings(event: asyncio.Event, until: float | None) -> bool:
+    """Wait for an event, until a time in s of the loop at most; return whether it came."""
+    try:
+        async with asyncio.timeout_at(until):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _names(outcome: TaskOutcome) -> tuple[str, str | None]:
+    return outcome.task_id, outcome.external_task_id
+
+
+class Readers:
+    """The streams of a book that are open: their host, and a part of the book's engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open: dict[Reading, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Readers streams={len(self._open)}>"
+
+    def forget(self, stream: Reading) -> None:
+        """Note that a stream has given everything back."""
+        self._open.pop(stream, None)
+
+    # What the streams call.
+
+    def open_stream(self, stream: Reading) -> None:
+        """Begin to read for a stream."""
+        self._open[stream] = None
+        stream.open(self)
+
+    def leave_stream(self, stream: Reading) -> None:
+        """Let a stream give back what it has."""
+        stream.leave()
+
+    def drop_stream(self, stream: Reading) -> None:
+        """Leave a stream that was dropped, by whichever thread collects the garbage."""
+        self._engine.call_from_anywhere(stream.leave)
+
+    def stream_eta_s(self, stream: Reading) -> float | None:
+        """Return None: others poll."""
+
+    # What the engine calls.
+
+    def bind(self) -> None:
+        """Do nothing: it is made for one book."""
+
+    async def open(self) -> None:
+        """Do nothing: the store is open already."""
+
+    def stop(self) -> None:
+        """Do nothing: a reader may be cancelled as a task group does."""
+
+    def tell_end(self, reason: Ending) -> Iterator[None]:
+        """Tell all who read why nothing more comes."""
+        for stream in list(self._open):
+            stream.cut(End(reason))
+            yield
+
+    async def aclose(self) -> None:
+        """Give back what the readers have, while the store is still open."""
+        for stream in list(self._open):
+            await stream.give_back(CLOSING_S)
