@@ -15,9 +15,7 @@ from ._results import Outlet
 from .errors import ConfigurationError
 
 Handler: TypeAlias = Callable[[TaskOutcome], Awaitable[object]]
-Taker: TypeAlias = Callable[
-    [Collection[asyncio.Future[Any]], int], Awaitable[TaskOutcome | None]
-]
+Taker: TypeAlias = Callable[[Collection[asyncio.Future[Any]], int], Awaitable[TaskOutcome | None]]
 
 logger: Final = logging.getLogger("kling_omni_async.streams")
 

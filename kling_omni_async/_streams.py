@@ -34,8 +34,15 @@ def refusal(text: str) -> Callable[..., NoReturn]:
 class StreamInside(Protocol):
     """What a stream is made of: that of `poll`, of `generate_many`, or of a book."""
 
-    outlet: Outlet
-    phase: Phase
+    @property
+    def outlet(self) -> Outlet:
+        """Where its outcomes are taken from."""
+        ...
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        ...
 
     @property
     def ids(self) -> Mapping[str, object]:
@@ -198,9 +205,7 @@ class OutcomeStream:
         return f"<OutcomeStream {state} {self.progress!r}>"
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses each better by itself
-        __enter__ = __exit__ = refusal(
-            "a stream needs `async with`; write: {0._origin.block}"
-        )
+        __enter__ = __exit__ = refusal("a stream needs `async with`; write: {0._origin.block}")
         __iter__ = refusal("a stream needs `async for`; write: {0._origin.loop}")
         __await__ = refusal(
             "a stream gives many outcomes, one by one; write: {0._origin.loop} or, for a single "
@@ -320,7 +325,9 @@ class OutcomeStream:
         if self._loop is asyncio.get_running_loop() or self._state.phase is Phase.ENDED:
             return
         if self._loop is None and self._origin.needs_block:
-            raise RuntimeError(f"the stream of a book has to be entered; write: {self._origin.block}")
+            raise RuntimeError(
+                f"the stream of a book has to be entered; write: {self._origin.block}"
+            )
         await self._open()
 
     async def _take_unless(
