@@ -59,8 +59,8 @@ async def _come(base_url: str, ids: int, newcomers: int) -> tuple[float, list[fl
         await session.wait(first)
         crowd = task_ids(OPEN, ids)
         began = time.process_time()
-        async with session.poll(crowd) as stream:
-            await all_added(stream, ids)
+        async with session.poll(crowd):
+            await all_added(session, ids)
             adding_us = (time.process_time() - began) / ids * 1e6
             waits = [await _waited(session, one) for one in others[:newcomers]]
             polls = [await _polled(session, one) for one in others[newcomers:]]

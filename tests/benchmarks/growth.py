@@ -65,9 +65,9 @@ async def _cpu_us_each(base_url: str, count: int, seconds: float) -> float:
     ids = task_ids(OPEN, count)
     async with (
         KlingOmniSession(API_KEY, base_url=base_url, policy=policy) as session,
-        session.poll(ids) as stream,
+        session.poll(ids),
     ):
-        await all_added(stream, count)
+        await all_added(session, count)
         await asyncio.sleep(seconds / 2)
         before, began = stats(base_url)["queries"], time.process_time()
         await asyncio.sleep(seconds)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
-from kling_omni_async import KlingOmniError, OutcomeStream
+from kling_omni_async import KlingOmniError, KlingOmniSession
 from kling_omni_async._api.answers import Answer
 from kling_omni_async._api.client import Client
 
@@ -57,7 +57,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-async def all_added(stream: OutcomeStream, count: int) -> None:
-    """Wait until a stream has read all its ids; looked for in each pass of the loop."""
-    while stream.progress.total < count:
+async def all_added(session: KlingOmniSession, count: int) -> None:
+    """Wait until a session watches so many ids; looked for in each pass of the loop."""
+    # Not by the stream: a list is known as a whole before any of its ids is watched.
+    while session.stats().watched < count:
         await asyncio.sleep(0)
