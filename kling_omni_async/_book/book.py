@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
@@ -58,6 +59,9 @@ FROM_BOOK: Final = Origin(
 )
 FROM_POLLED_BOOK: Final = FROM_BOOK._replace(call="session.poll(book)")
 
+_REDIS: Final = re.compile("(redis|rediss|unix)://", re.IGNORECASE)
+_URL: Final = re.compile("[a-z][a-z0-9+.-]+://|file:", re.IGNORECASE)
+
 NewTask: TypeAlias = str | tuple[str, Any]
 """An id, or an id and its note."""
 
@@ -109,8 +113,8 @@ class TaskBook:
         name: str | None = None,
         keep: float = KEEP_S,
     ) -> None:
-        self._where = where
-        self._name = name
+        self._where = _require_where(where)
+        _require_no_name(name)
         self._keep_s = _require_keep(keep)
         self._engine = Engine(OF_BOOK)
         self._opening = asyncio.Lock()
@@ -391,7 +395,7 @@ class TaskBook:
             return MemoryStore(clock=clock, wall_clock=time.time, keep_s=self._keep_s)
         from .sqlite import SqliteStore  # noqa: PLC0415
 
-        return SqliteStore(Path(self._where), keep_s=self._keep_s)
+        return SqliteStore(self._where, keep_s=self._keep_s)
 
 
 async def _each(
@@ -410,6 +414,35 @@ def _addition(task: object) -> Addition:
         task_id, note = task
         return Addition(require_id(task_id), note_to_json(note))
     return Addition(require_id(task), note_to_json(None))
+
+
+def _require_where(where: object) -> Path | None:
+    """Return the path of a book, None for memory."""
+    if where is None:
+        return None
+    try:
+        text = os.fspath(where)  # type: ignore[call-overload]
+    except TypeError:
+        text = b""
+    if not isinstance(text, str):
+        kind = type(where).__name__
+        raise ConfigurationError(
+            f'where must be the path of a file, such as "tasks.db", not {kind}'
+        )
+    if _REDIS.match(text):
+        raise ConfigurationError("where: books in Redis are not there yet; give the path of a file")
+    if not text or text == ":memory:":
+        raise ConfigurationError("where names no file; leave it out for a book in memory")
+    if _URL.match(text) or "\0" in text:
+        raise ConfigurationError('where must be the path of a file, such as "tasks.db", and no URL')
+    return Path(text).absolute()  # a later `os.chdir` changes nothing
+
+
+def _require_no_name(name: object) -> None:
+    if name is not None:
+        raise ConfigurationError(
+            "name tells books in Redis apart; a file holds one book: give another path instead"
+        )
 
 
 def _require_keep(keep: object) -> float:

@@ -55,9 +55,19 @@ def note_from_json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
+def _dumps(value: object) -> str:
+    """Return what an API said as JSON, with half of a surrogate pair as stores can keep it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text
+
+
 def task_to_json(task: ImageTask) -> str:
     """Return a task as it is kept."""
-    return json.dumps(task_to_dict(task), separators=(",", ":"), ensure_ascii=False)
+    return _dumps(task_to_dict(task))
 
 
 def task_from_json(text: str | None) -> ImageTask | None:
@@ -68,7 +78,7 @@ def task_from_json(text: str | None) -> ImageTask | None:
 def outcome_to_json(outcome: TaskOutcome) -> str:
     """Return an outcome as it is kept: its note and order are kept beside it."""
     bare = attrs.evolve(outcome, note=None, order=None)
-    return json.dumps(bare.to_dict(), separators=(",", ":"), ensure_ascii=False)
+    return _dumps(bare.to_dict())
 
 
 def outcome_of(found: Found) -> TaskOutcome | None:

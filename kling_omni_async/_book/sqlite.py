@@ -27,6 +27,7 @@ from .contract import (
     Turned,
 )
 from .reader_locks import lives_of
+from .sqlite_backup import back_up
 from .sqlite_file import SqliteFile
 from .sqlite_shelf import MustWriteError, SqliteShelf
 from .sqlite_thread import Lane, WorkThread
@@ -212,6 +213,11 @@ class SqliteStore:
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
         return await self._look(lambda: (self._shelf.desk.number, self._shelf.ended_after(number)))
 
+    async def backup(self, copy: Path) -> None:
+        """Copy the book, as it is at one moment, to a path where nothing is."""
+        self._require_usable()
+        await asyncio.to_thread(back_up, self._file.path, copy)
+
     async def changed(self, timeout_s: float) -> None:
         """Wait until something may have changed; one caller at a time, who misses nothing."""
         loop = asyncio.get_running_loop()
@@ -244,8 +250,11 @@ class SqliteStore:
         return result
 
     async def _do(self, lane: Lane, work: Callable[[*Ts], R], *args: *Ts) -> R:
+        self._require_usable()
+        return await asyncio.get_running_loop().run_in_executor(lane, partial(work, *args))
+
+    def _require_usable(self) -> None:
         if self._pid != os.getpid():
             raise BookError("this book was made before a fork; make one TaskBook in each process")
         if not self._is_open:
             raise BookError(f"the book {self._file.path} is closed; make another TaskBook")
-        return await asyncio.get_running_loop().run_in_executor(lane, partial(work, *args))

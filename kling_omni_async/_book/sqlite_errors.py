@@ -44,6 +44,8 @@ def in_our_words(error: Exception, path: Path) -> Exception:
     """Return the error of a book for one of SQLite or of the system, and any other as it is."""
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(error, path)
+    if isinstance(error, UnicodeError | OverflowError):
+        return BookError(f"a value cannot be kept in the book {path} ({error})")
     if isinstance(error, OSError):
         return BookError(f"the book {path} cannot be used ({error})", transient=True)
     return error

@@ -35,7 +35,7 @@ def connect(path: Path) -> sqlite3.Connection:
     require_place(path)
     with suppress(sqlite3.OperationalError):  # whatever that is, the next opening meets it too
         _look(path)
-    connection = sqlite3.connect(_uri(path, "mode=rwc"), BUSY_S, isolation_level=None, uri=True)
+    connection = sqlite3.connect(uri(path, "mode=rwc"), BUSY_S, isolation_level=None, uri=True)
     try:
         _prepare(connection, path)
     except BaseException:
@@ -59,7 +59,8 @@ def require_place(path: Path) -> None:
         )
 
 
-def _uri(path: Path, options: str) -> str:
+def uri(path: Path, options: str) -> str:
+    """Return by which name SQLite opens a file with options."""
     return f"file:{quote(os.fsencode(path))}?{options}"
 
 
@@ -74,7 +75,7 @@ def _look(path: Path) -> None:
         return
     # Without a log the file is whole by itself, and SQLite need not make files beside it.
     options = "mode=ro" if log_path(path).exists() else "immutable=1"
-    with closing(sqlite3.connect(_uri(path, options), BUSY_S, uri=True)) as connection:
+    with closing(sqlite3.connect(uri(path, options), BUSY_S, uri=True)) as connection:
         form_of(connection, path)
 
 
