@@ -219,6 +219,17 @@ class Engine:
         if owner is not None and not owner.done() and _owned_by.get() is not self:
             await asyncio.wait([owner])  # not the task itself: its cancellation is not its closer's
 
+    async def wait_for(self, event: asyncio.Event) -> None:
+        """Wait for an event that a task in here sets, or for the end of all tasks in here."""
+        if self._owner is None or self._owner.done():
+            return
+        waiting = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait([waiting, self._owner], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
     def closed_error(self) -> KlingOmniError:
         """Return the error of what can be used no more, with what closed it."""
         error = self.of.closed(f"the {self.of.name} is closed; open a new {self.of.maker}")

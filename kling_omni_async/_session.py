@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections.abc import AsyncIterable, Iterable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final, Self, cast, overload
 
@@ -33,7 +35,7 @@ from ._streams import OF_ORDERS, OutcomeStream, TaskUpdates, refusal
 from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
 if TYPE_CHECKING:
-    from typing_extensions import deprecated
+    from typing_extensions import TypeIs, deprecated
 
     from ._book.book import OpenBook, TaskBook
     from ._book.work import BookWork
@@ -253,6 +255,18 @@ class KlingOmniSession:
         @overload
         def poll(
             self,
+            task_ids: TaskBook,
+            *,
+            timeout: float | None = ...,
+            save_to: StoreLike | None = ...,
+            watermarked: bool = ...,
+            overwrite: bool = ...,
+            until_empty: bool = ...,
+        ) -> OutcomeStream: ...
+
+        @overload
+        def poll(
+            self,
             task_ids: AsyncIterable[str],
             *,
             timeout: float | None = ...,
@@ -289,19 +303,22 @@ class KlingOmniSession:
 
     def poll(
         self,
-        task_ids: TaskIds,
+        task_ids: TaskIds | TaskBook,
         *,
         timeout: float | None = POLICY_TIMEOUT,
         save_to: StoreLike | None = None,
         watermarked: bool = False,
         overwrite: bool = False,
         expect_callback: float | None = None,
+        until_empty: bool = False,
     ) -> OutcomeStream:
         """Poll many tasks and hand each out once, in the order in which they end.
 
         Args:
             task_ids: An iterable, whose repeats are dropped, or an async iterable, such as a
-                database cursor or a feed, where an id that was handed out may come again.
+                database cursor or a feed, where an id that was handed out may come again. Or a
+                `TaskBook`: what it holds is polled here and handed out here, until the block is
+                left; outcomes come again until they are acknowledged, as `OutcomeStream` says.
             timeout: The longest time for each id from the start of its first query, in s;
                 None for no end. By default the policy's.
             save_to: Where to save the images of each task before its outcome comes out, as
@@ -311,7 +328,9 @@ class KlingOmniSession:
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
             expect_callback: How long the first query of each id waits for `nudge`, in s, as with
-                `wait`.
+                `wait`; not of a book.
+            until_empty: Of a book: whether the stream ends when nothing is polled any more and
+                nothing unread.
 
         Returns:
             An async iterator and async context manager of `TaskOutcome`. An id that failed,
@@ -320,11 +339,21 @@ class KlingOmniSession:
 
         Raises:
             InvalidTaskIdError: ``task_ids`` is one str, or nothing that can be iterated.
-            ConfigurationError: ``save_to`` cannot be used; the text says why.
+            ConfigurationError: ``save_to`` cannot be used, or an option is not for this input; the
+                text says why.
         """
         policy = self._settings.policy
         limit = self._time_limit(timeout)
+        if is_book(task_ids):
+            saving = None
+            if save_to is not None:
+                saving = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+            if expect_callback is not None:
+                raise ConfigurationError("expect_callback is not for a book; use book.nudge")
+            return self._poll_book(task_ids, limit, saving, until_empty=until_empty)
         source = _require_many(task_ids)
+        if until_empty:
+            raise ConfigurationError("until_empty is for a book: other inputs end by themselves")
         outlet = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
         state = StreamState(
             source,
@@ -356,18 +385,12 @@ class KlingOmniSession:
         """
         from ._book.work import BookWork  # noqa: PLC0415 - not for those who only poll
 
-        return BookWork(_require_book(book), self._book_worker)
-
-    def _book_worker(self, inside: OpenBook) -> Worker:
-        from ._book.worker import Identity, Worker  # noqa: PLC0415 - as above
-
-        async def look(external_id: str) -> ImageTask | KlingOmniError | None:
-            return await self._creating_wing().look(external_id)
-
-        poller, settings = self._ready(), self._settings
-        identity = Identity(settings.account, settings.base_url)
-        policy = settings.policy
-        return Worker(self._engine, poller, inside, policy, identity, look=look, rng=Random())
+        if not is_book(book):
+            raise ConfigurationError(
+                f"work takes a book, not {type(book).__name__}; write: "
+                "session.work(TaskBook('tasks.db'))"
+            )
+        return BookWork(book, partial(self._book_worker, self._settings.policy.timeout))
 
     async def create(self, order: ImageOrder) -> ImageTask:
         """Create a task by one POST, which costs money and is never sent twice.
@@ -768,6 +791,33 @@ class KlingOmniSession:
             self._engine.add(self._ordering)
         return self._ordering
 
+    def _poll_book(
+        self, book: TaskBook, limit: float | None, saving: Outlet | None, *, until_empty: bool
+    ) -> OutcomeStream:
+        """Return a stream of a book that is polled as long as it is read."""
+        from ._book.book import FROM_POLLED_BOOK, host_of, reading_of  # noqa: PLC0415 - as above
+
+        reading = reading_of(
+            book,
+            partial(self._book_worker, limit),
+            saving=saving,
+            ahead=self._settings.policy.max_downloads,
+            until_empty=until_empty,
+        )
+        return OutcomeStream(partial(host_of, book), reading, origin=FROM_POLLED_BOOK)
+
+    def _book_worker(self, timeout: float | None, inside: OpenBook) -> Worker:
+        """Return what polls a book in this session."""
+        from ._book.worker import Identity, Worker  # noqa: PLC0415 - as above
+
+        async def look(external_id: str) -> ImageTask | KlingOmniError | None:
+            return await self._creating_wing().look(external_id)
+
+        poller, settings = self._ready(), self._settings
+        policy = attrs.evolve(settings.policy, timeout=timeout)
+        identity = Identity(settings.account, settings.base_url)
+        return Worker(self._engine, poller, inside, policy, identity, look=look, rng=Random())
+
     def _time_limit(self, timeout: float | None) -> float | None:
         if timeout is POLICY_TIMEOUT:
             return self._settings.policy.timeout
@@ -845,14 +895,10 @@ def _time_of_call() -> float | None:
         return None
 
 
-def _require_book(book: object) -> TaskBook:
-    from ._book.book import TaskBook  # noqa: PLC0415 - not for those who only poll
-
-    if isinstance(book, TaskBook):
-        return book
-    raise ConfigurationError(
-        f"work takes a book, not {type(book).__name__}; write: session.work(TaskBook('tasks.db'))"
-    )
+def is_book(given: object) -> TypeIs[TaskBook]:
+    """Whether an argument is a book; whoever has one has imported its class."""
+    module = sys.modules.get(f"{__package__}._book.book")
+    return module is not None and isinstance(given, module.TaskBook)
 
 
 def _require_many(task_ids: object) -> TaskIds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from kling_omni_async.errors import copy_error
+from kling_omni_async.errors import SessionClosedError, copy_error
 
 from .book import OpenBook, TaskBook, open_inside
 from .worker import Worker
@@ -44,5 +44,7 @@ class BookWork:
         """
         assert self._worker is not None  # noqa: S101 - the block was entered
         await self._worker.aclose()
-        if error is None and self._worker.fault is not None:
-            raise copy_error(self._worker.fault)
+        fault = self._worker.fault
+        # Who closes the session inside of the block knows that nothing is polled any more.
+        if error is None and fault is not None and not isinstance(fault, SessionClosedError):
+            raise copy_error(fault)

@@ -142,7 +142,8 @@ class Worker:
         """Stop; what was not asked for goes back to the book."""
         self._leave.set()
         self._wake.set()
-        await self.ended.wait()
+        # One that its engine could not start any more never ends by itself.
+        await self._engine.wait_for(self.ended)
 
     @property
     def _is_leaving(self) -> bool:
@@ -159,8 +160,11 @@ class Worker:
         changes.listen(self.wake)
         try:
             await self._work()
-        except (KlingOmniError, OSError) as fault:
+        except KlingOmniError as fault:
             self._fail(fault)
+        except asyncio.CancelledError:
+            self._end_with_session()
+            raise
         finally:
             changes.unlisten(self.wake)
             # Also where the session ends: what was asked for is not to be asked again at once.
@@ -186,6 +190,12 @@ class Worker:
             logger.error("a worker of the book %s ends: %s", self._book.name, fault)
             self._book.fail(fault)
         self._wake.set()
+
+    def _end_with_session(self) -> None:
+        """Let whoever reads the book here know that its session was closed."""
+        if self.fault is None and not self._is_leaving:
+            self.fault = self._engine.closed_error()
+            self._book.changes.wake_all()
 
     async def _pause(self, next_s: float | None) -> None:
         """Wait until there is something to bring or to get."""

@@ -232,7 +232,7 @@ async def test_another_accounts_key_makes_no_id_unknown(comet_api: SimulatedCome
             foreign = new_session(other_api)
 
             def make(inside: OpenBook) -> Worker:
-                worker = foreign._book_worker(inside)
+                worker = foreign._book_worker(3600.0, inside)
                 worker._identity = Identity("another", comet_api.base_url)  # the same host
                 return worker
 
