@@ -248,6 +248,16 @@ def test_starts_keep_the_pace_within_the_horizon() -> None:
     assert book.desk.next_start == START_S + 3 * GAP_S
 
 
+def test_a_step_gives_out_all_starts_that_the_horizon_has_left() -> None:
+    """Whatever the rate: no more entries are looked at, and no fewer."""
+    for rate, first, second in ((0.5, 1, 1), (8.0, 2, 1), (64.0, 13, 7), (1024.0, 200, 103)):
+        book = PureBook(attrs.evolve(TERMS, max_rate=rate))
+        book.add(*(str(number) for number in range(400)))
+        assert len(book.turn(want=300).claims) == first
+        book.desk.next_start = book.now + claims.HORIZON_S / 2
+        assert len(book.turn(want=300).claims) == second
+
+
 def test_turns_that_nobody_has_used_are_not_made_up_for() -> None:
     """There is no burst after a quiet time."""
     book = PureBook(RATE)

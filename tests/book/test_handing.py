@@ -123,7 +123,7 @@ def test_a_reader_is_known_until_it_leaves() -> None:
     book.take(seq=41)
     assert book.shelf.member("r") == Member("r", "reader", 41, book.now)
     reply = book.take(seq=42, want=1, is_leaving=True)
-    assert reply == Taken(next_s=0.0, parked=[])
+    assert reply == Taken(next_s=0.0, parked=[], lost=[])
     assert book.shelf.member("r") is None
     assert book.row("t").holder is None
 
@@ -275,6 +275,33 @@ def test_a_failed_outcome_lets_others_pass() -> None:
     book = ended("poison", "b")
     parcel = book.hand()
     assert taken(book.take(receipt(parcel, Ack.FAILED), want=2)) == ["b"]
+
+
+def test_a_reader_learns_what_it_does_not_have_any_more() -> None:
+    """What was removed, has ended anew, or went to another is not to be handed out."""
+    book = PureBook()
+    for key in ("kept", "gone", "again", "theirs"):
+        book.ended(key, is_settled=key != "again")
+    parcels = book.take(want=4).parcels
+    book.remove("gone")
+    book.retry("again")
+    book.now += READER_S + 1.0
+    book.settle(book.claim(), **WON)
+    book.take(reader="other", want=4)
+    book.take(Receipt("kept", book.row("kept").number, Ack.BACK), reader="other")
+    book.take(want=1)
+    handed = [receipt(parcel, Ack.HANDED) for parcel in parcels]
+    assert book.take(*handed).lost == ["gone", "again", "theirs"]
+    others = [receipt(parcel, Ack.BACK) for parcel in parcels]
+    assert book.take(*others).lost == []
+
+
+def test_a_reader_learns_of_which_api_the_book_is() -> None:
+    """Images are fetched by the rules of that one."""
+    book = PureBook()
+    assert book.take().origin is None
+    book.turn(origin="https://api.example")
+    assert book.take().origin == "https://api.example"
 
 
 # Readers that go.
