@@ -185,7 +185,7 @@ class TaskBook:
             WrongLoopError: The book is used in another event loop.
         """
         store = (await self._ready()).store
-        number, batch = 0, []
+        number, batch = 0, list[Addition]()
         async with aclosing(_each(tasks)) as given:
             async for task in given:
                 batch.append(_addition(task))
@@ -409,11 +409,14 @@ async def _each(
             yield task
 
 
-def _addition(task: object) -> Addition:
-    if isinstance(task, tuple):
+def _addition(task: NewTask) -> Addition:
+    if isinstance(task, str):
+        return Addition(require_id(task), note_to_json(None))
+    try:
         task_id, note = task
-        return Addition(require_id(task_id), note_to_json(note))
-    return Addition(require_id(task), note_to_json(None))
+    except (TypeError, ValueError):
+        return Addition(require_id(task))  # which says what is wrong with it
+    return Addition(require_id(task_id), note_to_json(note))
 
 
 def _require_where(where: object) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
@@ -73,7 +73,7 @@ class HandedOutlet(Outlet):
             return None if outcome is None else self._noted(outcome)
 
     @contextmanager
-    def consuming(self) -> Iterator[None]:
+    def consuming(self) -> Generator[None]:
         """Be the only consumer."""
         if self._has_consumer:
             raise BusyError(
@@ -90,7 +90,7 @@ class HandedOutlet(Outlet):
             self._has_consumer = False
 
     @contextmanager
-    def _asking(self, most: int) -> Iterator[None]:
+    def _asking(self, most: int) -> Generator[None]:
         """Want outcomes for as long as the consumer waits; what comes later is kept for him."""
         self._reader.wanted = most
         self._desk.ring()

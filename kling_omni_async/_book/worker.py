@@ -345,15 +345,15 @@ class Worker:
 
     async def _carry(self, held: Held, sent: float, start: float) -> None:
         """Carry one claim to its end, whatever that is."""
-        settle = unasked(held)
+        settle, scope = unasked(held), anyio.CancelScope()
+        self._running[scope] = None
         try:
-            with anyio.CancelScope() as scope:
-                self._running[scope] = None
+            with scope:
                 if await self._may_start(sent, start):
                     settle = cut(held, self._judge.policy.interval[0])
                     settle = await self._ask(held)
         finally:
-            self._running.pop(scope, None)
+            del self._running[scope]
             del self._held[held.row.key]
             self._host.give_place()
             self._bring(settle)
