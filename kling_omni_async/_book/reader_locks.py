@@ -119,9 +119,8 @@ class ReaderLocks:
 
     def release(self, name: str) -> None:
         with _guard:
-            file = self._current()
+            _let_go(self._current(), self._names & {name})
             self._names.discard(name)
-            _let_go(file, {name})
 
     def is_gone(self, reader: Member, now: float) -> bool:  # noqa: ARG002 - no clock is needed
         """Return whether no process has its lock, however long it stands still."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -74,7 +75,7 @@ class SqliteStore:
         self._clock = BookClock(clocks or Clocks())
         path = Path(os.path.realpath(path))  # one place for what lies beside it, whatever its names
         self._lives = lives_of(path)
-        self._file = SqliteFile(path, self._clock, self._lives.is_gone, at)
+        self._file = SqliteFile(path, self._clock, self._lives, at)
         self._thread = WorkThread(self._file, f"kling_omni_async.book {path.name}")
         self._is_open = False
         self._replies: dict[str, _Reply] = {}
@@ -83,6 +84,8 @@ class SqliteStore:
 
     async def open(self) -> None:
         self._thread.start()
+        # A book that is forgotten, not closed. At the end of the program its thread ends anyway.
+        weakref.finalize(self, self._thread.stop).atexit = False
         self._is_open = True
         try:
             await self._do(self._thread.calls, self._file.open)
@@ -96,13 +99,9 @@ class SqliteStore:
             return
         self._is_open = False
         self._wake.set()
-        closed = asyncio.get_running_loop().run_in_executor(self._thread.calls, self._close)
+        closed = asyncio.get_running_loop().run_in_executor(self._thread.calls, self._file.close)
         self._thread.stop()
         await closed
-
-    def _close(self) -> None:
-        self._file.close()
-        self._lives.close()
 
     def clock(self) -> float:
         return self._clock.since_boot()

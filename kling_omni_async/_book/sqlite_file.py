@@ -13,7 +13,7 @@ import attrs
 from kling_omni_async.errors import BookError, copy_error
 
 from .book_clock import BookClock
-from .contract import Member
+from .reader_locks import Lives
 from .sqlite_errors import OF_ONE_STEP, in_our_words
 from .sqlite_log import LogKeeper, name_reset_bug
 from .sqlite_opening import BUSY_S, connect, log_path, value
@@ -52,13 +52,13 @@ class SqliteFile:
         self,
         path: Path,
         clock: BookClock,
-        is_dead: Callable[[Member, float], bool],
+        lives: Lives,
         at: Callable[[str], None],
     ) -> None:
         self.path = path
         self.news = 0  # how many of its commits may be waited for
         self._clock = clock
-        self._is_dead = is_dead
+        self._lives = lives
         self._at = at
         self._places: tuple[Place | None, Place | None] | None = None
         self._log = LogKeeper(clock.since_boot, int(BUSY_S * 1000))
@@ -82,17 +82,15 @@ class SqliteFile:
         name_reset_bug(sqlite3.sqlite_version_info)
         try:
             self._connection = connect(self.path)
-            self._shelf = SqliteShelf(self._db, self._clock, self._is_dead)
+            self._shelf = SqliteShelf(self._db, self._clock, self._lives.is_gone)
             # The first commit, so that the log is there, and a boot of the machine is noted.
             self._begin("BEGIN IMMEDIATE", is_look=False)
             self.shelf.end()
             self._db.execute("COMMIT")
             self._places = self._places_now()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - whoever opens it gets it
             self.close()
-            if isinstance(error, Exception):
-                raise in_our_words(error, self.path) from None
-            raise
+            raise in_our_words(error, self.path) from None
 
     def close(self) -> None:
         """Close the file; the last of all processes takes the log over."""
@@ -100,6 +98,7 @@ class SqliteFile:
             with suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = self._shelf = None
+        self._lives.close()
 
     def version(self) -> tuple[int, int]:
         """Return what changes with each commit of others, and with those of our own."""
