@@ -39,6 +39,7 @@ class Handlers:
             while self._running:
                 await asyncio.wait(self._running)
                 self._reap()
+            await self._wait_until_kept()
         except BaseException:
             await self._cancel()
             raise
@@ -66,6 +67,12 @@ class Handlers:
         if outcome is not None:
             task = asyncio.create_task(self._call(outcome), name="kling_omni_async.handler")
             self._running[task] = outcome
+
+    async def _wait_until_kept(self) -> None:
+        try:
+            await self._outlet.kept()
+        except Exception as error:  # noqa: BLE001 - the first fault is raised
+            self._fault = self._fault or error
 
     async def _call(self, outcome: TaskOutcome) -> None:
         reply: object = self._handler(outcome)

@@ -159,6 +159,9 @@ class Outlet:
     async def ack(self, outcome: TaskOutcome) -> None:
         """Keep that an outcome was handled."""
 
+    async def kept(self) -> None:
+        """Wait until it is kept what became of all outcomes so far."""
+
     def leaving(self, error: BaseException | None) -> None:
         """Note why the block of the stream is left, before it is cut."""
 

@@ -35,9 +35,10 @@ from kling_omni_async.errors import (
 from .changes import Changes
 from .contract import Addition, Found, Store
 from .forms import entry_of, note_to_json, outcome_of, task_from_json
-from .reading import Companion, Readers, Reading
+from .readers import Readers
+from .reading import Companion, Reading
 from .records import BookEntry, BookProgress
-from .saving import BookSettings
+from .saving import BookSettings, SavedAhead
 
 if TYPE_CHECKING:
     from kling_omni_async._saving.wing import Saving
@@ -328,17 +329,12 @@ class TaskBook:
         Raises:
             ConfigurationError: ``save_to`` cannot be used; the text says why.
         """
-        saving = None
+        ahead = None
         if save_to is not None:
-            wing = self._saving_wing()
-            saving = wing.outlet(save_to, watermarked=watermarked, overwrite=overwrite)
-        reading = Reading(
-            self._ready,
-            saving=saving,
-            ahead=self._settings.policy.max_downloads,
-            until_empty=until_empty,
-            on_origin=self._settings.learn,
-        )
+            wing, settings = self._saving_wing(), self._settings
+            outlet = wing.outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+            ahead = SavedAhead(outlet, settings.policy.max_downloads, settings)
+        reading = Reading(self._ready, ahead=ahead, until_empty=until_empty)
         return OutcomeStream(self._host, reading, origin=FROM_BOOK)
 
     # The inside.
@@ -531,7 +527,7 @@ def reading_of(
     make_companion: Callable[[OpenBook], Companion],
     *,
     saving: Outlet | None,
-    ahead: int,
+    most_saving: int,
     until_empty: bool,
 ) -> Reading:
     """Return the inside of a stream of a book, with what polls it as long as it is read.
@@ -540,13 +536,12 @@ def reading_of(
         book: The book.
         make_companion: Makes what polls, when the block is entered; may raise.
         saving: An outlet that saves images, or None.
-        ahead: How many outcomes are taken at once to be saved.
+        most_saving: How many outcomes are taken at once to be saved.
         until_empty: Whether it ends when nothing is open and nothing unread.
     """
     return Reading(
         book._ready,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-        saving=saving,
-        ahead=ahead,
+        ahead=None if saving is None else SavedAhead(saving, most_saving),
         until_empty=until_empty,
         make_companion=make_companion,
     )

@@ -107,11 +107,12 @@ class HandedOutlet(Outlet):
 
     def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
         """Acknowledge an outcome whose handler returned; one whose handler raised comes again."""
+        is_news = self._settle(outcome, Ack.DONE if error is None else Ack.FAILED)
         if error is not None:
-            text = "the handler raised for %s, delivery %d; the outcome comes again later"
+            then = "it comes again later" if is_news else "it is acknowledged already"
+            text = "the handler raised for %s, delivery %d; %s"
             name = quoted(name_of(outcome))
-            logger.error(text, name, outcome.deliveries, exc_info=error)
-        self._settle(outcome, Ack.DONE if error is None else Ack.FAILED)
+            logger.error(text, name, outcome.deliveries, then, exc_info=error)
         return None
 
     def dropped(self, outcome: TaskOutcome) -> None:
@@ -123,12 +124,19 @@ class HandedOutlet(Outlet):
         self._settle(outcome, Ack.DONE)
         await self._desk.kept()
 
+    async def kept(self) -> None:
+        """Wait until the book knows what became of all outcomes so far."""
+        await self._desk.kept()
+
     def leaving(self, error: BaseException | None) -> None:
         """Note whether what the consumer has was in vain."""
         self.has_failed = error is not None and not isinstance(error, _NO_FAILURES)
 
-    def _settle(self, outcome: TaskOutcome, ack: Ack) -> None:
-        """Note what became of an outcome, unless that is known."""
-        if (found := self._parcels.pop(id(outcome), None)) is not None:
-            self._reader.settle(found[1], ack)
-            self._desk.ring()
+    def _settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
+        """Note what became of an outcome; return False if that is known, or it is none of ours."""
+        found = self._parcels.pop(id(outcome), None)
+        if found is None:
+            return False
+        self._reader.settle(found[1], ack)
+        self._desk.ring()
+        return True

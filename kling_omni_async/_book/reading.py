@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 from uuid import uuid4
 
 import attrs
 
-from kling_omni_async._engine import Engine
 from kling_omni_async._ids import quoted
 from kling_omni_async._outcome import Progress, TaskOutcome
 from kling_omni_async._polling.stream import Phase
-from kling_omni_async._results import End, Ending, Outlet, Result, raise_copy, resolve
+from kling_omni_async._results import End, Result, raise_copy, resolve
 from kling_omni_async._stats import COUNTS, count_of
 from kling_omni_async.errors import BookError
 
@@ -24,15 +22,13 @@ from .forms import outcome_of_parcel
 from .handed import HandedOutlet
 from .handing import MOST_DELIVERIES
 from .reader import Reader
+from .saving import SavedAhead
 
 if TYPE_CHECKING:
     from .book import OpenBook
 
 FAREWELL_S: Final = 5.0
 """How long a reader that leaves tries to say what became of its outcomes, in s."""
-
-CLOSING_S: Final = 1.0
-"""The same where the whole book is closed, in s."""
 
 _AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
 
@@ -62,18 +58,15 @@ class Reading:
         self,
         open_book: Callable[[], Awaitable[OpenBook]],
         *,
-        saving: Outlet | None = None,
-        ahead: int = 0,
+        ahead: SavedAhead | None = None,
         until_empty: bool = False,
         make_companion: Callable[[OpenBook], Companion] | None = None,
-        on_origin: Callable[[str], object] | None = None,
     ) -> None:
-        self._reader = Reader(str(uuid4()), ahead=ahead if saving else 0)
+        self._reader = Reader(str(uuid4()), ahead=ahead.most if ahead else 0)
         self._open_book = open_book
-        self._saving = saving
+        self._ahead = ahead
         self._until_empty = until_empty
         self._make_companion = make_companion
-        self._on_origin = on_origin  # is told which API the book is of
         self._companion: Companion | None = None
         self._inside: OpenBook | None = None
         self._bell = asyncio.Event()
@@ -84,8 +77,7 @@ class Reading:
         self._acks: set[Result[None]] = set()
         self._counts = dict.fromkeys(COUNTS, 0)
         self._is_warned = False
-        self._being_saved: dict[tuple[str, str | None], Parcel] = {}
-        self._saved: dict[str, TaskOutcome] = {}
+        self._broken: BookError | None = None  # why no more steps are made
         self.outlet: HandedOutlet = HandedOutlet(self._reader, self)
 
     def __repr__(self) -> str:
@@ -126,8 +118,8 @@ class Reading:
     def cut(self, end: End) -> None:
         """Hand out no more; what it has is given back when the stream is left."""
         self.outlet.cut(end)
-        if self._saving is not None:
-            self._saving.cut(end)
+        if self._ahead is not None:
+            self._ahead.outlet.cut(end)
 
     async def closed(self) -> None:
         """Wait until the book has back what was not acknowledged."""
@@ -140,19 +132,17 @@ class Reading:
         self._inside = inside = await self._open_book()
         if self._make_companion is not None and self._companion is None:
             self._companion = self._make_companion(inside)
-        if self._saving is not None:
-            await self._saving.prepare()
+        if self._ahead is not None:
+            await self._ahead.outlet.prepare()
 
     def ring(self) -> None:
         """Look whether there is something to say or to get."""
         self._bell.set()
-        if self._closed.is_set() and self._reader.has_receipts:
-            # Of a handler that went on after its stream was left.
-            self._open().engine.start_soon(self._try_late, name="kling_omni_async.reader")
 
     async def kept(self) -> None:
         """Wait until the book knows what became of all outcomes so far."""
-        if self._closed.is_set():
+        if self._left.is_set():
+            await self._closed.wait()
             await self._say_late()
             return
         result: Result[None] = asyncio.get_running_loop().create_future()
@@ -165,24 +155,24 @@ class Reading:
         if reply is not None:
             raise_copy(reply)
 
-    def _tell_acks(self, reason: Ending | None = None) -> None:
-        """Let those go whose outcomes are acknowledged, or all of them with a reason."""
-        if reason is not None or (self._sent is None and not self._reader.has_receipts):
+    def _tell_acks(self) -> None:
+        """Let those go whose outcomes are acknowledged, or all of them where no more can be."""
+        if self._broken is not None or (self._sent is None and not self._reader.has_receipts):
             for result in self._acks:
-                resolve(result, reason)
+                resolve(result, self._broken)
 
     # What its host asks.
 
-    def open(self, readers: Readers) -> None:
-        """Begin to read, beside what polls if anything does."""
+    def open(self, forget: Callable[[Reading], object]) -> None:
+        """Begin to read, beside what polls if anything does; `forget` is called behind the end."""
         self._has_begun = True
         inside = self._open()
         if self._companion is not None:
             self._companion.start()
         self.ring()
-        inside.engine.start_soon(self._run, readers, name="kling_omni_async.reader")
-        if self._saving is not None:
-            inside.engine.start_soon(self._collect, self._saving, name="kling_omni_async.reader")
+        inside.engine.start_soon(self._run, forget, name="kling_omni_async.reader")
+        if self._ahead is not None:
+            inside.engine.start_soon(self._collect, self._ahead, name="kling_omni_async.reader")
 
     def leave(self) -> None:
         """Read no more, and give back what was not acknowledged."""
@@ -196,25 +186,26 @@ class Reading:
 
     # The loop.
 
-    async def _run(self, readers: Readers) -> None:
+    async def _run(self, forget: Callable[[Reading], object]) -> None:
         changes = self._open().changes
         changes.listen(self.ring)
         try:
             await self._read()
         except BookError as error:
+            self._broken = error
             self.outlet.end(End(error))
-            self._tell_acks(error)
+            self._tell_acks()
             await self._left.wait()
         finally:
             changes.unlisten(self.ring)
         await self.give_back(FAREWELL_S)
-        readers.forget(self)
+        forget(self)
 
     async def _read(self) -> None:
         """Make a step whenever there is something to say or to get, until the stream is left."""
         loop = asyncio.get_running_loop()
         until: float | None = None
-        while not self._left.is_set():
+        while True:
             is_time = not await _rings(self._bell, until)
             self._bell.clear()
             if self._left.is_set():
@@ -243,7 +234,7 @@ class Reading:
         self._sent, tries = take, 0
         while True:
             try:
-                reply = await self._open().store.take(take)
+                reply = await self._take(take)
             except BookError as error:
                 if not error.transient:
                     raise
@@ -262,23 +253,25 @@ class Reading:
             text = "the book %s is out of reach, its outcomes come when it is back: %s"
             logger.warning(text, self._open().name, error)
 
-    def _take_in(self, reply: Taken) -> None:
+    async def _take(self, take: Take) -> Taken:
+        reply = await self._open().store.take(take)
         for name in plain_ids(reply.parked):
             text = "the outcome of %s was handed out %d times in vain; it is parked, see book.retry"
             logger.error(text, quoted(name), MOST_DELIVERIES)
-        if self._on_origin is not None and reply.origin is not None:
-            self._on_origin(reply.origin)
+        return reply
+
+    def _take_in(self, reply: Taken) -> None:
         got = self._reader.took(reply)
         for parcel in got.to_hand_out:
-            self._hand_out(parcel)
+            saved = self._ahead.pop(parcel) if self._ahead is not None else None
+            if (outcome := saved or self._read_parcel(parcel)) is not None:
+                self.outlet.offer(parcel, outcome)
+        if self._ahead is not None:
+            self._ahead.forget(reply.lost)
         for parcel in got.to_save:
-            self._save(parcel)
+            if self._ahead is not None and (outcome := self._read_parcel(parcel)) is not None:
+                self._ahead.save(parcel, outcome, reply.origin)
         self._tell_acks()
-
-    def _hand_out(self, parcel: Parcel) -> None:
-        outcome = self._saved.pop(parcel.key, None) or self._read_parcel(parcel)
-        if outcome is not None:
-            self.outlet.offer(parcel, outcome)
 
     def _read_parcel(self, parcel: Parcel) -> TaskOutcome | None:
         try:
@@ -290,29 +283,16 @@ class Reading:
             self.ring()
             return None
 
-    # Saving.
-
-    def _save(self, parcel: Parcel) -> None:
-        assert self._saving is not None  # noqa: S101 - who saves takes ahead
-        if (outcome := self._read_parcel(parcel)) is not None:
-            self._being_saved[_names(outcome)] = parcel
-            self._saving.put(outcome)
-
-    async def _collect(self, saving: Outlet) -> None:
+    async def _collect(self, ahead: SavedAhead) -> None:
         """Get ready to hand out what is saved."""
-        while True:
-            try:
-                outcome = await saving.take()
-            except StopAsyncIteration:  # it is left
-                return
-            except Exception as error:  # noqa: BLE001 - the consumer is told
-                self.outlet.end(End(error))
-                return
-            parcel = self._being_saved.pop(_names(outcome), None)
-            if parcel is not None:
-                self._saved[parcel.key] = attrs.evolve(outcome, deliveries=parcel.deliveries + 1)
-                self._reader.saved(parcel)
+        try:
+            while True:
+                self._reader.saved(await ahead.next_saved())
                 self.ring()
+        except StopAsyncIteration:
+            pass  # the stream is left
+        except Exception as error:  # noqa: BLE001 - the consumer is told
+            self.outlet.end(End(error))
 
     # The end.
 
@@ -323,16 +303,16 @@ class Reading:
         self._left.set()
         if self._companion is not None:
             await self._companion.aclose()
-        failure: BookError | None = None
         try:
             async with asyncio.timeout(patience_s):
                 await self._farewell()
         except (BookError, TimeoutError) as error:
-            text = "the book %s was not told what became of the last outcomes; they come again: %s"
-            logger.warning(text, self._open().name, str(error) or "out of time")
-            failure = BookError(text % (self._open().name, error))
+            said = str(error) or f"it did not answer within {patience_s:g} s"
+            text = f"the book {self._open().name} was not told what became of outcomes: {said}"
+            logger.warning("%s; those come again", text)
+            self._broken = BookError(text)
         self._closed.set()
-        self._tell_acks(failure)
+        self._tell_acks()
 
     async def _farewell(self) -> None:
         never = asyncio.Event()
@@ -343,12 +323,14 @@ class Reading:
             await self._send(take, never)
 
     async def _say_late(self) -> None:
-        for take in self._reader.last_takes():
-            await self._open().store.take(take)
-
-    async def _try_late(self) -> None:
-        with suppress(BookError):  # then it comes again
-            await self._say_late()
+        """Say what is still to be said after the stream was left, or raise `BookError`."""
+        self._open().engine.is_running_here()
+        if self._sent is not None:
+            await self._take(attrs.evolve(self._sent, want=0))
+            self._sent = None
+        if self._reader.has_receipts:
+            for take in self._reader.last_takes():
+                await self._take(take)
 
 
 async def _rings(event: asyncio.Event, until: float | None) -> bool:
@@ -359,62 +341,3 @@ async def _rings(event: asyncio.Event, until: float | None) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _names(outcome: TaskOutcome) -> tuple[str, str | None]:
-    return outcome.task_id, outcome.external_task_id
-
-
-class Readers:
-    """The streams of a book that are open: their host, and a part of the book's engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._open: dict[Reading, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<Readers streams={len(self._open)}>"
-
-    def forget(self, stream: Reading) -> None:
-        """Note that a stream has given everything back."""
-        self._open.pop(stream, None)
-
-    # What the streams call.
-
-    def open_stream(self, stream: Reading) -> None:
-        """Begin to read for a stream."""
-        self._open[stream] = None
-        stream.open(self)
-
-    def leave_stream(self, stream: Reading) -> None:
-        """Let a stream give back what it has."""
-        stream.leave()
-
-    def drop_stream(self, stream: Reading) -> None:
-        """Leave a stream that was dropped, by whichever thread collects the garbage."""
-        self._engine.call_from_anywhere(stream.leave)
-
-    def stream_eta_s(self, stream: Reading) -> float | None:
-        """Return None: others poll."""
-
-    # What the engine calls.
-
-    def bind(self) -> None:
-        """Do nothing: it is made for one book."""
-
-    async def open(self) -> None:
-        """Do nothing: the store is open already."""
-
-    def stop(self) -> None:
-        """Do nothing: a reader may be cancelled as a task group does."""
-
-    def tell_end(self, reason: Ending) -> Iterator[None]:
-        """Tell all who read why nothing more comes."""
-        for stream in list(self._open):
-            stream.cut(End(reason))
-            yield
-
-    async def aclose(self) -> None:
-        """Give back what the readers have, while the store is still open."""
-        for stream in list(self._open):
-            await stream.give_back(CLOSING_S)
