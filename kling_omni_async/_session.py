@@ -801,7 +801,7 @@ class KlingOmniSession:
             book,
             partial(self._book_worker, limit),
             saving=saving,
-            ahead=self._settings.policy.max_downloads,
+            most_saving=self._settings.policy.max_downloads,
             until_empty=until_empty,
         )
         return OutcomeStream(partial(host_of, book), reading, origin=FROM_POLLED_BOOK)
