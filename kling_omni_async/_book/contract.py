@@ -481,7 +481,7 @@ class Store(Protocol):
         ...
 
     async def list(self, after: str, limit: int) -> list[Found]:
-        """Return entries by key, from the first behind one on."""
+        """Return entries by key, from the first behind one on, but for removed ones."""
         ...
 
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:

@@ -6,6 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from itertools import islice
 from typing import Final, TypeVar
 
 from . import claims, entries, handing
@@ -150,12 +151,13 @@ class MemoryShelf:
     def ended_after(self, number: int) -> list[str]:
         return [key for _, key in self._ends[bisect_right(self._ends, (number, "\U0010ffff")) :]]
 
-    def keys_after(self, after: str, limit: int) -> list[str]:
-        """Return the keys behind one, in order."""
+    def found_after(self, after: str, limit: int) -> list[Found]:
+        """Return entries by key, from the first behind one on."""
         if not self._keys:
             self._keys = sorted(self._rows)
-        first = bisect_right(self._keys, after)
-        return self._keys[first : first + limit]
+        keys = islice(self._keys, bisect_right(self._keys, after), None)
+        there = (key for key in keys if self._rows[key].state is not State.REMOVED)
+        return [Found(copy(self._rows[key]), *self.contents(key)) for key in islice(there, limit)]
 
 
 def _place(row: Row) -> Place:
@@ -249,8 +251,7 @@ class MemoryStore:
         return copy(self.shelf.desk), len(workers)
 
     async def list(self, after: str, limit: int) -> list[Found]:
-        found = map(self.shelf.row, self.shelf.keys_after(after, limit))
-        return [Found(row, *self.shelf.contents(row.key)) for row in found if row is not None]
+        return self.shelf.found_after(after, limit)
 
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
         return self.shelf.desk.number, self.shelf.ended_after(number)

@@ -27,7 +27,7 @@ from .contract import (
     Turn,
     Turned,
 )
-from .reader_locks import lives_of
+from .reader_locks import Lives, lives_of
 from .sqlite_backup import back_up
 from .sqlite_file import SqliteFile
 from .sqlite_shelf import MustWriteError, SqliteShelf
@@ -59,6 +59,7 @@ class SqliteStore:
         path: Of the file; it is made if it is missing.
         keep_s: How long an outcome stays after its end, in s.
         clocks: Those of the machine, but in tests.
+        lives: What tells which readers live, which is by locks of the system, but in tests.
         at: Called in the thread of the file at each point where a crash may matter.
     """
 
@@ -68,13 +69,14 @@ class SqliteStore:
         *,
         keep_s: float,
         clocks: Clocks | None = None,
+        lives: Lives | None = None,
         at: Callable[[str], None] = no_point,
     ) -> None:
         self._keep_s = keep_s
         self._pid = os.getpid()
         self._clock = BookClock(clocks or Clocks())
         path = Path(os.path.realpath(path))  # one place for what lies beside it, whatever its names
-        self._lives = lives_of(path)
+        self._lives = lives or lives_of(path)
         self._file = SqliteFile(path, self._clock, self._lives, at)
         self._thread = WorkThread(self._file, f"kling_omni_async.book {path.name}")
         self._is_open = False
@@ -156,6 +158,8 @@ class SqliteStore:
         return known.reply if was_made else None
 
     def _keep(self, name: str, seq: int, reply: Turned | Taken, *, is_leaving: bool) -> None:
+        if self._shelf.is_look:
+            self._shelf.require_unchanged()  # else it is made in earnest, and answers anew
         if is_leaving:
             self._replies.pop(name, None)
         else:

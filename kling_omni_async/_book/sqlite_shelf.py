@@ -31,7 +31,8 @@ _PUT: Final = (
 )
 _LIST: Final = (
     f"SELECT {', '.join(f'e.{name}' for name in COLUMNS)}, c.note, c.brief FROM entries AS e "  # noqa: S608
-    "LEFT JOIN contents AS c ON c.key = e.key WHERE e.key > ? ORDER BY e.key LIMIT ?"
+    "LEFT JOIN contents AS c ON c.key = e.key "
+    "WHERE e.key > ? AND e.state <> 'removed' ORDER BY e.key LIMIT ?"
 )
 
 _converter = make_converter(detailed_validation=False)
