@@ -8,7 +8,7 @@ import warnings
 from collections.abc import AsyncIterable, Iterable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, cast, overload
 
 import aiohttp
 import attrs
@@ -20,7 +20,7 @@ from ._engine import Engine
 from ._http import out_of_descriptors
 from ._ids import quoted, require_id
 from ._models import FINAL_STATUS, ImageTask, SavedImage
-from ._observer import Door, Observer
+from ._observer import Door, Observer, Trace
 from ._order import ImageOrder, Orders, expected_s, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
@@ -38,11 +38,14 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs, deprecated
 
     from ._book.book import OpenBook, TaskBook
+    from ._book.intents import BookLedger
+    from ._book.own import OwnReader, OwnReaders
     from ._book.work import BookWork
     from ._book.worker import Worker
     from ._creating.creator import Creator
     from ._creating.ledger import Ledger, NamedOrder
     from ._creating.ordering import Ordering
+    from ._saving.stores import SavePlan
     from ._saving.wing import Saving
 
 
@@ -111,6 +114,7 @@ class KlingOmniSession:
         self._saving: Saving | None = None
         self._creator: Creator | None = None
         self._ordering: Ordering | None = None
+        self._own_readers: OwnReaders | None = None
 
     def __repr__(self) -> str:
         poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
@@ -392,7 +396,9 @@ class KlingOmniSession:
             )
         return BookWork(book, partial(self._book_worker, self._settings.policy.timeout))
 
-    async def create(self, order: ImageOrder) -> ImageTask:
+    async def create(
+        self, order: ImageOrder, *, book: TaskBook | None = None, note: Any = None
+    ) -> ImageTask:
         """Create a task by one POST, which costs money and is never sent twice.
 
         It is sent again, at most twice, only where nothing was created and that may pass: the
@@ -403,12 +409,23 @@ class KlingOmniSession:
         Args:
             order: What is wanted. With a ``key`` it is created once: a further call of this session
                 gives the task of the first.
+            book: Where the task is kept, to be polled and handed out: it is there when this
+                returns. That it is about to be created is kept before the POST: should this process
+                die, a worker of the book looks for the task. With a ``key`` the order is created
+                once for all processes and all times: a further call gives the task that the book
+                knows. Where another process is creating it, that is waited for, as long as
+                ``create_timeout``.
+            note: What the book keeps with the task, as `TaskBook.add` does.
 
         Returns:
-            The task as the answer describes it, just submitted, with its external id.
+            The task as the answer describes it, just submitted, with its external id; one that the
+            book knew, as it was last seen.
 
         Raises:
+            BookError: The book cannot be reached or used. Where it has a ``task_id``, that task was
+                created and is not in the book: add it; else nothing was sent.
             CreateUncertainError: Nobody knows whether there is a task; never just send it again.
+                Of a book's, workers go on looking: the outcome comes out there.
             DuplicateOrderError: The vendor knows this order, and its task was not found.
             ConfigurationError: The order cannot be sent; the text names its field.
             RateLimitError: Too many tasks or requests, three times.
@@ -421,8 +438,40 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         self._ready()
-        task, _ = await self._creating_wing().create(require_order(order))
+        order = require_order(order)
+        ledger = await self._ledger(book, note)
+        task, _ = await self._creating_wing().create(order, ledger=ledger)
         return task
+
+    async def _ledger(
+        self,
+        book: TaskBook | None,
+        note: object,
+        *,
+        expects: float | None = None,
+        reader: OwnReader | None = None,
+    ) -> BookLedger | None:
+        """Return what keeps creates in a book, if one is given."""
+        _require_place(note, book)
+        if book is None:
+            return None
+        from ._book.intents import open_ledger  # noqa: PLC0415 - not for those who only poll
+
+        poller = self._ready()
+
+        def first_look_s(order: ImageOrder) -> float:
+            planned_s = poller.first_look_s((order.model, order.resolution))
+            expected = expected_s(order, expects)
+            return planned_s if expected is None else expected
+
+        return await open_ledger(
+            _require_book(book),
+            note,
+            self._creating_wing().look,
+            self._settings,
+            first_look_s=first_look_s,
+            holder=None if reader is None else reader.name,
+        )
 
     async def generate(
         self,
@@ -433,6 +482,8 @@ class KlingOmniSession:
         watermarked: bool = False,
         overwrite: bool = False,
         expect_callback: float | None = None,
+        book: TaskBook | None = None,
+        note: Any = None,
     ) -> TaskOutcome:
         """Create a task as `create` does, wait for it as `wait` does, and save its images.
 
@@ -447,7 +498,13 @@ class KlingOmniSession:
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
             expect_callback: How long the first query waits for `nudge`, in s, as with `wait`; by
-                default 60 s where the order has a ``callback_url``.
+                default 60 s where the order has a ``callback_url``; with a book, for
+                `TaskBook.nudge`.
+            book: Where the task is kept, as with `create`. While it waits, this session works the
+                book. The outcome is for this call alone, and acknowledged when it returns or
+                raises; after a crash, a cancellation or the deadline it comes out at the readers
+                of the book.
+            note: What the book keeps with the task, as `TaskBook.add` does.
 
         Returns:
             An outcome that is ok, with its task, its order and what was saved.
@@ -462,37 +519,63 @@ class KlingOmniSession:
         """
         self._ready()
         order, limit, began = require_order(order), self._time_limit(timeout), _now()
-        expects = expected_s(order, require_timeout(expect_callback, "expect_callback"))
+        expects = require_timeout(expect_callback, "expect_callback")
+        _require_place(note, book)
         with self._door.trace("kling_omni.generate") as trace:
             plan = None
             if save_to is not None:
                 wing = self._saving_wing()
                 plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
             deadline = None if limit is None else began + limit
-            waiter = ResultWaiter(added=began, deadline=deadline, trace=trace)
             self._ready()  # it may have been closed while the store was tried
-            creator = self._creating_wing()
-            task, external_id = await creator.create(order)
-            try:
-                if trace is not None:
-                    trace.of(task.task_id)
-                task = await self._followed(task, waiter, expects)
-                saved = () if plan is None else await self._saving_wing().save_by(task, plan)
-            except KlingOmniError as error:
-                error.task_id = task.task_id
-                raise
-            except BaseException:
-                creator.name_left(task, external_id)
-                raise
+            wish = _Wish(order, plan, deadline, expects, trace)
+            if book is None:
+                outcome = await self._generate(
+                    wish, ResultWaiter(added=began, deadline=deadline, trace=trace)
+                )
+            else:
+                outcome = await self._generate_in(book, note, wish)
+        return attrs.evolve(outcome, elapsed=_now() - began, order=order)
+
+    async def _generate(self, wish: _Wish, waiter: ResultWaiter) -> TaskOutcome:
+        creator = self._creating_wing()
+        task, external_id = await creator.create(wish.order)
+        try:
+            wish.created(task)
+            task = await self._followed(task, waiter, expected_s(wish.order, wish.expects))
+            saved = await self._save_by(task, wish.plan)
+        except KlingOmniError as error:
+            error.task_id = task.task_id
+            raise
+        except BaseException:
+            creator.name_left(task, external_id)
+            raise
         return TaskOutcome(
             task_id=task.task_id,
             task=task,
             saved=saved,
             queries=waiter.queries,
-            elapsed=_now() - began,
-            order=order,
             external_task_id=external_id,
         )
+
+    async def _generate_in(self, book: TaskBook, note: object, wish: _Wish) -> TaskOutcome:
+        """Create a task in a book, and bring its outcome out of that."""
+        async with self._readers_of_own().at(_require_book(book)) as reader:
+            ledger = await self._ledger(book, note, expects=wish.expects, reader=reader)
+            creator = self._creating_wing()
+            task, external_id = await creator.create(wish.order, ledger=ledger)
+            wish.created(task)
+            try:
+                async with reader.own(task.task_id) as own:
+                    outcome = await own.outcome(wish.left_s())
+                    saved = await self._save_by(outcome.result(), wish.plan)
+            except KlingOmniError as error:
+                error.task_id = task.task_id
+                raise
+        return attrs.evolve(outcome, saved=saved, external_task_id=external_id)
+
+    async def _save_by(self, task: ImageTask, plan: SavePlan | None) -> tuple[SavedImage, ...]:
+        return () if plan is None else await self._saving_wing().save_by(task, plan)
 
     async def _followed(
         self, task: ImageTask, waiter: ResultWaiter, expects: float | None
@@ -811,12 +894,24 @@ class KlingOmniSession:
         from ._book.worker import Identity, Worker  # noqa: PLC0415 - as above
 
         async def look(external_id: str) -> ImageTask | KlingOmniError | None:
-            return await self._creating_wing().look(external_id)
+            return await self._creating_wing().look_now(external_id)
 
         poller, settings = self._ready(), self._settings
         policy = attrs.evolve(settings.policy, timeout=timeout)
         identity = Identity(settings.account, settings.base_url)
         return Worker(self._engine, poller, inside, policy, identity, look=look, rng=Random())
+
+    def _readers_of_own(self) -> OwnReaders:
+        """Return what brings outcomes out of books for their own calls, made as the above."""
+        self._ready()
+        if self._own_readers is None:
+            from ._book.own import OwnReaders  # noqa: PLC0415 - not for those who only poll
+
+            self._own_readers = OwnReaders(
+                self._engine, partial(self._book_worker, self._settings.policy.timeout)
+            )
+            self._engine.add(self._own_readers)
+        return self._own_readers
 
     def _time_limit(self, timeout: float | None) -> float | None:
         if timeout is POLICY_TIMEOUT:
@@ -899,6 +994,37 @@ def is_book(given: object) -> TypeIs[TaskBook]:
     """Whether an argument is a book; whoever has one has imported its class."""
     module = sys.modules.get(f"{__package__}._book.book")
     return module is not None and isinstance(given, module.TaskBook)
+
+
+@attrs.frozen
+class _Wish:
+    """What one call of `generate` wants."""
+
+    order: ImageOrder
+    plan: SavePlan | None
+    deadline: float | None  # in s of the loop
+    expects: float | None
+    trace: Trace | None
+
+    def created(self, task: ImageTask) -> None:
+        if self.trace is not None:
+            self.trace.of(task.task_id)
+
+    def left_s(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - _now())
+
+
+def _require_place(note: object, book: TaskBook | None) -> None:
+    if note is not None and book is None:
+        raise ConfigurationError("a note is kept in a book; write book=… too")
+
+
+def _require_book(given: object) -> TaskBook:
+    if is_book(given):
+        return given
+    raise ConfigurationError(
+        f"book must be a TaskBook, not {type(given).__name__}; write: book=TaskBook('tasks.db')"
+    )
 
 
 def _require_many(task_ids: object) -> TaskIds:

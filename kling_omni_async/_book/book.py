@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 import attrs
 
@@ -20,6 +20,7 @@ from kling_omni_async._engine import Engine, Owner
 from kling_omni_async._ids import quoted, require_id
 from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._observer import Door
+from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from kling_omni_async._results import Outlet, Successes
 from kling_omni_async._saving.stores import StoreLike
@@ -33,7 +34,7 @@ from kling_omni_async.errors import (
 )
 
 from .changes import Changes
-from .contract import Addition, Found, Store
+from .contract import Addition, Found, Row, Store
 from .forms import entry_of, note_to_json, outcome_of, task_from_json
 from .readers import Readers
 from .reading import Companion, Reading
@@ -450,11 +451,25 @@ def _require_keep(keep: object) -> float:
     raise ConfigurationError("keep must be a number of seconds above 0, such as 7 * 86400")
 
 
+class Ended(NamedTuple):
+    """An entry that has an outcome."""
+
+    row: Row
+    outcome: TaskOutcome
+
+
 class Wait:
     """One call of `wait`: it looks when the entry may have ended, and now and then."""
 
-    def __init__(self, inside: OpenBook, task_id: str, limit_s: float | None) -> None:
+    def __init__(
+        self,
+        inside: OpenBook,
+        task_id: str,
+        limit_s: float | None,
+        fault: Callable[[], BaseException | None] | None = None,
+    ) -> None:
         self._inside = inside
+        self._fault = fault or (lambda: inside.fault)  # why it will not end
         self._task_id = task_id
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -464,12 +479,16 @@ class Wait:
 
     async def result(self) -> ImageTask:
         """Return the task, or raise why there is none."""
+        return (await self.ended()).outcome.result()
+
+    async def ended(self) -> Ended:
+        """Return how it ended, or raise why it has not."""
         while True:
             found = await self._find()
             if (outcome := outcome_of(found)) is not None:
-                return outcome.result()
-            if self._inside.fault is not None:
-                raise copy_error(self._inside.fault)
+                return Ended(found.row, outcome)
+            if (fault := self._fault()) is not None:
+                raise copy_error(fault)
             left_s = self._left_s(found)
             await self._inside.changes.ended(found.row.key, left_s)
             await self._warn_if_alone()
@@ -505,6 +524,14 @@ class Wait:
         self._is_warned = True
         text = "nobody polls the book %s: start `session.work(book)`, or `kling-omni work`"
         logger.warning(text, self._inside.name)
+
+
+def wrong_origin(name: str, theirs: str | None, ours: str) -> ConfigurationError:
+    """Return the error of a session that asks another API than that of a book."""
+    return ConfigurationError(
+        f"the book {name} is for {theirs}, and this session asks {ours}; give each API a book of "
+        "its own"
+    )
 
 
 async def open_inside(book: TaskBook) -> OpenBook:

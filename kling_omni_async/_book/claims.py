@@ -30,7 +30,7 @@ from .contract import (
     Turn,
     Turned,
 )
-from .entries import break_claim, clock_of, end, found, low_s, next_number, purge
+from .entries import break_claim, clock_of, end, found, hold, low_s, next_number, purge
 
 HORIZON_S: Final = 0.2
 """How far ahead starts are given out, in s: after a 429 nobody starts later than this."""
@@ -170,6 +170,7 @@ def _end(shelf: Shelf, row: Row, settle: Settle, now: float) -> None:
     row.token, row.answered = 0, max(row.answered, now - settle.ended_ago)
     assert settle.outcome is not None and settle.count is not None  # noqa: S101, PT018
     end(shelf.desk, row, now, settle.outcome, settle.count, is_settled=settle.is_settled)
+    hold(shelf, row)
     if settle.lesson is not None:
         lesson = Lesson(next_number(shelf.desk), *settle.lesson)
         shelf.add_lesson(lesson, LESSONS_KEPT)

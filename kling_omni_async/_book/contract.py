@@ -67,7 +67,7 @@ class Row:
     outcome: str | None = None  # as JSON, without its note
     count: Count | None = None
     is_settled: bool = False
-    holder: str | None = None  # the reader that has it
+    holder: str | None = None  # the reader that has it, or that is to have it at its end
     deliveries: int = 0  # how often it was handed out
     handed: float | None = None  # when, while it is handed out and not acknowledged
 
@@ -271,6 +271,8 @@ class Take:
     reader: str
     seq: int
     receipts: Sequence[Receipt] = ()
+    keep: Sequence[str] = ()  # keys of which it alone is to have the outcomes, unless another is
+    release: Sequence[str] = ()  # such keys no longer
     want: int = 0
     is_handed: bool = False  # what it gets it hands out at once
     is_leaving: bool = False
@@ -311,6 +313,8 @@ class Addition:
     kind: str | None = None
     age_s: float | None = None  # of the task, where it was created here
     first_s: float = 0.0  # until its first query
+    order: str | None = None  # as JSON
+    holder: str | None = None  # the reader that is to have its outcome
 
 
 @attrs.frozen
@@ -332,6 +336,7 @@ class Known:
 
     wish: Wish
     row: Row | None  # of its task, or of its intent, if it was not removed
+    now: float  # the time of the step
 
 
 @attrs.frozen

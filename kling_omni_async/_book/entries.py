@@ -94,6 +94,7 @@ def _add(shelf: Shelf, addition: Addition, now: float, wall_s: float) -> bool:
     row = _new_row(shelf.desk, addition.task_id, now, wall_s)
     row.at = row.due = now + addition.first_s
     row.external_id, row.kind, row.task = addition.external_id, addition.kind, addition.task
+    row.holder = addition.holder
     if addition.age_s is not None:
         row.born = now - addition.age_s
     if addition.age_s is not None or addition.task is not None:
@@ -103,8 +104,8 @@ def _add(shelf: Shelf, addition: Addition, now: float, wall_s: float) -> bool:
         row.is_new, row.answered = False, before.answered
         row.external_id = row.external_id or before.external_id
     shelf.put(row)
-    if addition.note is not None:
-        shelf.put_contents(row.key, addition.note, None)
+    if addition.note is not None or addition.order is not None:
+        shelf.put_contents(row.key, addition.note, addition.order)
     return True
 
 
@@ -223,6 +224,14 @@ def end(desk: Desk, row: Row, now: float, outcome: str, count: Count, *, is_sett
     row.number, row.at, row.is_nudged = next_number(desk), now, False
 
 
+def hold(shelf: Shelf, row: Row) -> None:
+    """Keep an outcome for the reader that is to have it, if that is still there."""
+    if row.holder is None or shelf.member(row.holder) is None:
+        row.holder = None
+    else:
+        row.at = FAR
+
+
 def purge(shelf: Shelf, now: float, keep_s: float) -> tuple[list[str], bool]:
     """Forget what is over for long, some of it at a time.
 
@@ -247,7 +256,7 @@ def intend(shelf: Shelf, intent: Intent, now: float, wall_s: float) -> Known | N
     now = clock_of(desk, now)
     key, wish = INTENT + intent.external_id, shelf.wish(intent.external_id)
     if wish is not None:
-        return Known(wish, _row_of_wish(shelf, wish))
+        return Known(wish, _row_of_wish(shelf, wish), now)
     shelf.put_wish(Wish(intent.external_id, intent.digest, None, intent.is_keyed))
     row = _new_row(desk, key, now, wall_s)
     row.is_new, row.external_id, row.kind = False, intent.external_id, intent.kind

@@ -10,14 +10,18 @@ from typing import Any, Final
 import attrs
 
 from kling_omni_async._models import ImageTask
-from kling_omni_async._order import order_from_dict
+from kling_omni_async._order import ImageOrder, order_from_dict, order_to_dict
 from kling_omni_async._outcome import TaskOutcome, task_from_dict, task_to_dict
-from kling_omni_async.errors import BookError, ConfigurationError
+from kling_omni_async.errors import BookError, ConfigurationError, CreateUncertainError
 
 from .contract import Found, Parcel, State
 from .records import BookEntry, EntryState
 
 MOST_NOTE_BYTES: Final = 65_536
+MOST_ORDER_BYTES: Final = 65_536
+
+_DIGEST: Final = "digest"
+"""Beside the fields of an order, where there is one of it."""
 
 _STATES: Final[Mapping[State, EntryState]] = {
     State.OPEN: EntryState.OPEN,
@@ -65,6 +69,21 @@ def _dumps(value: object) -> str:
     return text
 
 
+def order_to_json(order: ImageOrder, digest: str) -> str:
+    """Return an order as it is kept: without bytes of images, and of its callback the host.
+
+    Raises:
+        ConfigurationError: It is too long.
+    """
+    text = _dumps({**(order_to_dict(order) or {}), _DIGEST: digest})
+    if (size := len(text.encode())) > MOST_ORDER_BYTES:
+        raise ConfigurationError(
+            f"ImageOrder has {size:,} bytes as JSON without its images' bytes; a book keeps "
+            f"{MOST_ORDER_BYTES:,} at most: shorten its URLs, its key or extra"
+        )
+    return text
+
+
 def task_to_json(task: ImageTask) -> str:
     """Return a task as it is kept."""
     return _dumps(task_to_dict(task))
@@ -97,7 +116,10 @@ def outcome_of_parcel(parcel: Parcel) -> TaskOutcome:
 def _outcome(text: str, note: str | None, order: str | None, *, deliveries: int) -> TaskOutcome:
     try:
         outcome = TaskOutcome.from_dict(json.loads(text))
-        ordered = None if order is None else order_from_dict(json.loads(order))
+        form = None if order is None else json.loads(order)
+        ordered = order_from_dict(form)
+        if isinstance(outcome.error, CreateUncertainError) and form is not None:
+            outcome.error.order, outcome.error.digest = ordered, form.get(_DIGEST, "")
         return attrs.evolve(
             outcome, note=note_from_json(note), order=ordered, deliveries=deliveries
         )

@@ -35,6 +35,10 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
     parked = list(_free(shelf, given.reader, now, keep_s))
     for receipt in given.receipts:
         parked += _receive(shelf, given.reader, receipt, now, keep_s)
+    for key in given.keep:
+        _keep(shelf, given.reader, key)
+    for key in given.release:
+        _release(shelf, given.reader, key)
     parcels: tuple[Parcel, ...] = ()
     if given.is_leaving:
         parked += _leave(shelf, given.reader, now, keep_s)
@@ -111,6 +115,30 @@ def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> Iterator[
         return
     # From the hand-out on: who starts again after a crash waits no longer than that.
     row.at = (now if handed is None else handed) + AGAIN_S[max(0, row.deliveries - 1)]
+
+
+def _keep(shelf: Shelf, reader: str, key: str) -> None:
+    """Let a reader alone have an outcome, also one that is still to come, unless another is to."""
+    row = shelf.row(key)
+    if row is None or row.state not in (State.OPEN, State.UNREAD):
+        return
+    if row.holder is not None and shelf.member(row.holder) is not None:
+        return
+    row.holder = reader
+    if row.state is State.UNREAD:
+        row.at = FAR
+    shelf.put(row)
+
+
+def _release(shelf: Shelf, reader: str, key: str) -> None:
+    """Let others have an outcome that a reader was to have."""
+    row = shelf.row(key)
+    if row is None or row.holder != reader:
+        return
+    row.holder = None
+    if row.state is State.UNREAD:
+        row.at = _ended(row)
+    shelf.put(row)
 
 
 def _ended(row: Row) -> float:

@@ -33,6 +33,7 @@ from kling_omni_async.errors import (
     CreateUncertainError,
     KlingOmniError,
     RateLimitError,
+    ResponseError,
     TaskNotFoundError,
 )
 
@@ -71,6 +72,13 @@ class Judged(NamedTuple):
     decision: Decision
     outcome: TaskOutcome | None
     before: TaskStatus | None
+
+
+class Looked(NamedTuple):
+    """What the book is told after a look for a task that a create may have made."""
+
+    settle: Settle
+    fault: KlingOmniError | None  # that shows a wrong set-up
 
 
 class Judge:
@@ -208,30 +216,33 @@ class Judge:
 
     def judge_intent(
         self, held: Held, found: ImageTask | KlingOmniError | None, query: Query
-    ) -> Settle:
-        """Return what was found of a task that a create may have made."""
-        row = held.row
-        settle = Settle(
-            key=row.key,
-            token=row.token,
-            said=Said.FAULT,
-            started_ago=query.ended - query.started,
-            pause_s=self.timing.even(query.ended) - query.ended,
-            is_readable=not isinstance(found, KlingOmniError),
-        )
-        if isinstance(found, ImageTask):
-            return attrs.evolve(
-                settle,
-                said=Said.FOUND,
-                task_id=found.task_id,
-                is_task=True,
-                task=task_to_json(found),
-            )
-        if isinstance(found, KlingOmniError):
-            return attrs.evolve(settle, said=Said.CUT, fault=json.dumps(error_to_dict(found)))
-        if row.queries + 1 < LOOKS_FOR_INTENT:
-            return settle
-        return _ended(settle, _uncertain(held, query), is_word=False)
+    ) -> Looked:
+        """Return what a look means for a task that a create may have made; None found nothing."""
+        entry, now = held.entry, query.ended
+        reply = _no_task(held.row) if found is None else found
+        verdict = verdict_on(reply)
+        entry.queries += 1
+        entry.fault = None if isinstance(reply, ImageTask) else reply
+        looks = 0 if entry.unconfirmed is None else entry.unconfirmed.count
+        # An API that refuses to look by a name will never find it.
+        if isinstance(reply, KlingOmniError) and verdict.kind is not VerdictKind.FAULT:
+            looks += 1
+            entry.unconfirmed = Unconfirmed(type(reply), looks, now)
+            verdict.kind = VerdictKind.UNCONFIRMED
+        settle = self._settle(held, reply, verdict, query, self.timing.even(now) - now)
+        if isinstance(reply, ImageTask):
+            settle = attrs.evolve(settle, said=Said.FOUND, task_id=reply.task_id)
+        elif looks >= LOOKS_FOR_INTENT or self._is_too_late(held, query):
+            settle = _ended(settle, _uncertain(held, query), is_word=False)
+        is_ours = not isinstance(reply, ResponseError)  # that may be of this one route
+        wrong = is_ours and self.setup.is_wrong(reply, started=query.started, now=now)
+        return Looked(settle, entry.fault if wrong else None)
+
+    def _is_too_late(self, held: Held, query: Query) -> bool:
+        timeout, first = self.policy.timeout, held.row.first
+        if timeout is None or first is None:
+            return False
+        return query.ended + held.book_time >= first + timeout
 
 
 _SAID: Final = {
@@ -304,10 +315,18 @@ def _ended(settle: Settle, outcome: TaskOutcome, *, is_word: bool) -> Settle:
     )
 
 
+def _no_task(row: Row) -> TaskNotFoundError:
+    return TaskNotFoundError(http_status=200, message=f"no task is named {row.external_id}")
+
+
 def _uncertain(held: Held, query: Query) -> TaskOutcome:
-    row = held.row
+    row, fault = held.row, held.entry.fault
     name = row.external_id or ""
-    text = f"nobody knows whether the order {name} has made a task: it was not found"
-    error = CreateUncertainError(text, external_task_id=name)
-    elapsed = max(0.0, query.ended + held.book_time - row.added)
-    return TaskOutcome(task_id="", error=error, elapsed=elapsed, external_task_id=name)
+    text = f"nobody knows whether the order {name} has made a task: it was not found ({fault})"
+    return TaskOutcome(
+        task_id="",
+        error=CreateUncertainError(text, external_task_id=name),
+        queries=held.entry.queries,
+        elapsed=max(0.0, query.ended + held.book_time - row.added),
+        external_task_id=name,
+    )

@@ -24,9 +24,9 @@ from kling_omni_async._polling.waiters import Entry
 from kling_omni_async._polling.watchlist import Decision
 from kling_omni_async.errors import BookError, ConfigurationError, KlingOmniError
 
-from .book import OpenBook
+from .book import OpenBook, wrong_origin
 from .claims import HORIZON_S
-from .contract import INTENT, MOST_AT_ONCE, Claim, Settle, Terms, Turn, Turned, plain_ids
+from .contract import INTENT, MOST_AT_ONCE, Claim, Said, Settle, Terms, Turn, Turned, plain_ids
 from .judging import Held, Judge, Query, aged, cut, hold, unasked
 
 START_WITHIN_S: Final = 2.0
@@ -306,10 +306,7 @@ class Worker:
     def _take_in(self, reply: Turned, now: float) -> None:
         """Note what a turn says beside its claims."""
         if reply.other_origin is not None:
-            raise ConfigurationError(
-                f"the book {self._book.name} is for {reply.other_origin}, and this session asks "
-                f"{self._identity.origin}; give each API a book of its own"
-            )
+            raise wrong_origin(self._book.name, reply.other_origin, self._identity.origin)
         if reply.is_stranger:
             raise ConfigurationError(
                 f"the key of this session is of another account than that of the book "
@@ -372,19 +369,35 @@ class Worker:
         started, row = loop.time(), held.row
         if row.is_intent:
             found = await self._look(row.key.removeprefix(INTENT))
-            return self._judge.judge_intent(held, found, Query(started, loop.time()))
+            return self._looked(held, found, Query(started, loop.time()))
         reply, headers = await self._host.ask(row.key)
         others = self._held.keys() - {row.key}
         query = Query(started, loop.time())
         judged = self._judge.judge(held, reply, query, headers, others)
         self._host.judged(held.entry, judged.decision, judged.before)
-        if judged.settle.is_limited:
+        fault = judged.decision.verdict.error or KlingOmniError()
+        return self._brought(held, judged.settle, fault if judged.decision.ends_all else None)
+
+    def _looked(self, held: Held, found: ImageTask | KlingOmniError | None, query: Query) -> Settle:
+        """Return what came of a look for a task that a create may have made."""
+        looked = self._judge.judge_intent(held, found, query)
+        name, settle = quoted(held.row.external_id), looked.settle
+        if settle.said is Said.FOUND:
+            logger.info("found task %s (external id %s)", quoted(settle.task_id), name)
+        elif settle.said is Said.FINAL:
+            logger.warning("whether the order %s has made a task is not known", name)
+        return self._brought(held, settle, looked.fault)
+
+    def _brought(self, held: Held, settle: Settle, fault: KlingOmniError | None) -> Settle:
+        """Return what the book is told of a query, which may show a wrong set-up."""
+        if settle.is_limited:
             # The book says how long; until then nothing more of this worker starts.
+            loop = asyncio.get_running_loop()
             self._gate = max(self._gate, loop.time() + HORIZON_S)
-        if judged.decision.ends_all:
-            self._fail(judged.decision.verdict.error or KlingOmniError())
+        if fault is not None:
+            self._fail(fault)
             return cut(held, self._judge.policy.interval[0])
-        return judged.settle
+        return settle
 
     def _bring(self, settle: Settle) -> None:
         self._unsent.append(_Unsent(settle, self._book.store.clock()))

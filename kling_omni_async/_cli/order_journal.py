@@ -138,8 +138,9 @@ class OrderJournal:
         self._write(intent, at_once=True)
         return None
 
-    async def close(self, request: CreateRequest, task: ImageTask | None) -> None:
+    async def close(self, request: CreateRequest, task: ImageTask | None, *, is_new: bool) -> None:
         """Write which task an order has made, or that it has made none."""
+        del is_new
         self.found(request.external_id, task)
 
     def found(self, external_id: str, task: ImageTask | None) -> None:

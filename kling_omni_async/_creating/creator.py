@@ -40,6 +40,7 @@ from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.poller import Poller
 from kling_omni_async._results import Ending, Result, one_line, resolve
 from kling_omni_async.errors import (
+    BookError,
     ConfigurationError,
     CreateUncertainError,
     KlingOmniError,
@@ -271,7 +272,7 @@ class Creator:
                 return Refused(error)
         known = await self._claim(creation, creation.request)
         if known is not None:
-            return known
+            return await self._note(creation, creation.request, known)
         end = await self._send(creation, creation.request)
         if isinstance(end, ImageTask) and creation.stage is Stage.POSTING:  # else it is older
             self._poller.created(end, (creation.order.model, creation.order.resolution))
@@ -329,20 +330,14 @@ class Creator:
     async def _send(self, creation: Creation, request: CreateRequest) -> End:
         for pause_s in (*_PAUSES_S[: creation.tries - 1], None):
             await self._turn()
-            # The last moment at which leaving and closing keep the money.
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            if self._is_left(creation):
-                return self._engine.closed_error()
-            if creation.ledger is not None:
-                known = await creation.ledger.open(request)
-                if known is not None:
-                    return known
-                if self._is_left(creation):  # while that was being kept
-                    await self._keep(creation, request, None)
-                    return self._engine.closed_error()
+            if (end := await self._end_before(creation, request)) is not None:
+                return end
             verdict = await self._post(creation, request)
             if isinstance(verdict, Doubt):
                 return await self._find_out(creation, request, verdict)
+            made = verdict if isinstance(verdict, ImageTask) else None
+            if (unkept := await self._keep(creation, request, made)) is not None:
+                return unkept
             if isinstance(verdict, ImageTask):
                 self._poller.heard()
                 logger.info("created %s", _names(request.external_id, verdict))
@@ -352,22 +347,57 @@ class Creator:
             await asyncio.sleep(self._pause_s(verdict, pause_s))
         raise AssertionError  # pragma: no cover - the last round returns
 
+    async def _end_before(self, creation: Creation, request: CreateRequest) -> End | None:
+        """Return why nothing is to be sent; else what outlives the process knows that it is."""
+        # The last moment at which leaving and closing keep the money.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if self._is_left(creation):
+            return self._engine.closed_error()
+        if creation.ledger is None:
+            return None
+        known = await self._open(creation.ledger, request)
+        if known is None and self._is_left(creation):  # while that was being kept
+            await self._keep(creation, request, None)
+            return self._engine.closed_error()
+        return known
+
     def _is_left(self, creation: Creation) -> bool:
         return self._engine.closed or creation.on_end is None
 
+    # What outlives the process.
+
+    async def _open(self, ledger: Ledger, request: CreateRequest) -> End | None:
+        """Let it know what is about to be sent; return why that must not be."""
+        try:
+            return await ledger.open(request)
+        except BookError as error:
+            return Refused(error)
+
     async def _keep(
         self, creation: Creation, request: CreateRequest, task: ImageTask | None
-    ) -> None:
-        """Let what outlives the process know what came of a request."""
+    ) -> End | None:
+        """Let it know what came of a request; return the end if a book could not keep that."""
+        is_new = creation.stage is Stage.POSTING
         if creation.ledger is None:
-            return
+            return None
         with anyio.CancelScope(shield=True):
             try:
-                await creation.ledger.close(request, task)
-            except Exception:
+                await creation.ledger.close(request, task, is_new=is_new)
+            except Exception as error:
                 if task is not None:
                     self.name_left(task, request.external_id)
-                raise
+                if not isinstance(error, BookError):
+                    raise
+                return _unkept(error, task)
+        return None
+
+    async def _note(self, creation: Creation, request: CreateRequest, known: End) -> End:
+        """Let it know of a task that this session has created before."""
+        if creation.ledger is None or not isinstance(known, ImageTask):
+            return known
+        if (said := await self._open(creation.ledger, request)) is not None:
+            return said
+        return await self._keep(creation, request, known) or known
 
     async def _post(self, creation: Creation, request: CreateRequest) -> Verdict:
         now = asyncio.get_running_loop().time()
@@ -385,8 +415,6 @@ class Creator:
             creation.stage = Stage.SAFE
             if isinstance(verdict.error, RateLimitError) and verdict.error.retry_after is not None:
                 self._poller.limited(verdict.error, now)
-        if not isinstance(verdict, Doubt):
-            await self._keep(creation, request, verdict if isinstance(verdict, ImageTask) else None)
         return verdict
 
     async def _post_once(self, request: CreateRequest, limit: PostLimit) -> Reply:
@@ -419,13 +447,16 @@ class Creator:
             found = await self.look(request.external_id)
             if isinstance(found, ImageTask):
                 logger.info("found %s", _names(request.external_id, found))
-                await self._keep(creation, request, found)
-                return found
+                return await self._keep(creation, request, found) or found
         return error
 
     async def look(self, external_id: str) -> ImageTask | KlingOmniError | None:
         """Look for a task by its external id, by one GET, in a task of the engine."""
         await _sleep_until(self._poller.take_start())
+        return await self.look_now(external_id)
+
+    async def look_now(self, external_id: str) -> ImageTask | KlingOmniError | None:
+        """Look for a task by one GET, which has its start of the pace already."""
         url = self._settings.task_url(path_segment(external_id))
         reply = await self._client.request("GET", url, task_id=external_id)
         return read_recovered(reply, external_id, wall_s=self._wall_clock())
@@ -469,6 +500,17 @@ def require_task(end: End) -> ImageTask:
     if isinstance(end, ImageTask):
         return end
     raise copy_error(end.error if isinstance(end, Refused) else end)
+
+
+def _unkept(error: BookError, task: ImageTask | None) -> End:
+    """Return how a create ended of which a book could not keep what came of it."""
+    if task is None:
+        return Refused(error)
+    name = quoted(task.task_id)
+    text = f"task {name} was created, and its book could not keep that: {error.what}; add it there"
+    unkept = BookError(text, task_id=task.task_id)  # to create it again would cost it again
+    unkept.__cause__ = error
+    return unkept
 
 
 def _another_wish(request: CreateRequest) -> Refused:

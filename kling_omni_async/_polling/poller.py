@@ -152,6 +152,11 @@ class Poller:
         """Remember a task that this session has created now."""
         self._watchlist.planner.own.add(task, self._loop.time(), kind)
 
+    def first_look_s(self, kind: object) -> float:
+        """Return how long to wait until a task that is created now is asked for first, in s."""
+        now = self._loop.time()
+        return self._watchlist.planner.timing.first_look(now, now, kind) - now
+
     def lend(self, pace: LentPace | None) -> bool:
         """Take starts from a book, or none any more; False where another book lends some."""
         if pace is not None and self._lent is not None:

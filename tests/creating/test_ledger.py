@@ -48,7 +48,7 @@ class Notes:
                 await now_waiting()
         return self.known
 
-    async def close(self, request: CreateRequest, task: ImageTask | None) -> None:
+    async def close(self, request: CreateRequest, task: ImageTask | None, *, is_new: bool) -> None:
         if self.fails is not None:
             raise self.fails
         self.steps.append(task.task_id if task else "nothing")
