@@ -336,7 +336,7 @@ class Known:
 
     wish: Wish
     row: Row | None  # of its task, or of its intent, if it was not removed
-    now: float  # the time of the step
+    now: float = attrs.field(default=0.0, eq=False)  # the time of the step
 
 
 @attrs.frozen

@@ -243,16 +243,17 @@ async def test_an_outcome_that_cannot_be_acknowledged(
         assert (await anext(outcomes)).task_id == task.task_id
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize(("steps", "faults"), [(0, 1), (0, 50), (1, 50), (3, 50)])
 async def test_a_book_that_breaks(
     comet_api: SimulatedCometAPI,
     memory_book: TaskBook,
     monkeypatch: pytest.MonkeyPatch,
     steps: int,
+    faults: int,
 ) -> None:
     """Before the create, before the wait, or while it waits: an error at once, and no hang."""
     comet_api.fail_next_create(delay=1.0)
-    await hook(memory_book, monkeypatch, "take", failing(*[None] * steps, *[BROKEN] * 50))
+    await hook(memory_book, monkeypatch, "take", failing(*[None] * steps, *[BROKEN] * faults))
     async with new_session(comet_api) as session:
         with pytest.raises(BookError, match="damaged"):
             await session.generate(FOX, book=memory_book)
@@ -295,3 +296,15 @@ async def test_a_callback_may_be_expected(
         assert await memory_book.nudge(comet_api.billed[0].task_id)
         await generating
         assert now() < 202
+
+
+async def test_who_reads_for_calls_shows_itself(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook
+) -> None:
+    """By the number of calls and the book, and no key."""
+    async with new_session(comet_api) as session:
+        calls = [asyncio.ensure_future(session.generate(FOX, book=memory_book)) for _ in range(2)]
+        await comet_api.wait_for_queries(2)
+        assert repr(session._own_readers) == "<OwnReaders [<OwnReader of in memory users=2>]>"
+        await asyncio.gather(*calls)
+        assert repr(session._own_readers) == "<OwnReaders []>"
