@@ -70,14 +70,14 @@ class SqliteStore:
         keep_s: float,
         clocks: Clocks | None = None,
         lives: Lives | None = None,
-        at: Callable[[str], None] = no_point,
+        at: Callable[[str], None] | None = None,
     ) -> None:
         self._keep_s = keep_s
         self._pid = os.getpid()
         self._clock = BookClock(clocks or Clocks())
         path = Path(os.path.realpath(path))  # one place for what lies beside it, whatever its names
         self._lives = lives or lives_of(path)
-        self._file = SqliteFile(path, self._clock, self._lives, at)
+        self._file = SqliteFile(path, self._clock, self._lives, at or no_point)
         self._thread = WorkThread(self._file, f"kling_omni_async.book {path.name}")
         self._is_open = False
         self._replies: dict[str, _Reply] = {}

@@ -56,6 +56,7 @@ class SqliteFile:
         at: Callable[[str], None],
     ) -> None:
         self.path = path
+        self._log_path = log_path(path)
         self.news = 0  # how many of its commits may be waited for
         self._clock = clock
         self._lives = lives
@@ -208,7 +209,7 @@ class SqliteFile:
             raise copy_error(self._fault)
 
     def _places_now(self) -> tuple[Place | None, Place | None]:
-        return _place(self.path), _place(log_path(self.path))
+        return _place(self.path), _place(self._log_path)
 
 
 def _tell(answers: Sequence[Answer]) -> None:

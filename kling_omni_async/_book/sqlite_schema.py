@@ -18,6 +18,9 @@ FORM: Final = 1
 
 COLUMNS: Final = tuple(field.name for field in attrs.fields(Row))
 
+# Before that a wrong type would be kept; it is ours to write none.
+_STRICT: Final = "STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
+
 # No index holds what a claim leaves alone but `entries_by_at`, as each costs a page a commit.
 TABLES: Final = (
     """
@@ -75,7 +78,7 @@ MIGRATIONS: Final[dict[int, Migration]] = {}
 def create(connection: sqlite3.Connection) -> None:
     """Make the tables of a new book, within a transaction."""
     for table in TABLES:
-        connection.execute(table)
+        connection.execute(table.replace("STRICT", _STRICT))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORM}")
 

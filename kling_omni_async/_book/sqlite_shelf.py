@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from copy import copy
+from operator import attrgetter
 from typing import Any, Final
 
 import attrs
@@ -214,11 +215,15 @@ class SqliteShelf:
         return [Lesson(*values) for values in self._rows(sql, number)]
 
 
-def _values(row: Row) -> list[object]:
-    values: list[object] = [getattr(row, name) for name in COLUMNS]
-    if row.doubt is not None:
-        values[_DOUBT] = json.dumps(attrs.astuple(row.doubt))
-    return values
+_attributes: Final[Callable[[Row], Values]] = attrgetter(*COLUMNS)
+
+
+def _values(row: Row) -> Values:
+    values = _attributes(row)
+    if row.doubt is None:
+        return values
+    doubt = json.dumps(attrs.astuple(row.doubt))
+    return *values[:_DOUBT], doubt, *values[_DOUBT + 1 :]
 
 
 _DOUBT: Final = COLUMNS.index("doubt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -34,14 +35,17 @@ class Work:
     kind: Kind
     do: Callable[[], Any]
     future: Future[Any]
+    loop: asyncio.AbstractEventLoop
 
     def answer(self, result: object) -> None:
         """Give what came of it to whoever still waits."""
-        self.future.set_result(result)
+        if not self.loop.is_closed():
+            self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Give an error to whoever still waits."""
-        self.future.set_exception(error)
+        if not self.loop.is_closed():
+            self.future.set_exception(error)
 
 
 class Worked(Protocol):
@@ -69,9 +73,10 @@ class Lane(Executor):
         self._kind = kind
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Queue a work."""
+        """Queue a work of the running loop."""
         future: Future[R] = Future()
-        self._thread.put(Work(self._kind, lambda: fn(*args, **kwargs), future))
+        loop = asyncio.get_running_loop()
+        self._thread.put(Work(self._kind, lambda: fn(*args, **kwargs), future, loop))
         return future
 
 

@@ -21,7 +21,7 @@ from kling_omni_async._book.contract import (
     Terms,
     Turn,
 )
-from kling_omni_async._book.sqlite import SqliteStore, no_point
+from kling_omni_async._book.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Machine:
 
 
 def new_store(
-    path: Path, machine: Machine, at: Callable[[str], None] = no_point, keep_s: float = 1_000.0
+    path: Path, machine: Machine, at: Callable[[str], None] | None = None, keep_s: float = 1_000.0
 ) -> SqliteStore:
     """Give a store that is not open yet."""
     return SqliteStore(path, keep_s=keep_s, clocks=machine.clocks, at=at)
@@ -60,7 +60,7 @@ def new_store(
 async def opened(
     path: Path,
     machine: Machine | None = None,
-    at: Callable[[str], None] = no_point,
+    at: Callable[[str], None] | None = None,
     keep_s: float = 1_000.0,
 ) -> AsyncIterator[SqliteStore]:
     """Open a store, and close it."""

@@ -15,6 +15,7 @@ import attrs
 import pytest
 
 from kling_omni_async import BookError, ConfigurationError, TaskBook
+from kling_omni_async._book import sqlite_thread
 from kling_omni_async._book.contract import Addition, Doubt, Intent, Row, Said, Settle
 from kling_omni_async._book.sqlite_schema import COLUMNS
 from kling_omni_async._book.sqlite_shelf import HEARD_S
@@ -171,6 +172,28 @@ async def test_entries_are_listed_by_key(tmp_path: Path) -> None:
         assert [found.row.key for found in await store.list("b", 2)] == ["c"]
 
 
+async def test_any_name_of_a_file_will_do(tmp_path: Path) -> None:
+    """What SQLite would take for options stays part of the name."""
+    path = tmp_path / "ta sks?mode=ro#%41ü.db"
+    async with opened(path) as store:
+        await add(store, "a")
+    assert names(tmp_path) == [path.name]
+    async with opened(path) as store:
+        assert await store.find("a") is not None
+
+
+async def test_a_removed_id_is_remembered_without_its_note(tmp_path: Path) -> None:
+    """What belongs to it goes at once, its pause later."""
+    async with opened(tmp_path / "tasks.db") as store:
+        await store.add([Addition("a", '"note"')])
+        (claim,) = (await store.turn(turn(1, terms=TERMS))).claims
+        wait = Settle(key="a", token=claim.row.token, said=Said.PENDING, pause_s=100.0)
+        await store.turn(turn(2, [wait], want=0))
+        assert await store.remove("a")
+        assert await run_sql(store, "SELECT state FROM entries") == [("removed",)]
+        assert await run_sql(store, "SELECT * FROM contents") == []
+
+
 async def test_what_users_do_is_kept(tmp_path: Path) -> None:
     """To remove, to retry and to nudge answer as the rules say."""
     async with opened(tmp_path / "tasks.db") as store:
@@ -321,6 +344,52 @@ async def test_who_gets_nothing_writes_nothing(tmp_path: Path) -> None:
         assert keys((await store.turn(turn(13))).claims) == ["a"]
         machine.pass_time(100)
         assert (await store.progress())[1] == 0
+
+
+async def test_a_look_that_learns_something_is_made_in_earnest(tmp_path: Path) -> None:
+    """For which API a book is, it learns of a worker that has nothing else to say."""
+    async with opened(tmp_path / "tasks.db") as store:
+        await store.turn(turn(1, origin=None))
+        await store.turn(turn(2, origin="api"))
+        assert (await store.turn(turn(3, origin="other"))).other_origin == "api"
+
+
+async def test_much_at_once_is_done_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits, a commit is not put off for ever."""
+    monkeypatch.setattr(sqlite_thread, "_MOST_TOGETHER", 20)
+    points = Points()
+    async with opened(tmp_path / "tasks.db", at=points) as store:
+        first = await points.hold(add(store, "first"))
+        adding = [asyncio.ensure_future(add(store, f"id-{number}")) for number in range(50)]
+        await asyncio.sleep(0)
+        points.go_on()
+        await asyncio.gather(first, *adding)
+    assert points.commits == 4
+
+
+def test_a_loop_that_is_gone_gets_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program may end its loop in the midst of a step: that is made, and nobody complains."""
+    store = new_store(tmp_path / "tasks.db", Machine())
+    may_go_on = threading.Event()
+
+    async def begin() -> list[asyncio.Future[object]]:
+        await store.open()
+        lane, run = store._thread.calls, asyncio.get_running_loop().run_in_executor
+        return [run(lane, may_go_on.wait, 10), run(lane, int, "no number")]
+
+    loop = asyncio.new_event_loop()
+    works = loop.run_until_complete(begin())
+    loop.close()
+    may_go_on.set()
+    store._thread.stop()
+    store._thread._thread.join(10)
+    assert not store._thread._thread.is_alive()
+    assert not any(work.done() for work in works)
+    assert caplog.records == []
 
 
 async def test_one_look_may_fail_beside_others(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""How what a book keeps becomes JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from kling_omni_async import ConfigurationError, ImageTask, TaskStatus
+from kling_omni_async._book.forms import note_to_json, task_from_json, task_to_json
+
+
+@pytest.mark.parametrize("text", ["plain", "日本語", "half \ud800"])
+def test_whatever_an_api_says_can_be_kept(text: str) -> None:
+    """JSON may hold half of a surrogate pair, which is no UTF-8; it comes back as it was."""
+    task = ImageTask(task_id="a", status=TaskStatus.PROCESSING, raw={"prompt": text})
+    kept = task_to_json(task)
+    kept.encode()
+    again = task_from_json(kept)
+    assert again is not None
+    assert again.raw == {"prompt": text}
+
+
+def test_a_note_with_half_a_pair_is_refused() -> None:
+    """Who gives it is told, as it is his own."""
+    with pytest.raises(ConfigurationError, match="note cannot be kept"):
+        note_to_json("half \ud800")
