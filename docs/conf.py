@@ -16,6 +16,8 @@ sys.path.insert(0, str(HERE))  # for what is beside this file
 import inventories  # noqa: E402 - see above
 
 import kling_omni_async  # noqa: E402 - as above
+from kling_omni_async import TaskBook, _session  # noqa: E402
+from kling_omni_async._book.work import BookWork  # noqa: E402
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement
@@ -72,6 +74,9 @@ nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})(\..*)?")]
 nitpick_ignore = [
     # Said in words where it is taken: anything with the two methods of a store of obstore.
     ("py:class", "kling_omni_async._saving.stores.ObjectStore"),
+    # The same: a string that is one of three, and what is only entered.
+    ("py:class", "kling_omni_async._book.records.EntryState"),
+    ("py:class", "kling_omni_async._book.work.BookWork"),
 ]
 
 
@@ -109,6 +114,8 @@ def name_public_bases(
 
 def show_one_signature(_app: Sphinx) -> None:
     """Show signatures as they are written: overloads are for type checkers."""
+    # What only type checkers import: without it no type of such a signature is known.
+    vars(_session).update(TaskBook=TaskBook, BookWork=BookWork)
     analyzer = ModuleAnalyzer.for_module("kling_omni_async._session")
     analyzer.analyze()
     analyzer.overloads.clear()

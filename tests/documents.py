@@ -33,6 +33,7 @@ from sybil.evaluators.python import pad
 from sybil.parsers.myst import CodeBlockParser
 
 from kling_omni_async import KlingOmniSession
+from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._cli.app import app
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -78,6 +79,9 @@ class Page:
             stack.enter_context(mock.patch.dict(os.environ, self._variables))
             stack.enter_context(mock.patch("kling_omni_async._session.Random", partial(Random, 7)))
             stack.enter_context(mock.patch("asyncio.run", _run_virtually))
+            # A book in a file counts as the loop does.
+            clocks = partial(Clocks, since_boot=self._runner.get_loop().time)
+            stack.enter_context(mock.patch("kling_omni_async._book.sqlite.Clocks", clocks))
             stack.enter_context(contextlib.redirect_stdout(self._stream))
             stack.enter_context(contextlib.redirect_stderr(self._stream))
             self._swap_log()

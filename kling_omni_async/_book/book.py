@@ -97,7 +97,7 @@ class TaskBook:
                 await outcomes.each(answer)
 
     What was added is kept when the call returns. Several processes may open the same file. It is
-    bound to an event loop at first use, and needs no `async with`: `aclose` ends it, too.
+    bound to an event loop at first use, and needs no ``async with``: `aclose` ends it, too.
 
     Args:
         where: None for memory; the path of a file, made if it is missing (SQLite).
