@@ -250,3 +250,20 @@ async def test_a_handler_may_return_any_awaitable() -> None:
     await run(outlet, lambda _: future, 1)
     assert now() == 3.0
     await now_waiting()
+
+
+def test_a_handler_that_ends_the_program_does_so() -> None:
+    """`SystemExit` is no fault of an outcome: it goes through the loop, and nothing is left."""
+    ended = []
+
+    async def handle(outcome: TaskOutcome) -> None:
+        if outcome.task_id == "a":
+            raise SystemExit(3)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(outcome.task_id)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(run(outlet_of("b", "a"), handle))
+    assert ended == ["b"]

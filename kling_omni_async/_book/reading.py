@@ -239,13 +239,13 @@ class Reading:
                 if not error.transient:
                     raise
                 self._warn_once(error)
+                tries += 1
             else:
                 self._sent, self._is_warned = None, False
                 return reply
-            pause_s = _AGAIN_S[min(tries, len(_AGAIN_S) - 1)]
+            pause_s = _AGAIN_S[min(tries, len(_AGAIN_S)) - 1]
             if await _rings(stop, asyncio.get_running_loop().time() + pause_s):
                 return None
-            tries += 1
 
     def _warn_once(self, error: BookError) -> None:
         if not self._is_warned:
@@ -297,9 +297,7 @@ class Reading:
     # The end.
 
     async def give_back(self, patience_s: float) -> None:
-        """Give back what was not acknowledged, if that was not done."""
-        if self._closed.is_set():
-            return
+        """Give back what was not acknowledged."""
         self._left.set()
         if self._companion is not None:
             await self._companion.aclose()

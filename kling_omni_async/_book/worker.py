@@ -111,7 +111,7 @@ class Worker:
         look: Look,
         rng: Random,
     ) -> None:
-        self.fault: BaseException | None = None  # why it ended by itself
+        self._fault: BaseException | None = None
         self.ended = asyncio.Event()
         self._engine = engine
         self._host = host
@@ -132,6 +132,13 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<Worker of {self._book.name} holds={len(self._held)}>"
+
+    @property
+    def fault(self) -> BaseException | None:
+        """Why it has ended by itself, or never begun."""
+        if self._fault is None and self._engine.closed and not self._is_leaving:
+            self._fault = self._engine.closed_error()
+        return self._fault
 
     def start(self) -> None:
         """Begin to poll."""
@@ -185,16 +192,15 @@ class Worker:
 
     def _fail(self, fault: BaseException) -> None:
         """Note why this worker ends, alone: the others of the book go on."""
-        if self.fault is None:
-            self.fault = fault
+        if self._fault is None:
+            self._fault = fault
             logger.error("a worker of the book %s ends: %s", self._book.name, fault)
             self._book.fail(fault)
         self._wake.set()
 
     def _end_with_session(self) -> None:
         """Let whoever reads the book here know that its session was closed."""
-        if self.fault is None and not self._is_leaving:
-            self.fault = self._engine.closed_error()
+        if self.fault is not None:
             self._book.changes.wake_all()
 
     async def _pause(self, next_s: float | None) -> None:

@@ -104,6 +104,20 @@ async def test_a_closed_session_is_raised_by_the_stream(comet_api: SimulatedCome
             await anext(session.poll([], timeout=1))
 
 
+async def test_a_session_that_is_closed_before_it_polls_is_raised(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Also where the worker had no time to begin, the stream does not wait for ever."""
+    async with TaskBook() as book:
+        await book.add("1")
+        session = new_session(comet_api)
+        async with session.poll(book, until_empty=True) as outcomes:
+            await session.aclose()
+            with pytest.raises(SessionClosedError):
+                await anext(outcomes)
+        assert now() == 0
+
+
 async def test_a_closed_session_polls_no_book(comet_api: SimulatedCometAPI) -> None:
     """To enter the stream of a closed session raises, and leaves the book as it was."""
     session = new_session(comet_api)

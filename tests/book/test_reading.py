@@ -19,7 +19,7 @@ from kling_omni_async import (
     TaskOutcome,
     WrongLoopError,
 )
-from kling_omni_async._book.book import open_inside
+from kling_omni_async._book.book import host_of, open_inside
 from kling_omni_async._book.contract import Ack, Take
 from kling_omni_async._book.records import EntryState
 from tests.support import freeze, now, now_waiting
@@ -286,6 +286,7 @@ async def test_progress_counts_what_the_stream_has_handed_out(book: TaskBook) ->
         await anext(outcomes)
         await anext(outcomes)
         assert outcomes.eta is None
+        assert repr(host_of(book)) == "<Readers streams=1>"
         assert repr(outcomes).startswith("<OutcomeStream open")
     assert outcomes.progress == Progress(total=2, failed=2)
     assert not outcomes.pending
