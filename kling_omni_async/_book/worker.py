@@ -73,8 +73,17 @@ class Host(Protocol):
         """Send one query; return what it brought, and its headers."""
         ...
 
-    def judged(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
-        """Log what a query brought."""
+    def judged(
+        self,
+        entry: Entry,
+        decision: Decision,
+        before: TaskStatus | None,
+        *,
+        took_s: float,
+        late_s: float,
+        age_s: float | None,
+    ) -> None:
+        """Log what a query brought, and show it."""
 
 
 Look = Callable[[str], Awaitable[ImageTask | KlingOmniError | None]]
@@ -380,7 +389,15 @@ class Worker:
         others = self._held.keys() - {row.key}
         query = Query(started, loop.time())
         judged = self._judge.judge(held, reply, query, headers, others)
-        self._host.judged(held.entry, judged.decision, judged.before)
+        born = held.entry.born
+        self._host.judged(
+            held.entry,
+            judged.decision,
+            judged.before,
+            took_s=query.ended - query.started,
+            late_s=max(0.0, started + held.book_time - row.due),
+            age_s=None if born is None else query.ended - born,
+        )
         fault = judged.decision.verdict.error or KlingOmniError()
         return self._brought(held, judged.settle, fault if judged.decision.ends_all else None)
 

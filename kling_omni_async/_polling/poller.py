@@ -196,6 +196,7 @@ class Poller:
 
     async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
         """Send one query that others have scheduled; return what it brought, and its headers."""
+        self._watchlist.schedule.starts += 1
         answer = await self._client.fetch(task_id)
         if not isinstance(answer, Answer):
             return answer, None
@@ -204,15 +205,34 @@ class Poller:
             self._successes.first_seen(task_id, self._loop.time())
         return reply, answer.headers
 
-    def judged(self, entry: Entry, decision: Decision, before: TaskStatus | None) -> None:
-        """Log what such a query brought, and count an end."""
-        if isinstance(decision.reply, ResponseError) and decision.foreign_id is not None:
+    def judged(
+        self,
+        entry: Entry,
+        decision: Decision,
+        before: TaskStatus | None,
+        *,
+        took_s: float,
+        late_s: float,
+        age_s: float | None,
+    ) -> None:
+        """Log and count what such a query brought, and show it."""
+        reply, verdict = decision.reply, decision.verdict
+        if isinstance(reply, ResponseError) and decision.foreign_id is not None:
             self._client.give_up_idle()
         self._log.answered(entry, decision, before)
-        verdict = decision.verdict
-        if verdict.kind is VerdictKind.FINAL and not decision.ends_all:
+        self._watchlist.count_fault(verdict)
+        has_ended = verdict.kind is VerdictKind.FINAL and not decision.ends_all
+        if has_ended:
             self._ended[count_of(verdict.error)] += 1
             log_end(entry.task_id, verdict.error, queries=entry.queries)
+        if (observer := self.door.observer) is None:
+            return
+        error = None if isinstance(reply, ImageTask) else reply
+        observer.queried(took_s=took_s, late_s=late_s, error=error, traces=[])
+        if has_ended:
+            observer.ended(verdict.error, queries=entry.queries)
+            if verdict.task is not None:
+                observer.seen(verdict.task, age_s)
 
     def nudge(self, task_id: str) -> bool:
         """Ask for an id soon, as it may have changed; return whether it is one of ours."""

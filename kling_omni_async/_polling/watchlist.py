@@ -364,6 +364,10 @@ class Watchlist:
         if isinstance(reply, ImageTask):
             entry.body, entry.status = body, reply.status
         remember(entry, verdict, self._policy, now)
+        self.count_fault(verdict)
+
+    def count_fault(self, verdict: Verdict) -> None:
+        """Count a fault that may pass, by its kind."""
         if verdict.kind is VerdictKind.FAULT:
             kind = kind_of(verdict.error or KlingOmniError())
             self.faults[kind] = self.faults.get(kind, 0) + 1

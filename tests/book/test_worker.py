@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from itertools import pairwise
 
 import pytest
@@ -16,6 +16,8 @@ from kling_omni_async import (
     AuthenticationError,
     BookError,
     ConfigurationError,
+    ImageTask,
+    KlingOmniError,
     KlingOmniSession,
     PollPolicy,
     PollTimeoutError,
@@ -30,6 +32,8 @@ from kling_omni_async._book.contract import Turn, Turned
 from kling_omni_async._book.memory import MemoryStore
 from kling_omni_async._book.work import BookWork
 from kling_omni_async._book.worker import Identity, Worker
+from kling_omni_async._observer import Trace
+from kling_omni_async._session import observe
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import freeze, new_session, now, now_waiting
 
@@ -467,3 +471,155 @@ async def test_books_learn_from_all_workers(comet_api: SimulatedCometAPI) -> Non
         lessons = (await inside.store.turn(Turn(worker="w", seq=1))).lessons
     assert len(lessons) == 60
     assert PollPolicy().timing == "learned"
+
+
+async def test_plain_verbs_know_no_pace_where_the_book_has_none(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """With `max_rate=None` a book lends no starts, and a session's own verbs need none."""
+    task_id = comet_api.create_task(duration=1)
+    async with (
+        TaskBook() as book,
+        new_session(comet_api, max_rate=None) as session,
+        session.work(book),
+    ):
+        await asyncio.sleep(1)
+        assert (await session.query(task_id)).task_id == task_id
+        assert now() < 1.01
+
+
+async def test_one_book_alone_lends_its_pace(comet_api: SimulatedCometAPI) -> None:
+    """A session that works two books takes its own starts from the first; both are polled."""
+    ids = [comet_api.create_task(duration=1) for _ in range(3)]
+    async with (
+        TaskBook() as one,
+        TaskBook() as two,
+        new_session(comet_api) as session,
+        session.work(one),
+        session.work(two),
+    ):
+        await one.add(ids[0])
+        await two.add(ids[1])
+        await one.wait(ids[0])
+        await two.wait(ids[1])
+        await session.wait(ids[2])
+    assert now() < 70
+
+
+async def test_the_pace_that_is_lent_follows_the_policy_in_force(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """When another worker brings another `max_rate`, the session's own verbs start by that one."""
+    own = [comet_api.create_task(duration=1) for _ in range(20)]
+    async with (
+        TaskBook() as book,
+        new_session(comet_api, max_rate=50) as one,
+        new_session(comet_api, max_rate=2) as two,
+        one.work(book),
+        two.work(book),
+    ):
+        await asyncio.sleep(15)
+        began = now()
+        await asyncio.gather(*map(one.query, own))
+    assert now() - began >= 9.4
+
+
+async def test_a_worker_that_stood_still_asks_nothing_twice(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """An id that is claimed anew while its first query is under way is asked only once."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next(task_id, hang=True)
+    async with worked(comet_api, query_timeout=60.0, interval=(1.0, 1.5)) as book:
+        await book.add(task_id)
+        await comet_api.wait_for_queries(1, task_id)
+        store = (await open_inside(book)).store
+        assert isinstance(store, MemoryStore)
+        row = store.shelf.row(task_id)
+        assert row is not None
+        row.at = 0.0  # as if its lease were over
+        store.shelf.put(row)
+        await book.add("7")
+        await asyncio.sleep(30)
+        assert len(comet_api.queries_of(task_id)) == 1
+        await book.wait(task_id)
+
+
+async def test_outcomes_that_nobody_acknowledged_in_time_are_named(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is dropped unread, as its time is over, is said with its id."""
+    task_id = comet_api.create_task(duration=1)
+    async with TaskBook(keep=100.0) as book, new_session(comet_api) as session, session.work(book):
+        await book.add(task_id)
+        await book.wait(task_id)
+        await asyncio.sleep(200)
+        assert await book.get(task_id) is None
+    assert f"were never acknowledged and are dropped: '{task_id}'" in caplog.text
+
+
+async def test_an_observer_sees_the_queries_of_a_book(comet_api: SimulatedCometAPI) -> None:
+    """Queries, ends and ages of a book's ids reach the session's observer and its counts."""
+    ids = [comet_api.create_task(duration=1), comet_api.create_task(duration=1, fail="no")]
+    async with TaskBook() as book, new_session(comet_api) as session:
+        seen = Seen()
+        observe(session, seen)
+        async with session.work(book):
+            comet_api.fail_next(ids[0], status=502)
+            await book.add_many([*ids, "404404"])
+            for task_id in [*ids, "404404"]:
+                with suppress(KlingOmniError):
+                    await book.wait(task_id)
+        stats = session.stats()
+    assert sorted(seen.ends) == ["None", "TaskFailedError", "TaskNotFoundError"]
+    assert len(seen.queries) == len(comet_api.queries) == stats.queries
+    assert len(seen.ages) == 2
+    assert (stats.succeeded, stats.failed, stats.unresolved) == (1, 1, 1)
+    assert stats.faults == {"ServerError (HTTP 502)": 1}
+
+
+class Seen:
+    """An observer that notes what it is told."""
+
+    follows_queries = False
+
+    def __init__(self) -> None:
+        self.queries: list[float] = []
+        self.ends: list[str] = []
+        self.ages: list[float | None] = []
+
+    def queried(
+        self,
+        *,
+        took_s: float,
+        late_s: float,
+        error: KlingOmniError | None,
+        traces: Sequence[Trace],
+    ) -> None:
+        assert not traces
+        assert late_s >= 0
+        assert error is None or error.what
+        self.queries.append(took_s)
+
+    def ended(self, error: KlingOmniError | None, *, queries: int) -> None:
+        assert queries
+        self.ends.append("None" if error is None else type(error).__name__)
+
+    def seen(self, task: ImageTask, age_s: float | None) -> None:
+        assert task.is_terminal
+        self.ages.append(age_s)
+
+    def throttled(self, pause_s: float) -> None:
+        """Note nothing."""
+
+    def created(self, error: BaseException | None) -> None:
+        """Note nothing."""
+
+    def saved(self, size: int) -> None:
+        """Note nothing."""
+
+    def trace(self, name: str, task_id: str) -> AbstractContextManager[Trace]:
+        raise NotImplementedError
+
+    def hushed(self) -> AbstractContextManager[None]:
+        return nullcontext()

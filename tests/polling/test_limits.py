@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kling_omni_async import RateLimitError
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
-from kling_omni_async._polling.limits import CATCH_UP_S, RateLimit, Throttle
+from kling_omni_async._polling.limits import CATCH_UP_S, LentPace, RateLimit, Throttle
 
 SPANS = st.lists(st.floats(0.0, 3.0), min_size=2, max_size=60)
 PROBE: Final = "the flight of the probe"
@@ -258,3 +258,57 @@ def test_a_new_pause_does_not_wait_for_the_old_probe() -> None:
     assert throttle.next_start == 115.0
     throttle.answered(PROBE, started=110.0, readable=True)
     assert throttle.next_start == 115.0
+
+
+# A pace that is lent.
+
+
+def test_a_lent_pace_starts_by_what_was_granted() -> None:
+    """There is no start until the book has lent one; then each is used once."""
+    asked: list[None] = []
+    pace = LentPace(0.1, lambda: asked.append(None))
+    assert pace.opens == -math.inf
+    assert pace.next_start == math.inf
+    pace.want()
+    pace.want()
+    assert len(asked) == 1
+    assert pace.opens == math.inf
+    pace.grant([5.0, 5.1], 5.0)
+    assert (pace.opens, pace.next_start) == (5.0, 5.0)
+    pace.spend(5.0, 5.0)
+    pace.skip(99.0)
+    assert pace.next_start == 5.1
+    assert not pace.is_wanted
+
+
+def test_what_was_lent_and_not_used_is_dropped() -> None:
+    """Starts of long ago are none: what wanted them has gone."""
+    pace = LentPace(0.1, list)
+    pace.grant([1.0, 2.0, 2.9], 1.0)
+    pace.grant([3.0], 3.0)
+    assert pace.next_start == 2.9
+
+
+def test_what_cannot_wait_takes_a_start_in_advance() -> None:
+    """A create takes what is there, else starts in advance, which the next ones pay for."""
+    pace = LentPace(0.5, list)
+    pace.grant([4.0], 3.0)
+    assert pace.reserve(3.0) == 4.0
+    assert [pace.reserve(3.0), pace.reserve(3.0)] == [3.0, 3.5]
+    assert pace.debt == 2
+    pace.grant([6.0, 6.5, 7.0], 6.0)
+    assert pace.debt == 0
+    assert pace.next_start == 7.0
+    pace = LentPace(0.5, list)
+    pace.reserve(0.0)
+    pace.grant([], 0.0)
+    assert pace.debt == 1
+
+
+def test_the_gate_of_a_book_holds_scheduled_queries() -> None:
+    """`hold` moves the next start, and never to an earlier time."""
+    throttle = Throttle(Random(1))
+    throttle.hold(5.0)
+    throttle.hold(3.0)
+    assert throttle.next_start == 5.0
+    assert not throttle.closed
