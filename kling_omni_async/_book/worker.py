@@ -327,9 +327,9 @@ class Worker:
                 f"the key of this session is of another account than that of the book "
                 f"{self._book.name}: it does not know tasks that others see; one book, one account"
             )
-        if reply.terms is not None:
-            self._judge.adopt(reply.terms)
-            self._lend(reply.terms.max_rate)
+        assert reply.terms is not None  # noqa: S101 - the first turn has brought some
+        self._judge.adopt(reply.terms)
+        self._lend(reply.terms.max_rate)
         if reply.differs:
             text = "the policy of the book %s is now that of this worker: %s"
             logger.warning(text, self._book.name, reply.terms)
@@ -439,8 +439,7 @@ class Worker:
                 while self._held:
                     self._wake.clear()
                     await self._wake.wait()
-                await self._turn()
-                while self._unsent:
+                for _ in range(1 + len(self._unsent) // MOST_AT_ONCE):
                     await self._turn()
 
 

@@ -211,24 +211,30 @@ def test_the_terms_of_the_book_are_adopted() -> None:
     assert 50.0 <= settle.pause_s <= 60.0
 
 
-def intent(queries: int = 0) -> Held:
-    """Make the claim of an intent."""
-    row = Row("!ext", token=7, added=BOOK_S, external_id="ext", queries=queries)
+def intent(looks: int = 0, **fields: Any) -> Held:
+    """Make the claim of an intent that some looks have not found."""
+    doubt = Doubt("TaskNotFoundError", looks, BOOK_S) if looks else None
+    row = Row("!ext", token=7, added=BOOK_S, external_id="ext", doubt=doubt, **fields)
     return hold(Claim(row, 0.0), BOOK_S + 40.0, 40.0)
+
+
+def looked(claim: Held, found: Any) -> Settle:
+    """Return what a look at an intent brings."""
+    return Judge(POLICY, Random(1)).judge_intent(claim, found, QUERY).settle
 
 
 def test_an_intent_that_made_a_task_is_found() -> None:
     """What was found is brought as the task that it is."""
-    settle = Judge(POLICY, Random(1)).judge_intent(intent(), task(), QUERY).settle
+    settle = looked(intent(), task())
     assert (settle.said, settle.task_id, settle.task) == (Said.FOUND, "1", task_to_json(task()))
     assert settle.started_ago == 1.0
 
 
 def test_an_intent_is_looked_for_three_times() -> None:
     """Two looks that find nothing prove nothing; after the third its end is called unknown."""
-    judge = Judge(POLICY, Random(1))
-    assert judge.judge_intent(intent(1), None, QUERY).settle.said is Said.FAULT
-    settle = judge.judge_intent(intent(2), None, QUERY).settle
+    second = looked(intent(1), None)
+    assert (second.said, second.doubt) == (Said.DOUBT, ("TaskNotFoundError", 2, 0.0))
+    settle = looked(intent(2), None)
     assert (settle.said, settle.count, settle.is_settled) == (Said.FINAL, "unresolved", False)
     outcome = outcome_in(settle)
     assert outcome.task_id == ""
@@ -237,11 +243,12 @@ def test_an_intent_is_looked_for_three_times() -> None:
 
 
 def test_a_look_that_met_a_fault_is_none() -> None:
-    """A query that met an error says nothing of an intent, and is not counted."""
-    settle = Judge(POLICY, Random(1)).judge_intent(intent(2), TransportError("no"), QUERY).settle
-    assert settle.said is Said.CUT
+    """A look that met a fault says nothing of an intent; its time ends it all the same."""
+    settle = looked(intent(2, first=BOOK_S), TransportError("no"))
+    assert settle.said is Said.FAULT
     assert not settle.is_readable
     assert 20.0 <= settle.pause_s <= 30.0
+    assert looked(intent(first=BOOK_S - 60.0), TransportError("no")).said is Said.FINAL
 
 
 def test_what_is_given_back() -> None:

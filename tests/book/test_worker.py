@@ -528,9 +528,11 @@ async def test_a_worker_that_stood_still_asks_nothing_twice(
     comet_api: SimulatedCometAPI,
 ) -> None:
     """An id that is claimed anew while its first query is under way is asked only once."""
-    task_id = comet_api.create_task(duration=1)
+    task_id, other = comet_api.create_task(duration=1), comet_api.create_task(duration=1)
     comet_api.fail_next(task_id, hang=True)
     async with worked(comet_api, query_timeout=60.0, interval=(1.0, 1.5)) as book:
+        await book.add(other)
+        await book.wait(other)
         await book.add(task_id)
         await comet_api.wait_for_queries(1, task_id)
         store = (await open_inside(book)).store
@@ -543,6 +545,22 @@ async def test_a_worker_that_stood_still_asks_nothing_twice(
         await asyncio.sleep(30)
         assert len(comet_api.queries_of(task_id)) == 1
         await book.wait(task_id)
+
+
+async def test_the_first_reason_to_end_counts(comet_api: SimulatedCometAPI) -> None:
+    """A worker that ends for one reason is told of no other, and one that leaves has none."""
+    async with TaskBook() as book, new_session(comet_api) as session:
+        inside = await open_inside(book)
+        worker = session._book_worker(None, inside)
+        worker._fail(KlingOmniError("first"))
+        worker._fail(KlingOmniError("second"))
+        worker._end_with_session()
+        assert str(worker.fault) == "first"
+        leaving = session._book_worker(None, inside)
+        leaving._leave.set()
+        leaving._end_with_session()
+        assert leaving.fault is None
+        assert "holds=0" in repr(leaving)
 
 
 async def test_outcomes_that_nobody_acknowledged_in_time_are_named(
