@@ -17,6 +17,7 @@ from kling_omni_async._results import End, Result, raise_copy, resolve
 from kling_omni_async._stats import COUNTS, count_of
 from kling_omni_async.errors import BookError
 
+from .bell import Bell
 from .contract import Parcel, Take, Taken, plain_ids
 from .forms import outcome_of_parcel
 from .handed import HandedOutlet
@@ -69,8 +70,8 @@ class Reading:
         self._make_companion = make_companion
         self._companion: Companion | None = None
         self._inside: OpenBook | None = None
-        self._bell = asyncio.Event()
-        self._left = asyncio.Event()
+        self._bell = Bell()
+        self._left = Bell()
         self._closed = asyncio.Event()
         self._has_begun = False
         self._sent: Take | None = None  # a step that the book has not answered
@@ -88,7 +89,7 @@ class Reading:
     @property
     def phase(self) -> Phase:
         """How far it is."""
-        if self._left.is_set() or self.outlet.has_ended:
+        if self._left.is_rung or self.outlet.has_ended:
             return Phase.ENDED
         return Phase.POLLING if self._has_begun else Phase.NEW
 
@@ -137,11 +138,11 @@ class Reading:
 
     def ring(self) -> None:
         """Look whether there is something to say or to get."""
-        self._bell.set()
+        self._bell.ring()
 
     async def kept(self) -> None:
         """Wait until the book knows what became of all outcomes so far."""
-        if self._left.is_set():
+        if self._left.is_rung:
             await self._closed.wait()
             await self._say_late()
             return
@@ -176,7 +177,7 @@ class Reading:
 
     def leave(self) -> None:
         """Read no more, and give back what was not acknowledged."""
-        self._left.set()
+        self._left.ring()
         self.cut(End())
         self.ring()
 
@@ -206,9 +207,9 @@ class Reading:
         loop = asyncio.get_running_loop()
         until: float | None = None
         while True:
-            is_time = not await _rings(self._bell, until)
-            self._bell.clear()
-            if self._left.is_set():
+            is_time = not await self._bell.wait(until)
+            self._bell.silence()
+            if self._left.is_rung:
                 return
             if is_time or self._reader.has_news or self._reader.want:
                 rest_s = self._reader.rest_s(await self._step())
@@ -229,7 +230,7 @@ class Reading:
                 self.outlet.end(End(fault))
         return reply.next_s
 
-    async def _send(self, take: Take, stop: asyncio.Event) -> Taken | None:
+    async def _send(self, take: Take, stop: Bell) -> Taken | None:
         """Send a step until the book has made it; None if that is to stop before."""
         self._sent, tries = take, 0
         while True:
@@ -239,13 +240,13 @@ class Reading:
                 if not error.transient:
                     raise
                 self._warn_once(error)
+                pause_s = _AGAIN_S[min(tries, len(_AGAIN_S) - 1)]
+                if await stop.wait(asyncio.get_running_loop().time() + pause_s):
+                    return None
                 tries += 1
             else:
                 self._sent, self._is_warned = None, False
                 return reply
-            pause_s = _AGAIN_S[min(tries, len(_AGAIN_S)) - 1]
-            if await _rings(stop, asyncio.get_running_loop().time() + pause_s):
-                return None
 
     def _warn_once(self, error: BookError) -> None:
         if not self._is_warned:
@@ -298,7 +299,7 @@ class Reading:
 
     async def give_back(self, patience_s: float) -> None:
         """Give back what was not acknowledged."""
-        self._left.set()
+        self._left.ring()
         if self._companion is not None:
             await self._companion.aclose()
         try:
@@ -313,7 +314,7 @@ class Reading:
         self._tell_acks()
 
     async def _farewell(self) -> None:
-        never = asyncio.Event()
+        never = Bell()
         if self._sent is not None and (reply := await self._send(self._sent, never)) is not None:
             self._take_in(reply)
         self._reader.give_back(failed=self.outlet.has_failed)
@@ -329,13 +330,3 @@ class Reading:
         if self._reader.has_receipts:
             for take in self._reader.last_takes():
                 await self._take(take)
-
-
-async def _rings(event: asyncio.Event, until: float | None) -> bool:
-    """Wait for an event, until a time in s of the loop at most; return whether it came."""
-    try:
-        async with asyncio.timeout_at(until):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kling_omni_async._book.bell import Bell
 from kling_omni_async._book.contract import MOST_AT_ONCE, Ack, Parcel, Taken
 from kling_omni_async._book.reader import HEARD_S, LEAST_S, Reader
 from kling_omni_async._book.saving import SavedAhead
@@ -123,3 +124,4 @@ def test_what_saves_ahead_says_what_it_has() -> None:
     ahead = SavedAhead(Outlet(), 4)
     ahead.save(parcel("a"), TaskOutcome(task_id="a"), None)
     assert repr(ahead) == "<SavedAhead 1 under way, 0 saved>"
+    assert repr(Bell()) == "<Bell rung=False waiters=0>"
