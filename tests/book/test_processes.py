@@ -1,0 +1,187 @@
+"""Processes that share a book and stand still, die with the gate in hand, or have a wrong key."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kling_omni_async.simulator import SimulatedCometAPI
+from tests.cli.support import neighbour
+
+from .child import FAST, LEASE_S, Child, Job, child, each_of, wait_until
+from .kills import LATENCY_S, Story, check
+from .two_accounts import one_address
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
+]
+
+FASTER = {**FAST, "query_timeout": 1.0, "max_rate": 250.0, "max_concurrency": 40}
+MANY = 100
+"""How many handlers run at once where many outcomes are to be read."""
+
+STANDS_S = LEASE_S - FAST["query_timeout"] + 1.0 + 0.7
+"""Longer than a lease of such a worker, in s."""
+
+
+@contextmanager
+def told(folder: Path, ids: int, seconds: float, **options: Any) -> Generator[Story]:
+    """Begin a story."""
+    with neighbour(latency=LATENCY_S, **options) as api:
+        story = Story(api, folder, random.Random(1), ())
+        story.make_tasks(ids, seconds)
+        yield story
+
+
+class Crew:
+    """The processes of a story, which end with it."""
+
+    def __init__(self, story: Story, stack: ExitStack) -> None:
+        self._story = story
+        self._stack = stack
+
+    def start(self, *roles: str, **changes: Any) -> Child:
+        """Start one."""
+        story = self._story
+        story.number += 1
+        given: dict[str, Any] = {
+            "book": str(story.folder / "tasks.db"),
+            "base_url": story.api.api.base_url,
+            "api_key": story.api.api.api_key,
+            "log": str(story.log),
+            "roles": roles,
+            "ids": tuple(story.task_ids),
+        }
+        return self._stack.enter_context(child(story.number, Job(**{**given, **changes})))
+
+    def add_all(self) -> None:
+        """Fill the book."""
+        assert self.start("add", batch=500).finish() == 0
+
+    def finish(self, **changes: Any) -> None:
+        """Let another one bring all to its end."""
+        last = self.start("poll", "each", until_empty=True, limit=MANY, **changes)
+        assert last.finish() == 0
+
+
+@contextmanager
+def crew_of(story: Story) -> Generator[Crew]:
+    """Give what starts the processes of a story."""
+    with ExitStack() as stack:
+        yield Crew(story, stack)
+
+
+def has_said(story: Story, what: str, of: Child | None = None) -> bool:
+    """Whether a process has written such a line."""
+    return any(of is None or line.child == of.number for line in each_of(story.lines(), what))
+
+
+def test_processes_that_stand_still_for_longer_than_their_leases(tmp_path: Path) -> None:
+    """2,000 ids, four processes: one is stopped, one has a blocked loop, and nothing is amiss.
+
+    The one is stopped while it polls, saves nothing and hands out; the other stands still between
+    its claims and their starts. What they had, others ask for when the leases are over, and when
+    they go on they start none of it.
+    """
+    with told(tmp_path, 2_000, 6.0) as story, crew_of(story) as crew:
+        crew.add_all()
+        blocked = crew.start("work", policy=FASTER, blocks_s=STANDS_S)
+        stopped = crew.start("poll", "each", policy=FASTER)
+        crew.start("work", "ack", policy=FASTER)
+        crew.start("poll", "each", policy=FASTER, limit=MANY)
+        wait_until(lambda: has_said(story, "handled", stopped))
+        story.breaks[stopped.number] = time.monotonic()
+        stopped.signal(signal.SIGSTOP)
+        wait_until(lambda: has_said(story, "blocks"))
+        time.sleep(STANDS_S)
+        stopped.signal(signal.SIGCONT)
+        wait_until(lambda: has_said(story, "goes on"))
+        crew.finish(policy=FASTER)
+        lines = story.lines()
+        check(story)
+        (blocks,) = each_of(lines, "blocks")
+        (goes_on,) = each_of(lines, "goes on")
+        asked = [line for line in each_of(lines, "asks") if line.child == blocked.number]
+        # Of what it had claimed it asked for nothing until it had claimed it anew.
+        asked = list(each_of(lines, "asks"))
+        assert not [
+            line
+            for line in asked
+            if line.child == blocked.number and blocks.time < line.time <= goes_on.time
+        ]
+        later = {line.task_id for line in asked if line.time > blocks.time}
+        assert set(blocks.extra) <= later
+
+
+def test_a_prober_that_is_killed_under_a_closed_gate(tmp_path: Path) -> None:
+    """After a 429 one query goes first; its process dies with it, and a while later another goes.
+
+    Nobody else asks meanwhile. The next probe opens the gate for all.
+    """
+    with told(tmp_path, 40, 0.0) as story, crew_of(story) as crew:
+        crew.add_all()
+        api = story.api
+        api.fail_next(retry_after=1, times=None)
+        workers = [crew.start("work", policy=FASTER) for _ in range(3)]
+        api.wait_for_queries(1)
+        wait_until(lambda: api.api.queries[-1].finished is not None)
+        time.sleep(0.5)  # those that were under way
+        asked = story.asked()
+        api.portal.call(api.api.clear_faults)
+        api.fail_next(hang=True)
+        api.wait_for_queries(asked + 1)
+        wait_until(lambda: said_by_asks(story) == asked + 1)
+        probe = api.api.queries[-1]
+        prober = [line.child for line in each_of(story.lines(), "asks")][-1]
+        for worker in workers:
+            if worker.number == prober:
+                story.kill(worker)
+        api.wait_for_queries(asked + 2)
+        next_probe = api.api.queries[asked + 1]
+        # It is void after 2 s + the time of a query + 1 s, from a turn at most 0.2 s before it.
+        assert next_probe.started - probe.started >= 2.0 + FASTER["query_timeout"] + 1.0 - 0.2
+        crew.finish(policy=FASTER)
+        assert story.api.api.queries[asked + 2].started >= (next_probe.finished or 0.0)
+        story.faulty |= set(story.task_ids)  # each may have met the 429
+        check(story)
+
+
+def said_by_asks(story: Story) -> int:
+    """Count the queries that processes have written down."""
+    return sum(1 for _ in each_of(story.lines(), "asks"))
+
+
+def test_a_key_of_another_account_ends_its_process_alone(tmp_path: Path) -> None:
+    """To it all ids are unknown: none of them ends, and the others go on."""
+    with told(tmp_path, 60, 10.0) as story, crew_of(story) as crew:
+        portal = story.api.portal
+        other = SimulatedCometAPI(api_key="sk-other")
+        with (
+            portal.wrap_async_context_manager(other),
+            portal.wrap_async_context_manager(one_address(story.api.api, other)) as address,
+        ):
+            options = {"policy": FASTER, "base_url": address}
+            crew.add_all()
+            for _ in range(3):
+                crew.start("work", **options)
+            story.api.wait_for_queries(30)
+            stranger = crew.start("work", api_key=other.api_key, **options)
+            assert stranger.finish() == 3
+            (raised,) = each_of(story.lines(), "raised")
+            assert raised.child == stranger.number
+            assert "of another account" in raised.extra
+            assert 1 <= len(other.queries) <= FASTER["max_concurrency"]
+            crew.finish(**options)
+        story.strangers.add(stranger.number)
+        check(story)
