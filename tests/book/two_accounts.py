@@ -1,12 +1,12 @@
-"""One address for the simulators of two accounts: the key of a connection chooses."""
+"""One address for the simulators of two accounts: the key of a query chooses."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
-from yarl import URL
+import aiohttp
+from aiohttp import web
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -14,39 +14,23 @@ from kling_omni_async.simulator import SimulatedCometAPI
 @asynccontextmanager
 async def one_address(*accounts: SimulatedCometAPI) -> AsyncGenerator[str]:
     """Serve simulators that run already; gives the base URL of them all."""
-    ports = {api.api_key: URL(api.base_url).port or 0 for api in accounts}
-    pipes = set[asyncio.Task[None]]()
+    urls = {f"Bearer {api.api_key}": api.base_url for api in accounts}
 
-    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pipes.add(asyncio.ensure_future(_serve(ports, reader, writer)))
+    async def pass_on(request: web.Request) -> web.Response:
+        headers = {"Authorization": request.headers["Authorization"]}
+        url = urls[headers["Authorization"]] + request.path_qs
+        async with http.get(url, headers=headers) as answer:
+            body, kind = await answer.read(), answer.content_type
+        return web.Response(status=answer.status, body=body, content_type=kind)
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for pipe in pipes:
-            pipe.cancel()
-        await asyncio.wait(pipes)
-
-
-async def _serve(
-    ports: Mapping[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    with suppress(asyncio.IncompleteReadError, ConnectionError):
-        head = await reader.readuntil(b"\r\n\r\n")
-        (port,) = [port for key, port in ports.items() if f"Bearer {key}\r\n".encode() in head]
-        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
-        back_writer.write(head)
+    app = web.Application()
+    app.router.add_get("/{path:.*}", pass_on)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    async with aiohttp.ClientSession() as http:
+        await runner.setup()
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pipe(reader, back_writer))
-                group.create_task(_pipe(back_reader, writer))
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            host, port = runner.addresses[0]
+            yield f"http://{host}:{port}"
         finally:
-            back_writer.close()
-    writer.close()
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while piece := await reader.read(65_536):
-            writer.write(piece)
-            await writer.drain()
-    writer.close()
+            await runner.cleanup()
