@@ -31,7 +31,7 @@ from ._polling.waiters import QueryWaiter, ResultWaiter
 from ._results import Ending, Outlet, Successes
 from ._saving.stores import StoreLike
 from ._stats import SessionStats
-from ._streams import OF_ORDERS, OutcomeStream, TaskUpdates, refusal
+from ._streams import OF_KEPT_ORDERS, OF_ORDERS, OutcomeStream, TaskUpdates, refusal
 from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, StorageError, copy_error
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from ._book.book import OpenBook, TaskBook
     from ._book.intents import BookLedger
+    from ._book.kept import KeptOrders
     from ._book.own import OwnReader, OwnReaders
     from ._book.work import BookWork
     from ._book.worker import Worker
@@ -439,22 +440,20 @@ class KlingOmniSession:
         """
         self._ready()
         order = require_order(order)
-        ledger = await self._ledger(book, note)
+        _require_place(note, book)
+        ledger = None if book is None else await self._ledger_in(book, note)
         task, _ = await self._creating_wing().create(order, ledger=ledger)
         return task
 
-    async def _ledger(
+    async def _ledger_in(
         self,
-        book: TaskBook | None,
+        book: TaskBook,
         note: object,
         *,
         expects: float | None = None,
         reader: OwnReader | None = None,
-    ) -> BookLedger | None:
-        """Return what keeps creates in a book, if one is given."""
-        _require_place(note, book)
-        if book is None:
-            return None
+    ) -> BookLedger:
+        """Return what keeps creates in a book."""
         from ._book.intents import open_ledger  # noqa: PLC0415 - not for those who only poll
 
         poller = self._ready()
@@ -561,7 +560,7 @@ class KlingOmniSession:
     async def _generate_in(self, book: TaskBook, note: object, wish: _Wish) -> TaskOutcome:
         """Create a task in a book, and bring its outcome out of that."""
         async with self._readers_of_own().at(_require_book(book)) as reader:
-            ledger = await self._ledger(book, note, expects=wish.expects, reader=reader)
+            ledger = await self._ledger_in(book, note, expects=wish.expects, reader=reader)
             creator = self._creating_wing()
             task, external_id = await creator.create(wish.order, ledger=ledger)
             wish.created(task)
@@ -596,6 +595,8 @@ class KlingOmniSession:
         watermarked: bool = False,
         overwrite: bool = False,
         expect_callback: float | None = None,
+        book: TaskBook | None = None,
+        note: Any = None,
     ) -> OutcomeStream:
         """Create many tasks, as many at a time as the account takes, and hand each out once.
 
@@ -609,29 +610,55 @@ class KlingOmniSession:
             max_tasks: The most places that this stream takes; None for no limit of its own.
             timeout: The longest time for each order from its first create until it is taken, and
                 for each task from the start of its first query, in s; None for no end. By default
-                the policy's.
+                the policy's. With a book tasks have the time of the book's policy instead.
             save_to: Where to save the images of each task before its outcome comes out.
             watermarked: Whether to save the copies with the watermark instead.
             overwrite: Whether to replace what is there under their names.
             expect_callback: How long the first query of each task waits for `nudge`, in s, as with
                 `generate`.
+            book: Where each task is kept, as with `create`; this session works the book as long as
+                the stream is open, by the book's policy. Outcomes of tasks are for this stream
+                alone, and acknowledged as those of any stream of a book. What was not acknowledged
+                when the stream is left, after a crash too, comes out at the readers of the book;
+                so does what became of a create that is in doubt.
+            note: What the book keeps with each task, as `TaskBook.add` does.
 
         Returns:
             An async iterator and async context manager of `TaskOutcome`, each with its ``order``
             and ``external_task_id``. An order that could not be created has the ``task_id`` "".
-            Its ``pending`` holds external ids.
+            Its ``pending`` holds external ids. With a book it is entered by ``async with``, and has
+            one consumer.
 
         Raises:
             ConfigurationError: ``orders`` is one order or nothing that can be iterated, or an
                 option cannot be used; the text says why.
         """
+        given = require_orders(orders)
+        _require_place(note, book)
+        expects = require_timeout(expect_callback, "expect_callback")
+        kept = None if book is None else self._kept_orders(book, note, expects)
         return self._order_stream(
-            require_orders(orders),
+            given,
             max_tasks=require_max_tasks(max_tasks),
             timeout=timeout,
             outlet=self._outlet(save_to, watermarked=watermarked, overwrite=overwrite),
-            expects=require_timeout(expect_callback, "expect_callback"),
+            expects=expects,
+            ledger=kept,
+            kept=kept,
         )
+
+    def _kept_orders(self, book: TaskBook, note: object, expects: float | None) -> KeptOrders:
+        """Return what a stream of orders has in a book."""
+        book = _require_book(book)
+        from ._book.forms import note_to_json  # noqa: PLC0415 - not for those who only poll
+        from ._book.kept import KeptOrders  # noqa: PLC0415 - as above
+
+        note_to_json(note)  # what cannot be kept is told here
+
+        async def make_ledger(reader: OwnReader) -> BookLedger:
+            return await self._ledger_in(book, note, expects=expects, reader=reader)
+
+        return KeptOrders(self._engine, self._readers_of_own, book, make_ledger)
 
     def _order_stream(
         self,
@@ -642,9 +669,14 @@ class KlingOmniSession:
         outlet: Outlet,
         expects: float | None = None,
         ledger: Ledger | None = None,
+        kept: KeptOrders | None = None,
     ) -> OutcomeStream:
         from ._creating.stream import OrderStream  # noqa: PLC0415 - not for those who only poll
 
+        if kept is not None:
+            from ._book.kept import KeptOutlet  # noqa: PLC0415 - as above
+
+            outlet = KeptOutlet(outlet, kept)
         state = OrderStream(
             orders,
             timeout=self._time_limit(timeout),
@@ -654,8 +686,10 @@ class KlingOmniSession:
             rng=Random(),
             expects=expects,
             ledger=ledger,
+            kept=kept,
         )
-        return OutcomeStream(self._ordering_wing, state, origin=OF_ORDERS)
+        origin = OF_ORDERS if kept is None else OF_KEPT_ORDERS
+        return OutcomeStream(self._ordering_wing, state, origin=origin)
 
     async def recover(self, external_task_id: str) -> ImageTask | None:
         """Look for a task by the external id under which it was created, by one GET.

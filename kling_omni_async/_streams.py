@@ -176,6 +176,9 @@ OF_IDS = Origin("session.poll(task_ids)", "task: task = await session.wait(task_
 OF_ORDERS = Origin(
     "session.generate_many(orders)", "order: outcome = await session.generate(order)"
 )
+OF_KEPT_ORDERS = OF_ORDERS._replace(
+    call="session.generate_many(orders, book=book)", needs_block=True
+)
 
 
 class OutcomeStream:

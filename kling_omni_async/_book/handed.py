@@ -34,43 +34,24 @@ class Desk(Protocol):
         """Wait until the book knows what became of all outcomes so far."""
 
 
-class HandedOutlet(Outlet):
-    """Hands out what a reader has, to one consumer, and notes what became of it."""
+class AckedOutlet(Outlet):
+    """Hands outcomes of a book out to one consumer, and is told what became of each."""
 
-    def __init__(self, reader: Reader, desk: Desk) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._reader = reader
-        self._desk = desk
-        # By identity: equal ones may be two ends of one task.
-        self._parcels: dict[int, tuple[TaskOutcome, Parcel]] = {}
         self._last: TaskOutcome | None = None  # of a plain step
         self._has_consumer = False
         self.has_failed = False  # an exception has left the block
 
-    async def prepare(self) -> None:
-        """Open the book, and try the store of images."""
-        await self._desk.prepare()
-
-    def offer(self, parcel: Parcel, outcome: TaskOutcome) -> None:
-        """Let the consumer have an outcome."""
-        self._parcels[id(outcome)] = outcome, parcel
-        self.put(outcome)
-
-    # What the consumer asks.
+    def settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
+        """Note what became of an outcome; return False if that is known, or it is none of ours."""
+        raise NotImplementedError
 
     async def step(self) -> TaskOutcome:
         """Acknowledge the outcome of the step before, and take the next one."""
-        with self.consuming(), self._asking(1):
-            self._last = self._noted(await self.take())
+        with self.consuming():
+            self._last = await self.take()
             return self._last
-
-    async def take_unless(
-        self, others: Collection[asyncio.Future[Any]], *, most: int
-    ) -> TaskOutcome | None:
-        """Take an outcome for a handler, or None once one of the others is done."""
-        with self._asking(most):
-            outcome = await super().take_unless(others, most=most)
-            return None if outcome is None else self._noted(outcome)
 
     @contextmanager
     def consuming(self) -> Generator[None]:
@@ -83,11 +64,67 @@ class HandedOutlet(Outlet):
         self._has_consumer = True
         try:
             if self._last is not None:
-                self._settle(self._last, Ack.DONE)
+                self.settle(self._last, Ack.DONE)
                 self._last = None
             yield
         finally:
             self._has_consumer = False
+
+    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
+        """Acknowledge an outcome whose handler returned; one whose handler raised comes again."""
+        is_news = self.settle(outcome, Ack.DONE if error is None else Ack.FAILED)
+        if error is not None:
+            then = "it comes again later" if is_news else "it is acknowledged already"
+            text = "the handler raised for %s, delivery %d; %s"
+            name = quoted(name_of(outcome))
+            logger.error(text, name, outcome.deliveries, then, exc_info=error)
+        return None
+
+    def dropped(self, outcome: TaskOutcome) -> None:
+        """Give back an outcome whose handler was cancelled."""
+        self.settle(outcome, Ack.BACK)
+
+    async def ack(self, outcome: TaskOutcome) -> None:
+        """Keep that an outcome was handled."""
+        self.settle(outcome, Ack.DONE)
+        await self.kept()
+
+    def leaving(self, error: BaseException | None) -> None:
+        """Note whether what the consumer has was in vain."""
+        self.has_failed = error is not None and not isinstance(error, _NO_FAILURES)
+
+
+class HandedOutlet(AckedOutlet):
+    """Hands out what a reader has."""
+
+    def __init__(self, reader: Reader, desk: Desk) -> None:
+        super().__init__()
+        self._reader = reader
+        self._desk = desk
+        # By identity: equal ones may be two ends of one task.
+        self._parcels: dict[int, tuple[TaskOutcome, Parcel]] = {}
+
+    async def prepare(self) -> None:
+        """Open the book, and try the store of images."""
+        await self._desk.prepare()
+
+    def offer(self, parcel: Parcel, outcome: TaskOutcome) -> None:
+        """Let the consumer have an outcome."""
+        self._parcels[id(outcome)] = outcome, parcel
+        self.put(outcome)
+
+    async def take(self) -> TaskOutcome:
+        """Take the next outcome."""
+        with self._asking(1):
+            return self._noted(await super().take())
+
+    async def take_unless(
+        self, others: Collection[asyncio.Future[Any]], *, most: int
+    ) -> TaskOutcome | None:
+        """Take an outcome for a handler, or None once one of the others is done."""
+        with self._asking(most):
+            outcome = await super().take_unless(others, most=most)
+            return None if outcome is None else self._noted(outcome)
 
     @contextmanager
     def _asking(self, most: int) -> Generator[None]:
@@ -103,36 +140,11 @@ class HandedOutlet(Outlet):
         self._reader.gave(self._parcels[id(outcome)][1])
         return outcome
 
-    # What became of an outcome.
-
-    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
-        """Acknowledge an outcome whose handler returned; one whose handler raised comes again."""
-        is_news = self._settle(outcome, Ack.DONE if error is None else Ack.FAILED)
-        if error is not None:
-            then = "it comes again later" if is_news else "it is acknowledged already"
-            text = "the handler raised for %s, delivery %d; %s"
-            name = quoted(name_of(outcome))
-            logger.error(text, name, outcome.deliveries, then, exc_info=error)
-        return None
-
-    def dropped(self, outcome: TaskOutcome) -> None:
-        """Give back an outcome whose handler was cancelled."""
-        self._settle(outcome, Ack.BACK)
-
-    async def ack(self, outcome: TaskOutcome) -> None:
-        """Keep that an outcome was handled."""
-        self._settle(outcome, Ack.DONE)
-        await self._desk.kept()
-
     async def kept(self) -> None:
         """Wait until the book knows what became of all outcomes so far."""
         await self._desk.kept()
 
-    def leaving(self, error: BaseException | None) -> None:
-        """Note whether what the consumer has was in vain."""
-        self.has_failed = error is not None and not isinstance(error, _NO_FAILURES)
-
-    def _settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
+    def settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
         """Note what became of an outcome; return False if that is known, or it is none of ours."""
         found = self._parcels.pop(id(outcome), None)
         if found is None:

@@ -6,14 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 import anyio
 import attrs
 
 from kling_omni_async._engine import Engine
-from kling_omni_async._ids import quoted
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._results import Ending
 from kling_omni_async.errors import (
@@ -24,11 +23,19 @@ from kling_omni_async.errors import (
 )
 
 from .book import Ended, OpenBook, TaskBook, Wait, open_inside
-from .contract import Ack, Receipt, Take
+from .contract import MOST_AT_ONCE, Ack, Receipt, Take
 from .intents import persist
-from .worker import FAREWELL_S, HEARTBEAT_S, Worker
+from .worker import FAREWELL_S, HEARTBEAT_S, Worker, wait
 
 logger: Final = logging.getLogger("kling_omni_async.book")
+
+
+class _News(NamedTuple):
+    """What the book has not been told yet."""
+
+    receipts: tuple[Receipt, ...]
+    keep: tuple[str, ...]
+    release: tuple[str, ...]
 
 
 class OwnReader:
@@ -52,7 +59,7 @@ class OwnReader:
         self._seq = 0
         self._saying = asyncio.Lock()
         self._works = False
-        self._released: list[str] = []  # the book has not been told yet
+        self._untold: list[_News] = []
 
     def __repr__(self) -> str:
         return f"<OwnReader of {self.inside.name} users={self.users}>"
@@ -78,6 +85,11 @@ class OwnReader:
         self.left.set()
         self.inside.changes.wake_all()
 
+    async def gone(self) -> None:
+        """Wait until it has left, unless others use it."""
+        if not self.users:
+            await self.left.wait()
+
     def fault(self) -> BaseException | None:
         """Return why nothing more will come, if that is so."""
         if self._engine.closed:
@@ -93,7 +105,8 @@ class OwnReader:
         Others get it where this is left by a cancellation, or as the session was closed.
         """
         own, handled = OwnTask(self, task_id), None
-        await self._say(keep=[task_id])
+        self.note(keep=[task_id])
+        await self.tell()
         try:
             yield own
             handled = own.ended
@@ -104,37 +117,52 @@ class OwnReader:
             raise
         finally:
             if handled is None:
-                self._released.append(task_id)
-                self._wake.set()
+                self.note(release=[task_id])
             else:
-                await self._acknowledge(handled)
+                self.note([Receipt(handled.row.key, handled.row.number, Ack.DONE)])
+                await self.try_to_tell()
 
-    async def _acknowledge(self, ended: Ended) -> None:
+    def note(
+        self,
+        receipts: Sequence[Receipt] = (),
+        *,
+        keep: Sequence[str] = (),
+        release: Sequence[str] = (),
+    ) -> None:
+        """Say soon what became of outcomes, which ids are its own, and which are no longer."""
+        self._untold.append(_News(tuple(receipts), tuple(keep), tuple(release)))
+        self._wake.set()
+
+    async def tell(self) -> None:
+        """Wait until the book knows what was noted so far."""
+        async with self._saying:
+            while self._untold:
+                await self._say()
+
+    async def try_to_tell(self) -> None:
+        """Do so, and log why it cannot be done."""
         try:
-            await self._say([Receipt(ended.row.key, ended.row.number, Ack.DONE)])
+            await self.tell()
         except BookError as error:
-            text = "the outcome of %s was handed out, and may come again: %s"
-            logger.warning(text, quoted(ended.row.key), error)
+            text = "the book %s does not know what became of outcomes, they may come again: %s"
+            logger.warning(text, self.inside.name, error)
 
     # What it says to the book.
 
-    async def _say(self, receipts: Sequence[Receipt] = (), *, keep: Sequence[str] = ()) -> None:
-        async with self._saying:
-            release, self._released = self._released, []
-            self._seq += 1
-            take = Take(
-                reader=self.name,
-                seq=self._seq,
-                receipts=receipts,
-                keep=keep,
-                release=release,
-                is_leaving=self._is_leaving,
-            )
-            try:
-                await persist(lambda: self.inside.store.take(take))
-            except BookError:
-                self._released += release
-                raise
+    async def _say(self, *, is_leaving: bool = False) -> None:
+        """Make one step, with some of what was noted; it is noted still where that fails."""
+        news = self._untold[:MOST_AT_ONCE]
+        self._seq += 1
+        take = Take(
+            reader=self.name,
+            seq=self._seq,
+            receipts=[each for some in news for each in some.receipts],
+            keep=[each for some in news for each in some.keep],
+            release=[each for some in news for each in some.release],
+            is_leaving=is_leaving or self.left.is_set(),  # who tells late is there no more
+        )
+        await persist(lambda: self.inside.store.take(take))
+        del self._untold[: len(news)]
 
     async def _run(self) -> None:
         try:
@@ -145,7 +173,8 @@ class OwnReader:
             self._is_leaving = True
             with anyio.CancelScope(shield=True), suppress(BookError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_S):
-                    await self._say()
+                    await self.tell()
+                    await self._say(is_leaving=True)
                     if self._works:
                         await self._worker.aclose()
             self.end()
@@ -156,12 +185,11 @@ class OwnReader:
         self._works = True
         self._is_known.set()
         while not self._is_leaving:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await self._wake.wait()
-            self._wake.clear()
             try:
-                await self._say()
+                if not await wait(self._wake, HEARTBEAT_S):
+                    self.note()  # it is still there
+                self._wake.clear()
+                await self.tell()
             except BookError as error:
                 if not error.transient:
                     raise
@@ -189,7 +217,7 @@ class OwnReaders:
         self._engine = engine
         self._make_worker = make_worker
         self._readers: dict[OpenBook, OwnReader] = {}
-        self._leaving: set[OwnReader] = set()
+        self._known: list[OwnReader] = []  # those that leave, too
 
     def __repr__(self) -> str:
         return f"<OwnReaders {list(self._readers.values())}>"
@@ -197,27 +225,39 @@ class OwnReaders:
     @asynccontextmanager
     async def at(self, book: TaskBook) -> AsyncGenerator[OwnReader, None]:
         """Read and work a book for as long as somebody is in here."""
+        reader = await self.enter(book)
+        try:
+            yield reader
+        finally:
+            self.leave(reader)
+            await reader.gone()
+
+    async def enter(self, book: TaskBook) -> OwnReader:
+        """Read and work a book until `leave`."""
         inside = await open_inside(book)
-        if (reader := self._readers.get(inside)) is None:
-            reader = OwnReader(self._engine, inside, self._make_worker(inside))
-            self._readers[inside] = reader
+        reader = self._readers.get(inside)
+        if reader is None or reader.fault() is not None:
+            reader = self._readers[inside] = OwnReader(
+                self._engine, inside, self._make_worker(inside)
+            )
+            self._known = [each for each in self._known if not each.left.is_set()] + [reader]
             reader.start()
         reader.users += 1
         try:
             await reader.known()
-            yield reader
-        finally:
-            reader.users -= 1
-            if not reader.users:
-                await self._leave(self._readers.pop(inside))
+        except BaseException:
+            self.leave(reader)
+            raise
+        return reader
 
-    async def _leave(self, reader: OwnReader) -> None:
-        self._leaving.add(reader)
+    def leave(self, reader: OwnReader) -> None:
+        """Use a reader no more; the last one to go ends it."""
+        reader.users -= 1
+        if reader.users:
+            return
+        if self._readers.get(reader.inside) is reader:
+            del self._readers[reader.inside]
         reader.stop()
-        try:
-            await reader.left.wait()
-        finally:
-            self._leaving.discard(reader)
 
     # What the engine calls.
 
@@ -232,7 +272,7 @@ class OwnReaders:
 
     def tell_end(self, reason: Ending) -> Iterator[None]:  # noqa: ARG002 - as of all parts
         """Tell all who wait for tasks of books that nothing more comes."""
-        for reader in (*self._readers.values(), *self._leaving):
+        for reader in list(self._known):
             reader.end()
             yield
 

@@ -218,7 +218,7 @@ class Worker:
         began, until = loop.time(), HEARTBEAT_S
         if next_s is not None and self._want():
             until = min(until, max(next_s, LEAST_GAP_S))
-        await _wait(self._wake, until)
+        await wait(self._wake, until)
         self._wake.clear()
         # What comes meanwhile shares a turn.
         if not self._is_leaving:
@@ -251,7 +251,7 @@ class Worker:
                     self._unsent.extendleft(reversed(batch))
                     raise
                 self._out_of_reach(error)
-                await _wait(self._leave, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
+                await wait(self._leave, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
                 tries += 1
             else:
                 self._is_warned = False
@@ -443,7 +443,7 @@ class Worker:
                     await self._turn()
 
 
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+async def wait(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait for an event, at most so long; return whether it came."""
     try:
         async with asyncio.timeout(timeout_s):

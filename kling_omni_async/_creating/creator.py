@@ -492,6 +492,8 @@ class Creator:
 
 def passes(refused: Refused) -> bool:
     """Whether the same order may be taken the next time."""
+    if isinstance(refused.error, BookError):
+        return refused.error.transient
     return refused.is_rate_limit or (isinstance(refused, NeverLeft) and refused.may_pass)
 
 
@@ -504,13 +506,13 @@ def require_task(end: End) -> ImageTask:
 
 def _unkept(error: BookError, task: ImageTask | None) -> End:
     """Return how a create ended of which a book could not keep what came of it."""
+    # Not transient: what is created again would cost again, or is taken for under way.
     if task is None:
-        return Refused(error)
+        text = f"nothing was created, and the book could not keep that: {error.what}"
+        return Refused(BookError(text))
     name = quoted(task.task_id)
-    text = f"task {name} was created, and its book could not keep that: {error.what}; add it there"
-    unkept = BookError(text, task_id=task.task_id)  # to create it again would cost it again
-    unkept.__cause__ = error
-    return unkept
+    text = f"task {name} was created, and the book could not keep that: {error.what}; add it there"
+    return BookError(text, task_id=task.task_id)
 
 
 def _another_wish(request: CreateRequest) -> Refused:

@@ -31,6 +31,7 @@ from kling_omni_async._stats import COUNTS, count_of
 from kling_omni_async.errors import (
     AccountError,
     AuthenticationError,
+    BookError,
     ConfigurationError,
     CreateUncertainError,
     DuplicateOrderError,
@@ -43,13 +44,13 @@ from . import creator
 from .creator import Creation, Creator, passes
 from .ledger import Ledger, NamedOrder
 from .slots import Backoff, SlotLimit
-from .wishes import OrderWaiter, Pace, Stage, Wish
+from .wishes import Kept, OrderWaiter, Pace, Stage, Wish
 
 _READ: Final = "kling_omni_async.orders"
 _MOST_UNREAD: Final = 1_000
 """How many outcomes may wait for a consumer before no more orders are read."""
 
-_OF_THE_KEY: Final = (AuthenticationError, AccountError, PermissionDeniedError)
+_ENDS_CREATING: Final = (AuthenticationError, AccountError, PermissionDeniedError, BookError)
 """Refusals that the next order would meet, too."""
 
 logger: Final = logging.getLogger("kling_omni_async.creator")
@@ -67,7 +68,7 @@ class Means:
 class OrderStream:
     """The inside of a stream of `generate_many`."""
 
-    # Twenty attributes, as for `StreamState`: this is the one place for what is known of it.
+    # 21 attributes, as for `StreamState`: this is the one place for what is known of it.
     input_of = "orders"
 
     def __init__(
@@ -81,6 +82,7 @@ class OrderStream:
         rng: Random,
         expects: float | None = None,
         ledger: Ledger | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.intake = Intake(source)
         self.outlet = outlet
@@ -93,6 +95,7 @@ class OrderStream:
         self.youngest: float | None = None  # creation of a task, in s of the loop
         self._namespace = namespace
         self._ledger = ledger
+        self._kept = kept  # its tasks, in a book
         self._means: Means | None = None
         self._queue: deque[Wish] = deque()
         self._seen: dict[str, int] = {}  # of keys that were handed out, of a finite input
@@ -263,7 +266,7 @@ class OrderStream:
             self._poll(wish, end, now)
         elif isinstance(end, Refused):
             self._refused(wish, end, now)
-        elif isinstance(end, CreateUncertainError | DuplicateOrderError):
+        elif isinstance(end, CreateUncertainError | DuplicateOrderError | BookError):
             self.slots.release(wish.slots)
             wish.may_be_paid = True
             self._put(wish, error=end, now=now)
@@ -274,7 +277,7 @@ class OrderStream:
         error = end.error
         if not passes(end):
             self.slots.release(wish.slots)
-            if isinstance(error, _OF_THE_KEY) or isinstance(end, NeverLeft):
+            if isinstance(error, _ENDS_CREATING) or isinstance(end, NeverLeft):
                 self._ended_by = self._ended_by or error
             self._put(wish, error=error, now=now)
             return
@@ -283,6 +286,8 @@ class OrderStream:
         else:
             self.slots.release(wish.slots)
         self._pace.refused(error, is_alone=not self.slots.held or not end.is_rate_limit, now=now)
+        if wish.first_sent is None:  # its book is out of reach
+            wish.first_sent = now
         wish.stage, wish.refusal = Stage.WAITING, error
         self._queue.appendleft(wish)
 
@@ -290,6 +295,9 @@ class OrderStream:
         assert self._means is not None  # noqa: S101 - it has created
         wish.task, wish.stage, wish.may_be_paid = task, Stage.POLLING, True
         wish.request = None
+        if self._kept is not None:
+            wish.unfollow = self._kept.follow(task.task_id, partial(self._told, wish))
+            return
         verdict = verdict_on(task)
         if verdict.kind is VerdictKind.FINAL:  # a create can be answered with a failed task
             self.polled(wish, task, verdict.error, queries=0, now=now)
@@ -297,6 +305,25 @@ class OrderStream:
         wish.waiter = OrderWaiter(self, wish, added=now)
         expects = None if wish.order is None else expected_s(wish.order, self.expects)
         self._means.poller.call(task.task_id, wish.waiter, expects)
+
+    def _told(self, wish: Wish, end: TaskOutcome | KlingOmniError) -> None:
+        """Note the outcome of a wish out of a book, or why there are no more of them."""
+        wish.unfollow = None
+        if not isinstance(end, TaskOutcome):
+            self.end(End(end))
+            return
+        now = asyncio.get_running_loop().time()
+        self.slots.ended(wish.slots)
+        self._put_outcome(
+            wish,
+            attrs.evolve(
+                end,
+                elapsed=now - wish.added,
+                order=wish.order,
+                external_task_id=wish.external_id,
+            ),
+        )
+        self.look()
 
     def polled(
         self,
@@ -322,23 +349,28 @@ class OrderStream:
         queries: int = 0,
         now: float,
     ) -> None:
-        wish.stage = Stage.DONE
-        self._open -= 1
-        self._unread += 1
+        task_id = wish.task.task_id if wish.task else ""
         if error is not None and wish.task is None:
             text = "order %s: %s: %s"
             kind = type(error).__name__
             logger.info(text, quoted(wish.external_id), kind, one_line(error))
+            task_id = error.task_id or ""  # of what was created and could not be kept
+        outcome = TaskOutcome(
+            task_id=task_id,
+            task=task,
+            error=None if error is None else copy_error(error),
+            queries=queries,
+            elapsed=now - wish.added,
+            order=wish.order,
+            external_task_id=wish.external_id,
+        )
+        self._put_outcome(wish, outcome)
+
+    def _put_outcome(self, wish: Wish, outcome: TaskOutcome) -> None:
+        wish.stage = Stage.DONE
+        self._open -= 1
+        self._unread += 1
         if self.phase is not Phase.ENDED:
-            outcome = TaskOutcome(
-                task_id=wish.task.task_id if wish.task else "",
-                task=task,
-                error=None if error is None else copy_error(error),
-                queries=queries,
-                elapsed=now - wish.added,
-                order=wish.order,
-                external_task_id=wish.external_id,
-            )
             self.outlet.put(outcome)
             self._end_if_done()
 
@@ -378,6 +410,8 @@ class OrderStream:
     async def closed(self) -> None:
         """Wait until its input is closed."""
         await self.intake.wait_closed()
+        if self._kept is not None:
+            await self._kept.left()
 
     def _stop(self) -> None:
         self.phase = Phase.ENDED
@@ -390,10 +424,14 @@ class OrderStream:
                 self._means.creator.leave(wish.creation)
             if wish.waiter is not None:
                 self._means.poller.leave(wish.waiter)
-            wish.creation = wish.waiter = None
+            if wish.unfollow is not None:
+                wish.unfollow()
+            wish.creation = wish.waiter = wish.unfollow = None
 
     def _name(self, wishes: list[Wish]) -> None:
         """Name the tasks that were paid for and will not be handed out, once."""
+        if self._kept is not None:
+            return  # they stay in the book
         names = [wish.name() for wish in wishes if wish.may_be_paid and not wish.is_named]
         for wish in wishes:
             wish.is_named = True

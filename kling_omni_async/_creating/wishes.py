@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import attrs
 
@@ -13,6 +13,7 @@ from kling_omni_async._api.create import CreateRequest
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask
 from kling_omni_async._order import ImageOrder
+from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.limits import NEVER
 from kling_omni_async._polling.verdicts import Verdict
@@ -48,6 +49,7 @@ class Wish:
     refusal: KlingOmniError | None = None  # the last one
     task: ImageTask | None = None  # as it was created
     waiter: OrderWaiter | None = None
+    unfollow: Callable[[], None] | None = None  # ends the wait for its outcome out of a book
     may_be_paid: bool = False
     is_named: bool = False  # by the log, as its outcome will not be handed out
 
@@ -60,6 +62,21 @@ class Wish:
         """Return what the log says of it."""
         external_id = f"external id {quoted(self.external_id)}"
         return f"{quoted(self.task.task_id)} ({external_id})" if self.task else external_id
+
+
+Tell: TypeAlias = Callable[[TaskOutcome | KlingOmniError], object]
+"""Is told the outcome of a task, or why no task of the stream will have any."""
+
+
+class Kept(Protocol):
+    """What keeps the tasks of a stream, and brings their outcomes instead of the poller."""
+
+    def follow(self, task_id: str, tell: Tell) -> Callable[[], None]:
+        """Wait for the outcome of a task; return what ends that."""
+        ...
+
+    async def left(self) -> None:
+        """Wait until it has back what was not acknowledged, once the stream was left."""
 
 
 class Follower(Protocol):
