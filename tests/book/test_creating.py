@@ -32,6 +32,7 @@ from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.contract import Store
 from kling_omni_async._book.records import EntryState
 from kling_omni_async._session import external_id_in
+from kling_omni_async.errors import copy_error
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.creating.test_create import looks, posts, warnings_in
 from tests.support import new_session, now, open_session
@@ -90,13 +91,13 @@ async def hook(
     monkeypatch.setattr(store, step, Hook(getattr(store, step), before))
 
 
-def failing(*errors: Exception | None) -> Callable[[], Awaitable[object]]:
+def failing(*errors: BookError | None) -> Callable[[], Awaitable[object]]:
     """Raise errors, one at each call; None lets a call pass, and so do all behind the last one."""
     left = list(errors)
 
     async def fail() -> None:
         if left and (error := left.pop(0)) is not None:
-            raise error
+            raise copy_error(error)
 
     return fail
 

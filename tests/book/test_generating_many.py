@@ -118,11 +118,15 @@ async def test_an_exception_lets_it_come_again_later(
     comet_api: SimulatedCometAPI, memory_book: TaskBook
 ) -> None:
     """The outcome that was in hand counts as handed out in vain."""
+
+    async def fail(session: KlingOmniSession) -> None:
+        async with session.generate_many(orders(1), book=memory_book) as outcomes:
+            await anext(outcomes)
+            raise ZeroDivisionError
+
     async with new_session(comet_api) as session:
         with pytest.raises(ZeroDivisionError):
-            async with session.generate_many(orders(1), book=memory_book) as outcomes:
-                await anext(outcomes)
-                raise ZeroDivisionError
+            await fail(session)
     began = now()
     outcome = await read_one(memory_book, comet_api)
     assert outcome.deliveries == 2
