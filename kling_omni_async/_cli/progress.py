@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from typing import Final, Self
 
 from rich import progress
-from rich.console import Group, OverflowMethod
-from rich.live import Live
-from rich.text import Text
 
 from kling_omni_async._stats import SessionStats
 
-from .cursor import shown_while_stopped
-from .exit import OutputError
+from .board import Board
 from .report import Tally
-from .terminal import (
-    has_room,
-    is_screen,
-    make_console,
-    note,
-    out_as_read,
-    plain,
-    room_in,
-    wants_colour,
-)
+from .terminal import is_screen, note, out_as_read, plain
 from .units import human_time
 
 # What the rate is the mean of: about one interval, so that it does not swing with the pauses.
@@ -82,56 +67,40 @@ class Bar(Silent):
 
     every_s = 0.25
 
-    # Eleven attributes: what draws (4), what is drawn (4), and the terminal (3).
     def __init__(self) -> None:
-        self._console = make_console(None, colour=wants_colour(sys.stderr))
-        plainly = self._console.options.ascii_only
-        # No thread draws it: `beat` does, in the loop, as only there the session may be looked at.
+        self._board = Board()
         self._progress = progress.Progress(
-            progress.SpinnerColumn("line" if plainly else "dots"),
+            progress.SpinnerColumn("line" if self._board.is_ascii else "dots"),
             progress.MofNCompleteColumn(),
             progress.BarColumn(bar_width=20),
             progress.TimeElapsedColumn(),
             progress.TextColumn("{task.fields[left]}", markup=False),
             progress.TextColumn("{task.description}", markup=False),
-            console=self._console,
+            console=self._board.console,
             auto_refresh=False,
         )
         self._bar = self._progress.add_task("nothing yet", total=None, left="")
-        # rich's ellipsis is one letter, which ASCII has not.
-        overflow: OverflowMethod = "crop" if plainly else "ellipsis"
-        self._line = Text(no_wrap=True, overflow=overflow)
-        self._live = Live(
-            Group(self._progress, self._line),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-        )
+        self._board.first = self._progress
         self._queries = Rate()
         self._ends = Rate(_LONG_WINDOW_S)
         self._tally = Tally(0)
-        self._hiding = ExitStack()
-        self._terminal = sys.stderr
-        self._shares_terminal = _stdout_is_stderr()
 
     def __enter__(self) -> Self:
-        self._hiding.enter_context(shown_while_stopped(self._terminal))
-        self._live.start()  # drawn with the first beat, which knows what there is
+        self._board.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._hiding, suppress(OSError):  # the terminal is gone: nobody is left to see it
-            self._live.stop()
+        self._board.stop()
 
     def show(self, tally: Tally) -> None:
         """Keep the counts, which change as the work goes on; they are drawn with each beat."""
         self._tally = tally
 
     def beat(self, now: float, stats: SessionStats, oldest: str) -> None:
-        """Draw, unless the terminal is held up: the polling does not wait for it."""
+        """Draw."""
         tally = self._tally
-        self._line.plain = second_line(stats, oldest, self._queries.add(now, stats.queries))
+        rate = self._queries.add(now, stats.queries)
+        self._board.second.plain = second_line(stats, oldest, rate)
         ends = self._ends.add(now, tally.done)
         self._progress.update(
             self._bar,
@@ -140,21 +109,11 @@ class Bar(Silent):
             description=tally.parts(),
             left=time_left(tally.total - tally.done, ends),
         )
-        if has_room(self._terminal):
-            with suppress(OSError):  # as at the end
-                self._live.refresh()
+        self._board.draw()
 
     async def out(self, line: str) -> None:
         """Write a result to stdout, above the bar if that is on the same terminal."""
-        if not self._shares_terminal:
-            await out_as_read(line)
-            return
-        await room_in(self._terminal)
-        # Through rich, which moves the bar out of the way: beside it lines would be torn.
-        try:
-            self._console.out(line, highlight=False)
-        except OSError as error:
-            raise OutputError("stdout", error) from None
+        await self._board.out(line)
 
 
 class Rate:
@@ -184,23 +143,18 @@ def second_line(stats: SessionStats, oldest: str, rate: float) -> str:
 
     It is named once it is polled.
     """
-    parts = [f"{rate:.1f} queries/s", f"next query {_due(stats)}"]
+    parts = [f"{rate:.1f} queries/s", f"next query {due(stats)}"]
     if oldest and stats.oldest is not None:
         name = oldest if len(oldest) <= _LONGEST_ID else f"{oldest[: _LONGEST_ID - 1]}…"
         parts.append(f"oldest {plain(name)}, {human_time(int(stats.oldest))}")
     return "  " + " · ".join(parts)
 
 
-def _due(stats: SessionStats) -> str:
+def due(stats: SessionStats) -> str:
+    """Return when the next query starts."""
     if stats.next_query is None:
         return "after an answer" if stats.in_flight else "none"
     return f"in {math.ceil(stats.next_query)} s" if stats.next_query else "now"
-
-
-def _stdout_is_stderr() -> bool:
-    if sys.stdout is None:
-        return False
-    return os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
 
 
 def choose_view(*, quiet: bool, every: float = 10.0) -> Silent:

@@ -299,7 +299,7 @@ def test_a_terminal_that_is_held_up_is_left_alone(
     with Bar() as view:
         before = capfd.readouterr().err
         with monkeypatch.context() as patched:
-            patched.setattr("kling_omni_async._cli.progress.has_room", lambda _: False)
+            patched.setattr("kling_omni_async._cli.board.has_room", lambda _: False)
             view.beat(0.0, SessionStats(next_query=5.0), "7")
         assert capfd.readouterr().err == ""
         view.beat(0.0, SessionStats(next_query=5.0), "7")
@@ -325,7 +325,7 @@ def test_a_terminal_that_has_gone_ends_results_only(
     terminal = GoneTerminal()
     monkeypatch.setattr(sys.stderr, "write", terminal.write)
     with Bar() as view:
-        view._shares_terminal = True
+        view._board._shares_terminal = True
         terminal.gone = True
         view.beat(0.0, SessionStats(next_query=5.0), "7")
         with pytest.raises(OutputError, match="cannot write to stdout: Input/output error"):
