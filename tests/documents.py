@@ -35,6 +35,7 @@ from sybil.parsers.myst import CodeBlockParser
 from kling_omni_async import KlingOmniSession
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._cli.app import app
+from kling_omni_async._cli.book import with_action_first
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .virtual_clock import VirtualClockLoop
@@ -142,7 +143,7 @@ def _parse_shell(example: Example) -> str | None:
     for line in text.replace("\\\n", " ").splitlines():
         for words in _commands(line):
             try:
-                app.parse_args(words, print_error=False, exit_on_error=False)
+                app.parse_args(with_action_first(words), print_error=False, exit_on_error=False)
             except Exception:  # noqa: BLE001 - whatever it says, the page is wrong
                 return f"{line}\n{traceback.format_exc()}"
     return None

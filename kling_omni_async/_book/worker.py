@@ -40,6 +40,9 @@ _AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
 FAREWELL_S: Final = 5.0
 """How long a worker that leaves tries to bring back what it has, in s."""
 
+WORKER_ENDS: Final = "a worker of the book %s ends: %s"
+"""Logged where a worker ends by itself; whoever left its block gets the error, too."""
+
 logger: Final = logging.getLogger("kling_omni_async.book")
 
 
@@ -68,6 +71,9 @@ class Host(Protocol):
     def wanted_starts(self) -> int:
         """How many starts could be used now."""
         ...
+
+    def scheduled(self, when: float | None) -> None:
+        """Note when the next query may start, in s; None where none is scheduled."""
 
     async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
         """Send one query; return what it brought, and its headers."""
@@ -188,6 +194,7 @@ class Worker:
                 with anyio.CancelScope(shield=True):
                     await self._farewell()
             finally:
+                self._host.scheduled(None)
                 self.ended.set()
 
     async def _work(self) -> None:
@@ -203,7 +210,7 @@ class Worker:
         """Note why this worker ends, alone: the others of the book go on."""
         if self._fault is None:
             self._fault = fault
-            logger.error("a worker of the book %s ends: %s", self._book.name, fault)
+            logger.error(WORKER_ENDS, self._book.name, fault)
             self._book.fail(fault)
         self._wake.set()
 
@@ -234,6 +241,7 @@ class Worker:
         reply = await self._until_kept(message, batch)
         now = asyncio.get_running_loop().time()
         self._take_in(reply, now)
+        self._host.scheduled(None if reply.next_s is None else now + reply.next_s)
         for claim in reply.claims:
             self._begin(claim, reply, sent, now)
         return 0.0 if self._unsent else reply.next_s

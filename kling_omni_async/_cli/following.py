@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
@@ -118,11 +118,25 @@ async def beating(
     session: KlingOmniSession, view: Silent, oldest: Callable[[], str]
 ) -> AsyncGenerator[None]:
     """Draw now and then, in this loop: no other thread may look at the session."""
-    if view.every_s is None:
+    loop = asyncio.get_running_loop()
+
+    async def beat() -> None:
+        view.beat(loop.time(), session.stats(), oldest())
+
+    async with repeating(beat, view.every_s):
+        yield
+
+
+@asynccontextmanager
+async def repeating(
+    act: Callable[[], Awaitable[None]], every_s: float | None
+) -> AsyncGenerator[None]:
+    """Do something every so many s; never with None."""
+    if every_s is None:
         yield
         return
     # A task, no task group: a view that breaks down must not cancel the polling.
-    beats = asyncio.create_task(_beat(session, view, oldest, view.every_s))
+    beats = asyncio.create_task(_repeat(act, every_s))
     try:
         yield
     finally:
@@ -130,10 +144,7 @@ async def beating(
         await asyncio.wait([beats])
 
 
-async def _beat(
-    session: KlingOmniSession, view: Silent, oldest: Callable[[], str], every_s: float
-) -> None:
-    loop = asyncio.get_running_loop()
+async def _repeat(act: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
-        view.beat(loop.time(), session.stats(), oldest())
+        await act()
         await asyncio.sleep(every_s)

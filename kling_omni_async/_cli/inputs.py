@@ -9,8 +9,8 @@ import os
 import select
 import stat
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -32,6 +32,20 @@ def refuse_paths(words: Iterable[str], verb: str = "poll", what: str = "an id") 
         # Not a Path's: that one raises for what no path can hold.
         if named or (not word.isdecimal() and os.path.isfile(word)):  # noqa: PTH113
             raise UsageError(f"{word} is a file, not {what}: write {verb} --from {word}")
+
+
+def require_ids(ids: Sequence[str], source: str | None, column: str | None, verb: str) -> None:
+    """Raise `UsageError` where arguments name no ids, or something else than ids."""
+    if not ids and source is None:
+        raise UsageError("no ids: give some, or a file of them with --from")
+    require_source(source, column)
+    refuse_paths(ids, verb)
+
+
+def require_source(source: str | None, column: str | None) -> None:
+    """Raise `UsageError` for a column of no file."""
+    if column is not None and source is None:
+        raise UsageError("--column says where a file has its ids: give --from too")
 
 
 class IdInput:
@@ -64,13 +78,22 @@ class IdInput:
         Raises:
             UsageError: As above; ids that came before it were yielded.
         """
+        async with aclosing(self.pieces()) as pieces:
+            async for rows in pieces:
+                for row in rows:
+                    yield row
+
+    async def pieces(self) -> AsyncGenerator[list[IdRow]]:
+        """Read a stream, and yield together what has come together.
+
+        Raises:
+            UsageError: As above.
+        """
         if self._file.isatty():
             note("reading ids from the terminal, one a line; Ctrl-D ends them")
         while piece := await self._piece():
-            for row in self.rows.feed(piece):
-                yield row
-        for row in self._end():
-            yield row
+            yield self.rows.feed(piece)
+        yield self._end()
 
     async def _piece(self) -> bytes:
         with _told(self._source):

@@ -40,6 +40,10 @@ class PollJob:
         """Return whether an id is left, or among the latest of a stream that have ended."""
         return task_id in self._left or task_id in self._ended
 
+    def is_left(self, task_id: str) -> bool:
+        """Return whether an id is known and has no written outcome."""
+        return task_id in self._left
+
     def add(self, task_id: str) -> None:
         """Add an id of a stream."""
         self.tally.total += 1

@@ -13,10 +13,12 @@ import attrs
 from kling_omni_async.errors import ConfigurationError
 
 from . import options
-from .exit import CliError, Exit, UsageError, code_of
+from .books import BookOption
+from .exit import CliError, Exit, code_of
 from .following import follow
-from .inputs import open_ids, refuse_paths
+from .inputs import open_ids, require_ids
 from .job import PollJob
+from .poll_book import PollOptions, poll_book
 from .progress import choose_view
 from .results import Sink, open_sink
 from .session import logged_as_notes, make_session
@@ -35,6 +37,7 @@ def poll(
     *ids: options.Ids,
     source: options.IdFile = None,
     column: options.Column = None,
+    book: BookOption = None,
     jsonl: options.JournalFile = None,
     csv: options.TableFile = None,
     quiet: options.Quiet = False,
@@ -53,6 +56,7 @@ def poll(
         ids: The task ids.
         source: A file with more ids: one a line, CSV or JSON; - for stdin, as they come.
         column: The column of the file that has the ids, by name or number; task_id by default.
+        book: A book to poll until nothing is open or unread; ids are added to it first.
         jsonl: A journal to append to, as JSON lines; ids settled there are skipped. - for stdout.
         csv: A table to write: the rows of the input, with what came of each id behind them.
         quiet: Show neither progress nor a summary.
@@ -63,14 +67,19 @@ def poll(
         limits: What bounds queries.
         connection: Which API.
     """
-    if not ids and source is None:
-        raise UsageError("no ids: give some, or a file of them with --from")
-    if column is not None and source is None:
-        raise UsageError("--column says where a file has its ids: give --from too")
+    if book is None:
+        require_ids(ids, source, column, "poll")
     saving.require_place()
     require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
-    refuse_paths(ids)
+    if book is not None:
+        return poll_book(
+            book,
+            PollOptions(policy, connection, saving, talk, jsonl=jsonl, csv=csv, quiet=quiet),
+            ids,
+            source,
+            column,
+        )
     with ExitStack() as stack:
         # Read last: it may take its time, and wrong options are told at once.
         given = None

@@ -39,6 +39,7 @@ class Sink:
     recall: Callable[[str], Entry | None] = _nothing
     recall_elsewhere: Callable[[str], Iterable[Entry]] = _no_entries
     repeat: Callable[[str], None] = _nothing  # for what is settled
+    again: Callable[[TaskOutcome], None] = _nothing  # for what an earlier run has written
     expect: Callable[[IdRow], None] = _nothing
 
     def beside(self, table: Table) -> Sink:
@@ -52,7 +53,7 @@ class Sink:
             if (entry := self.recall(task_id)) is not None:
                 table.add(entry.outcome)
 
-        return attrs.evolve(self, write=write, repeat=repeat, expect=table.expect)
+        return attrs.evolve(self, write=write, repeat=repeat, again=table.add, expect=table.expect)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -48,12 +48,16 @@ def in_words(record: logging.LogRecord) -> str:
 class _Notes(logging.Handler):
     """Writes log records as lines on stderr."""
 
-    def __init__(self, level: int, words: Callable[[logging.LogRecord], str]) -> None:
+    def __init__(
+        self, level: int, words: Callable[[logging.LogRecord], str], told_anyway: Collection[str]
+    ) -> None:
         super().__init__(level)
         self._words = words
+        self._told_anyway = told_anyway
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(self._words(record))
+        if record.msg not in self._told_anyway:
+            note(self._words(record))
 
 
 @contextmanager
@@ -62,10 +66,14 @@ def logged_as_notes(
     *,
     least: int = logging.WARNING,
     words: Callable[[logging.LogRecord], str] = in_words,
+    told_anyway: Collection[str] = (),
 ) -> Generator[None]:
-    """Show log records of the library on stderr, from `least` up; 1 shows INFO, 2 DEBUG too."""
+    """Show log records of the library on stderr, from `least` up; 1 shows INFO, 2 DEBUG too.
+
+    Those whose text stands in `told_anyway` are left out: an error says the same.
+    """
     level = (least, *_LOUDER)[min(verbose, len(_LOUDER))]
-    handler, before = _Notes(level, words), _logger.level
+    handler, before = _Notes(level, words, told_anyway), _logger.level
     _logger.addHandler(handler)
     # Only where more is asked for: a program that has set a level of its own keeps it.
     if verbose:

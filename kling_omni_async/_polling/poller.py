@@ -83,6 +83,7 @@ class Poller:
         self._fires_at = NEVER
         self._ended = dict.fromkeys(COUNTS, 0)
         self._lent: LentPace | None = None
+        self._others_next = NEVER
 
     def __repr__(self) -> str:
         return f"<Poller {self._engine.state} {self._watchlist!r}>"
@@ -194,6 +195,10 @@ class Poller:
         self._watchlist.schedule.in_flight -= 1
         self._look_at(max(self._loop.time(), self._watchlist.next_event()))
 
+    def scheduled(self, when: float | None) -> None:
+        """Note when others schedule their next query, in s; None where none is scheduled."""
+        self._others_next = NEVER if when is None else when
+
     async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
         """Send one query that others have scheduled; return what it brought, and its headers."""
         self._watchlist.schedule.starts += 1
@@ -261,7 +266,7 @@ class Poller:
 
     def stats(self) -> SessionStats:
         """Return what is being done, without looking at the ids."""
-        stats, ended = self._watchlist.stats(self._loop.time()), self._ended
+        stats, ended = self._watchlist.stats(self._loop.time(), self._others_next), self._ended
         succeeded, failed, unresolved = map(ended.__getitem__, COUNTS)
         return attrs.evolve(stats, succeeded=succeeded, failed=failed, unresolved=unresolved)
 

@@ -107,9 +107,14 @@ class Watchlist:
         except IndexError:
             return None
 
-    def stats(self, now: float) -> SessionStats:
-        """Return what is being done, without looking at the ids."""
-        next_start = self.schedule.next_start()
+    def stats(self, now: float, others_next: float = NEVER) -> SessionStats:
+        """Return what is being done, without looking at the ids.
+
+        Args:
+            now: The time in s.
+            others_next: When others schedule a query, in s.
+        """
+        next_start = min(self.schedule.next_start(), others_next)
         return SessionStats(
             watched=self._watched,
             in_flight=self.schedule.in_flight,

@@ -12,7 +12,8 @@ import pytest
 from cyclopts import Argument
 
 from kling_omni_async import PollPolicy
-from kling_omni_async._cli.app import COMMANDS, app, run
+from kling_omni_async._cli.app import COMMANDS, app, book, run
+from kling_omni_async._cli.book import ACTIONS, with_action_first
 from kling_omni_async._cli.exit import Exit, UsageError
 from kling_omni_async._cli.options import Connection, Downloads, Limits, Pace, policy_of
 
@@ -173,7 +174,12 @@ def test_help_shows_every_option_with_its_default(
 
 def examples() -> list[list[str]]:
     """Return the arguments of every example that help shows."""
-    pages = [app.help_epilogue, *(app[command].help_epilogue for command in sorted(COMMANDS))]
+    apps = [
+        app,
+        *(app[each] for each in sorted(COMMANDS)),
+        *(book[each] for each in sorted(ACTIONS)),
+    ]
+    pages = [each.help_epilogue for each in apps]
     lines = (line.strip() for page in pages for line in str(page).splitlines())
     parts = (part.strip() for line in lines for part in re.split(r"[|>]", line))
     calls = dict.fromkeys(part for part in parts if part.startswith("kling-omni "))
@@ -183,8 +189,10 @@ def examples() -> list[list[str]]:
 @pytest.mark.parametrize("arguments", examples(), ids=" ".join)
 def test_every_example_can_be_called(arguments: list[str]) -> None:
     """What help tells to write are commands and options that there are."""
-    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    assert command.__name__ == arguments[0]
+    words = with_action_first(arguments)
+    command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    name = command.__name__.rstrip("_")
+    assert name in words[:2] or (name, words[0]) == ("progress", "book")
     assert bound.arguments or arguments == ["demo"]
 
 

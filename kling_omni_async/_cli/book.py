@@ -1,0 +1,210 @@
+"""`book`: what a book holds, and what is added to it and taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias
+
+from cyclopts import Group, Parameter
+
+from kling_omni_async._book.contract import Found, State
+from kling_omni_async._book.sqlite import SqliteStore
+
+from . import options
+from .book_ids import NewIds, new_ids, read_note
+from .book_list import Show, open_listing, pages, show_all
+from .books import Where, opened, require_absent, require_there
+from .exit import Exit, UsageError
+from .inputs import require_ids
+from .signals import heed_signals, run
+from .terminal import note as tell
+from .terminal import out, plain
+from .units import plural
+
+ACTIONS: Final = frozenset({"add", "list", "remove", "retry", "backup"})
+
+_FLAG: Final = Parameter(show_default=False)
+_TASKS: Final = Group("Which tasks", sort_key=1)
+
+Flag: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_TASKS)]
+StateName: TypeAlias = Literal["open", "done", "parked"]
+
+
+def with_action_first(tokens: list[str]) -> list[str]:
+    """Return ``book BOOK add`` as ``book add BOOK``: a command comes before what it is given."""
+    match tokens:
+        case ["book", where, action, *rest] if action in ACTIONS and not where.startswith("-"):
+            return ["book", action, where, *rest]
+        case _:
+            return tokens
+
+
+def progress(book: Where, /, *words: Annotated[str, Parameter(show=False)]) -> None:
+    """Print what a book holds; or add to it, take from it, list it, back it up.
+
+    Args:
+        book: The file of the book.
+        words: None.
+    """
+    if words:
+        there = ", ".join(sorted(ACTIONS))
+        raise UsageError(f"nothing is called {words[0]!r:.60} here: behind BOOK write {there}")
+    require_there(book)
+    out(run(partial(_counts, book)))
+
+
+async def _counts(where: str) -> str:
+    async with opened(where) as (book, _):
+        return str(await book.progress())
+
+
+def add(
+    book: Where,
+    /,
+    *ids: options.Ids,
+    source: options.IdFile = None,
+    column: options.Column = None,
+    note: Annotated[str | None, Parameter(metavar="JSON", group=_TASKS)] = None,
+) -> None:
+    """Add tasks to a book; what is there keeps its note.
+
+    Args:
+        book: The file of the book; it is made if it is missing.
+        ids: The task ids.
+        source: A file with more ids: one a line, CSV or JSON; - for stdin, as they come.
+        column: The column of the file that has the ids, by name or number; task_id by default.
+        note: What is kept with each of them, and comes out with its outcome.
+    """
+    require_ids(ids, source, column, "book BOOK add")
+    kept = read_note(note)
+    with new_ids(ids, source, column) as given:
+        heed_signals()
+        try:
+            run(partial(_add, book, given, kept))
+        finally:
+            if given.given:
+                tell(f"{given.new:,} added; {given.given - given.new:,} were there already")
+
+
+async def _add(where: str, given: NewIds, note: object) -> None:
+    async with opened(where) as (book, _):
+        await given.add_to(book, note)
+
+
+def list_(
+    book: Where,
+    /,
+    *,
+    state: Annotated[StateName | None, Parameter(group=_TASKS)] = None,
+    jsonl: options.JournalFile = None,
+) -> None:
+    """Print the tasks of a book: a table on a terminal, their ids elsewhere.
+
+    Args:
+        book: The file of the book.
+        state: Only those that are open, done or parked.
+        jsonl: A new file for all that is known of them, as JSON lines; - for stdout.
+    """
+    require_there(book)
+    heed_signals()
+    with open_listing(jsonl) as show:
+        run(partial(_list, book, state, show))
+
+
+async def _list(where: str, state: str | None, show: Show) -> None:
+    async with opened(where) as (_, inside):
+        await show_all(inside.store, state, show)
+
+
+def remove(book: Where, /, *ids: options.Ids) -> Exit:
+    """Remove tasks from a book: they are polled no further, and come out nowhere.
+
+    Args:
+        book: The file of the book.
+        ids: The task ids, or external ids.
+    """
+    if not ids:
+        raise UsageError("no ids: give some")
+    require_there(book)
+    return run(partial(_remove, book, ids))
+
+
+async def _remove(where: str, ids: Sequence[str]) -> Exit:
+    async with opened(where) as (book, _):
+        number = await _done(book.remove, ids, "it is not in the book")
+    tell(f"{number:,} removed")
+    return Exit.OK if number == len(ids) else Exit.NOT_ALL
+
+
+def retry(
+    book: Where,
+    /,
+    *ids: options.Ids,
+    parked: Flag = False,
+    unsettled: Flag = False,
+) -> Exit:
+    """Poll tasks of a book again whose end was not settled; hand parked outcomes out again.
+
+    Args:
+        book: The file of the book.
+        ids: The task ids, or external ids.
+        parked: All whose outcome was handed out ten times and never acknowledged.
+        unsettled: All that were given up: timed out, or not understood.
+    """
+    if not (ids or parked or unsettled):
+        raise UsageError("nothing to retry: give ids, --parked or --unsettled")
+    require_there(book)
+
+    def is_wanted(found: Found) -> bool:
+        if found.row.state is State.PARKED:
+            return parked
+        return unsettled and found.row.state is not State.OPEN and not found.row.is_settled
+
+    heed_signals()
+    return run(partial(_retry, book, ids, is_wanted if parked or unsettled else None))
+
+
+async def _retry(where: str, ids: Sequence[str], is_wanted: Callable[[Found], bool] | None) -> Exit:
+    async with opened(where) as (book, inside):
+        why_not = "it is not in the book, is still polled, or its end is settled"
+        number = of_ids = await _done(book.retry, ids, why_not)
+        if is_wanted is not None:
+            async for page in pages(inside.store, is_wanted):
+                for found in page:
+                    number += await inside.store.retry(found.row.key)
+    tell(f"{plural(number, 'task is', 'tasks are')} polled or handed out again")
+    return Exit.OK if of_ids == len(ids) else Exit.NOT_ALL
+
+
+async def _done(act: Callable[[str], Awaitable[bool]], ids: Sequence[str], why_not: str) -> int:
+    """Do something with each id, tell where it could not be done, and count where it could."""
+    number = 0
+    for task_id in ids:
+        if await act(task_id):
+            number += 1
+        else:
+            tell(f"{plain(task_id)}: {why_not}")
+    return number
+
+
+def backup(book: Where, file: Annotated[options.FileName, Parameter(metavar="FILE")], /) -> None:
+    """Copy a book as it is at one moment, also while others use it.
+
+    Args:
+        book: The file of the book.
+        file: A path where nothing is.
+    """
+    if "://" in book:
+        raise UsageError("a book in Redis is backed up by Redis itself, such as by its BGSAVE")
+    require_there(book)
+    require_absent(file)
+    run(partial(_back_up, book, file))
+    tell(f"backed up to {file}")
+
+
+async def _back_up(where: str, file: str) -> None:
+    async with opened(where) as (_, inside):
+        assert isinstance(inside.store, SqliteStore)  # noqa: S101 - a file is of no other kind
+        await inside.store.backup(Path(file))

@@ -1,0 +1,81 @@
+"""What all commands on books share: where one is, how it is opened, and what is told of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Annotated, Final, TypeAlias
+
+import attrs
+from cyclopts import Group, Parameter
+
+from kling_omni_async._book.book import OpenBook, TaskBook, open_inside
+from kling_omni_async._book.records import BookProgress
+from kling_omni_async.errors import BookError
+
+from .exit import CliError, Exit, UsageError, described
+from .options import FileName
+
+_BOOK: Final = Group("The book", sort_key=-1)
+
+Where: TypeAlias = Annotated[FileName, Parameter(group=_BOOK)]
+BookOption: TypeAlias = Annotated[FileName | None, Parameter(metavar="BOOK", group=_BOOK)]
+UntilEmpty: TypeAlias = Annotated[bool, Parameter(show_default=False, group=_BOOK)]
+
+
+def require_there(where: str) -> None:
+    """Raise `UsageError` for a file that is not there: a wrong path makes no empty book."""
+    if "://" not in where and not os.path.isfile(where):  # noqa: PTH113 - a Path's raises for some
+        raise UsageError(
+            f"there is no book {where}: check the path; kling-omni book {where} add makes one"
+        )
+
+
+def require_absent(path: str) -> None:
+    """Raise `UsageError` where something has a name already: nothing of others is replaced."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} is there already: move it away, or give another name")
+
+
+@asynccontextmanager
+async def opened(where: str) -> AsyncGenerator[tuple[TaskBook, OpenBook]]:
+    """Open a book; give its inside too, which lists and backs up.
+
+    Raises:
+        CliError: It cannot be opened.
+    """
+    async with aclosing(TaskBook(where)) as book:
+        try:
+            inside = await open_inside(book)
+        except BookError as error:
+            # What does not pass by itself is the path, or a file of another kind.
+            code = Exit.NOT_ALL if error.transient else Exit.USAGE
+            raise CliError(described(error), code=code) from None
+        yield book, inside
+
+
+@attrs.define
+class LastCounts:
+    """What a book held when the work on it ended, as far as it could be asked."""
+
+    counts: BookProgress | None = None
+
+    @asynccontextmanager
+    async def taken(self, book: TaskBook) -> AsyncGenerator[None]:
+        """Take the counts at the end of a block, however that ends."""
+        try:
+            yield
+        finally:
+            with suppress(BookError):
+                self.counts = await book.progress()
+
+    @contextmanager
+    def noted(self, left_of: Callable[[BookProgress], int]) -> Generator[None]:
+        """Note on what ends a block early how much is left, and how to go on with it."""
+        try:
+            yield
+        except BaseException as error:
+            if self.counts is not None and (left := left_of(self.counts)):
+                error.add_note(f"{left:,} left; run the same command to go on")
+            raise
