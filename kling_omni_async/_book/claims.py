@@ -351,9 +351,12 @@ def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
     return max(0.0, max(min(times), desk.next_start - HORIZON_S / 2) - now)
 
 
-def void_leases(shelf: Shelf, now: float) -> None:
-    """Let everything be claimed anew whose worker has gone with the last boot of the machine."""
+def void_leases(shelf: Shelf, now: float, *, up_s: float) -> None:
+    """Let everything be claimed anew whose worker has gone with the boot of `up_s` s ago."""
     low = low_s(shelf.desk)
+    # Only the wall clock tells for how long the machine was off, and that may have been set: what
+    # is sure is that no query has ended since the boot.
+    shelf.desk.next_start = max(shelf.desk.next_start, now + low - up_s)
     for row in shelf.claimed():
         # Its query has ended with the boot before, or with its lease.
         row.at = row.due = min(row.at, now + low)

@@ -78,7 +78,7 @@ class SqliteShelf:
             raise _damaged("counts", error) from None
         is_booted = self._clock.follow(Anchor(*anchor), self.desk.clock)
         if is_booted and not is_look:
-            void_leases(self, self._clock.now())
+            void_leases(self, self._clock.now(), up_s=self._clock.since_boot())
 
     def end(self) -> None:
         """Write what is known beside the entries, once for all steps of a transaction."""

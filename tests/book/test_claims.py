@@ -932,12 +932,26 @@ def test_after_a_boot_nobody_has_a_claim() -> None:
     book.intend("x", lease_s=40.0)
     before = book.row("waits"), book.row("!x")
     book.now += 10.0
-    claims.void_leases(book.shelf, book.now)
+    claims.void_leases(book.shelf, book.now, up_s=5.0)
     assert (book.row("waits"), book.row("!x")) == before
     for key in ("old", "new"):
         row = book.row(key)
         assert (row.token, row.is_new, row.answered) == (0, key == "new", book.now)
         assert row.at == row.due == book.now + LOW_S
+
+
+@pytest.mark.parametrize(("up_s", "wait_s"), [(5.0, LOW_S - 5.0), (LOW_S, 0.0), (3600.0, 0.0)])
+def test_after_a_boot_nothing_starts_within_a_pause_from_it(up_s: float, wait_s: float) -> None:
+    """A wall clock that was set may say that all pauses are over: no query has ended since."""
+    book = PureBook()
+    overdue(book, "old")
+    claims.void_leases(book.shelf, book.now, up_s=up_s)
+    reply = book.turn(want=9)
+    assert keys(reply) == ([] if wait_s else ["old"])
+    if wait_s:
+        assert reply.next_s == pytest.approx(wait_s - claims.HORIZON_S / 2)
+        book.now += wait_s
+        assert keys(book.turn(want=9)) == ["old"]
 
 
 def test_a_lease_whose_end_is_near_is_kept_at_a_boot() -> None:
@@ -946,7 +960,7 @@ def test_a_lease_whose_end_is_near_is_kept_at_a_boot() -> None:
     book.add("t")
     book.claim()
     book.now += LEASE_S - 5.0
-    claims.void_leases(book.shelf, book.now)
+    claims.void_leases(book.shelf, book.now, up_s=5.0)
     assert book.at("t") == 5.0
     assert book.nudge("t")
     assert book.at("t") == 5.0
