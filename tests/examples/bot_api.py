@@ -27,14 +27,14 @@ class Chat:
     """What one user sees of the bot.
 
     Attributes:
-        texts: The texts of each message, oldest first: more than one where it was edited.
+        texts: Those of its messages, oldest first.
         photos: The files that came as photos.
         documents: The files that came as documents.
         blocks_after: How many messages it takes until the user blocks the bot.
         refused: How many calls that has refused.
     """
 
-    texts: dict[int, list[str]] = attrs.field(factory=dict[int, list[str]])
+    texts: list[str] = attrs.field(factory=list[str])
     photos: list[bytes] = attrs.field(factory=list[bytes])
     documents: list[bytes] = attrs.field(factory=list[bytes])
     blocks_after: float = math.inf
@@ -46,14 +46,12 @@ class BotAPI:
 
     Attributes:
         chats: By the user's id.
-        failures: HTTP statuses that the next edits of messages are answered with.
-        latency_s: How long it takes to do what the bot asks for, in s.
+        failures: HTTP statuses that the next files are answered with.
     """
 
     def __init__(self) -> None:
         self.chats: dict[int, Chat] = {}
         self.failures: list[int] = []
-        self.latency_s = 0.0
         self._updates: list[dict[str, Any]] = []
         self._changed = asyncio.Event()
         self._messages = 0
@@ -116,7 +114,6 @@ class BotAPI:
                 return _yes(_BOT)
             case "getUpdates":
                 return _yes(await self._get_updates(form))
-        await asyncio.sleep(self.latency_s)
         chat = self.chats[user := int(form["chat_id"])]
         if len(chat.texts) >= chat.blocks_after:
             chat.refused += 1
@@ -138,13 +135,13 @@ class BotAPI:
         return [update for update in self._updates if update["update_id"] >= offset]
 
     def _take(self, method: str, user: int, chat: Chat, form: dict[str, Any]) -> web.Response:
-        if method == "editMessageText":
-            return self._edit(user, chat, form)
+        if self.failures and method != "sendMessage":
+            return _no(self.failures.pop(0), "trouble")
         self._messages += 1
         told = self._message(user, self._messages)
         match method:
             case "sendMessage":
-                chat.texts[self._messages] = [form["text"]]
+                chat.texts.append(form["text"])
                 return _yes({**told, "text": form["text"]})
             case "sendPhoto":
                 chat.photos.append(_file(form, "photo"))
@@ -154,15 +151,6 @@ class BotAPI:
                 return _yes({**told, "document": _DOCUMENT})
             case _:
                 return _no(HTTPStatus.NOT_FOUND, "Not Found: method not found")
-
-    def _edit(self, user: int, chat: Chat, form: dict[str, Any]) -> web.Response:
-        if self.failures:
-            return _no(self.failures.pop(0), "trouble")
-        texts = chat.texts[number := int(form["message_id"])]
-        if texts[-1] == form["text"]:
-            return _no(HTTPStatus.BAD_REQUEST, "Bad Request: message is not modified")
-        texts.append(form["text"])
-        return _yes({**self._message(user, number), "text": form["text"]})
 
 
 def _file(form: dict[str, Any], field: str) -> bytes:

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -66,16 +66,23 @@ class Program:
         assert found, self.output
         return found[1]
 
-    async def ends(self) -> int:
-        """Wait for its end, check that it left nothing undone, and give its exit code."""
+    async def ends(self, dirt: Collection[str] = ()) -> int:
+        """Wait for its end, check that it left nothing undone, and give its exit code.
+
+        Args:
+            dirt: What it may have written all the same, such as the traceback of trouble.
+        """
         code = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
-        assert [sign for sign in _SIGNS_OF_DIRT if sign in self.output] == [], self.output
+        found = {sign for sign in _SIGNS_OF_DIRT if sign in self.output}
+        assert found <= set(dirt), self.output
         return code
 
-    async def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
+    async def stop(
+        self, by: signal.Signals = signal.SIGTERM, *, dirt: Collection[str] = ()
+    ) -> int:
         """Stop it as a service manager does, or by another signal."""
         self.process.send_signal(by)
-        return await self.ends()
+        return await self.ends(dirt)
 
     async def kill(self) -> None:
         """End it without a last word."""
