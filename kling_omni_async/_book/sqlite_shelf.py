@@ -26,9 +26,11 @@ HEARD_S: Final = 8.0
 
 _NAMES: Final = ", ".join(COLUMNS)
 _SELECT: Final = f"SELECT {_NAMES} FROM entries "  # noqa: S608 - of our own names
+# Not the key: SQLite would write its index anew.
+_CHANGES: Final = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "key")
 _PUT: Final = (
     f"INSERT INTO entries ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
-    f"ON CONFLICT (key) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in COLUMNS)}"
+    f"ON CONFLICT (key) DO UPDATE SET {_CHANGES}"
 )
 _LIST: Final = (
     f"SELECT {', '.join(f'e.{name}' for name in COLUMNS)}, c.note, c.brief FROM entries AS e "  # noqa: S608
