@@ -16,7 +16,7 @@ import pytest
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .program import LOOK_S, Program, environment, running
+from .program import LOOK_S, Program, environment, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -140,13 +140,11 @@ async def test_a_restart_in_the_middle_loses_nothing(
             early = [task.task_id for task in comet_api.billed[:20]]
             for task_id in early:
                 comet_api.finish(task_id)
-            while sum(browser.done() for browser in browsers) < 40:
-                await asyncio.sleep(LOOK_S)
+            await until(lambda: sum(browser.done() for browser in browsers) >= 40)
             await first.kill()
         async with started(comet_api, tmp_path, PORT=str(port)) as second:
             await second.address()
-            while len(comet_api.billed) < 50:
-                await asyncio.sleep(LOOK_S)
+            await until(lambda: len(comet_api.billed) == 50)
             for task in comet_api.billed:
                 comet_api.finish(task.task_id)
             counts = Counter([await browser for browser in browsers])
