@@ -57,7 +57,8 @@ class Job:
         batch: How many at a time.
         save_to: Where images go.
         limit: How many handlers run at once.
-        poison: For which id the handler fails, and how: ``raise`` or ``die``.
+        poison: How a handler fails: it does ``hang``, or its process ``die``.
+        poisoned: For which id; the first one by default, or all that come to a handler that hangs.
         dies_at: A point of the store at which the process dies, and at which passing of it.
         blocks_s: For how long its loop stands still between its first claims and their starts.
         until_empty: Whether it ends by itself.
@@ -73,7 +74,8 @@ class Job:
     save_to: str | None = None
     batch: int = MOST_BY_ONES
     limit: int = LIMIT
-    poison: tuple[str, str] | None = None
+    poison: str | None = None
+    poisoned: str | None = None
     dies_at: tuple[str, int] | None = None
     blocks_s: float = 0.0
     until_empty: bool = False
@@ -271,10 +273,11 @@ class _Work:
 
     async def _handle(self, outcome: TaskOutcome) -> None:
         self._got(outcome)
-        if self._job.poison is not None and self._job.poison[0] == outcome.task_id:
-            if self._job.poison[1] == "die":
+        if self._job.poisoned in (None, outcome.task_id):
+            if self._job.poison == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise ValueError("poison")
+            if self._job.poison == "hang":
+                await asyncio.sleep(3600)
         await asyncio.sleep(0.005)
         self.say("handled", outcome.task_id)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kling_omni_async import TaskBook, TaskOutcome
+from kling_omni_async import BookProgress, TaskBook, TaskOutcome
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async.simulator import SimulatedCometAPI
@@ -139,6 +139,28 @@ async def test_a_handler_that_is_down_for_a_minute(
         assert now() <= went_up + 64.5
         assert (await book.progress()).parked == 0
     require_pauses(comet_api)
+
+
+async def test_steps_with_a_time_limit(comet_api: SimulatedCometAPI, tmp_path: Path) -> None:
+    """`wait_for(anext(…))`, over and over: each outcome comes once, and nothing ends the stream."""
+    ids = [comet_api.create_task(duration=20 * number) for number in range(8)]
+    found: list[TaskOutcome] = []
+    gave_up = 0
+    async with (
+        in_a_file(tmp_path) as book,
+        new_session(comet_api) as session,
+        session.poll(book) as outcomes,
+    ):
+        await book.add_many(ids)
+        while len(found) < len(ids):
+            try:
+                found.append(await asyncio.wait_for(anext(outcomes), 0.9))
+            except TimeoutError:
+                gave_up += 1
+        assert await book.progress() == BookProgress(succeeded=8, unread=1, workers=1)
+    assert gave_up > 100
+    assert {outcome.task_id for outcome in found} == set(ids)
+    assert all(outcome.deliveries == 1 for outcome in found)
 
 
 # Removing.

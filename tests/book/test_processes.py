@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.cli.support import neighbour
 
-from .child import FAST, LEASE_S, Child, Job, child, each_of, wait_until
+from .child import FAST, LEASE_S, LIMIT, Child, Job, child, each_of, wait_until
 from .kills import LATENCY_S, Story, check
 from .two_accounts import one_address
 
@@ -69,6 +70,12 @@ class Crew:
         """Fill the book."""
         assert self.start("add", batch=500).finish() == 0
 
+    def end_all(self) -> None:
+        """Let all ids come to their ends, and read none."""
+        worker = self.start("work")
+        wait_until(lambda: not number_open(self._story.folder))
+        worker.kill()
+
     def finish(self, **changes: Any) -> None:
         """Let another one bring all to its end."""
         last = self.start("poll", "each", until_empty=True, limit=MANY, **changes)
@@ -80,6 +87,13 @@ def crew_of(story: Story) -> Generator[Crew]:
     """Give what starts the processes of a story."""
     with ExitStack() as stack:
         yield Crew(story, stack)
+
+
+def number_open(folder: Path) -> int:
+    """Count the ids that are polled."""
+    with closing(sqlite3.connect(folder / "tasks.db")) as db:
+        number: int = db.execute("SELECT count(*) FROM entries WHERE state = 'open'").fetchone()[0]
+        return number
 
 
 def has_said(story: Story, what: str, of: Child | None = None) -> bool:
@@ -184,4 +198,46 @@ def test_a_key_of_another_account_ends_its_process_alone(tmp_path: Path) -> None
             assert 1 <= len(other.queries) <= FASTER["max_concurrency"]
             crew.finish(**options)
         story.strangers.add(stranger.number)
+        check(story)
+
+
+def test_an_outcome_that_kills_whoever_handles_it(tmp_path: Path) -> None:
+    """All others pass by; it comes to each process that is started again, after longer pauses."""
+    with told(tmp_path, 20, 0.0) as story, crew_of(story) as crew:
+        crew.add_all()
+        crew.end_all()
+        first = crew.start("poll", "each", limit=1, poison="die")
+        assert first.finish() == -signal.SIGKILL
+        (poison,) = each_of(story.lines(), "got")
+        second = crew.start("poll", "each", limit=1, poison="die", poisoned=poison.task_id)
+        assert second.finish() == -signal.SIGKILL
+        crew.finish()
+        lines = story.lines()
+        got = [line for line in each_of(lines, "got") if line.task_id == poison.task_id]
+        assert [line.child for line in got] == [first.number, second.number, story.number]
+        assert [line.extra["deliveries"] for line in got] == [1, 2, 3]
+        assert got[1].time - got[0].time >= 1.0
+        assert got[2].time - got[1].time >= 2.0
+        by_second = [line for line in each_of(lines, "handled") if line.child == second.number]
+        assert by_second, "others were handled while it waited"
+        check(story)
+
+
+def test_a_reader_that_is_killed_and_started_again(tmp_path: Path) -> None:
+    """What it had comes to the next one 1 s after it was handed out, and no heartbeat later."""
+    with told(tmp_path, 20, 0.0) as story, crew_of(story) as crew:
+        crew.add_all()
+        crew.end_all()
+        reader = crew.start("each", poison="hang")
+        wait_until(lambda: len(list(each_of(story.lines(), "got"))) == LIMIT)
+        story.kill(reader)
+        crew.finish()
+        lines = story.lines()
+        had = {line.task_id: line for line in each_of(lines, "got") if line.child == reader.number}
+        (opened,) = [line for line in each_of(lines, "open") if line.child == story.number]
+        for line in each_of(lines, "got"):
+            if line.child != reader.number and line.task_id in had:
+                since = line.time - max(had[line.task_id].time + 1.0, opened.time)
+                assert since < 5.0  # it takes some ms, but on a busy machine
+                assert line.extra["deliveries"] == 2
         check(story)
