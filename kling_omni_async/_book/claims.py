@@ -52,8 +52,8 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
     if given.origin is not None and desk.origin not in (None, given.origin):
         return Turned(now=now, other_origin=desk.origin)
     member = shelf.member(given.worker)
-    if member is not None and given.seq <= member.seq:  # it wanders late, and was answered before
-        return Turned(now=now, terms=desk.terms)
+    if member is not None and given.seq <= member.seq:
+        return late(shelf, now)
     desk.origin = desk.origin or given.origin
     differs = _join(desk, given)
     strange = [_settle(shelf, settle, given, now, wall_s) for settle in given.settles]
@@ -79,6 +79,11 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
         differs=differs,
         dropped=_purge(shelf, now, keep_s),
     )
+
+
+def late(shelf: Shelf, now: float) -> Turned:
+    """Return the answer to a step that wandered, and was answered before."""
+    return Turned(now=clock_of(shelf.desk, now), terms=shelf.desk.terms)
 
 
 def _purge(shelf: Shelf, now: float, keep_s: float) -> list[str]:

@@ -294,21 +294,23 @@ def _made(shelf: Shelf, external_id: str, made: Addition, now: float, wall_s: fl
     if intent is None:
         # Where it was found before, it is there, or was removed since.
         if wish is None or wish.task_id != made.task_id:
-            _add(shelf, made, now, wall_s)
+            _take_up(shelf, made, now, wall_s)
     elif intent.state is not State.REMOVED:
         note, order = shelf.contents(intent.key)
         _drop(shelf, intent)
-        if not _add(shelf, made, now, wall_s):
-            _name(shelf, made.task_id, external_id)
-        own_note, _ = shelf.contents(made.task_id)
-        shelf.put_contents(made.task_id, own_note or note, order)
+        _take_up(shelf, made, now, wall_s)
+        own_note, own_order = shelf.contents(made.task_id)
+        shelf.put_contents(made.task_id, own_note or note, own_order or order)
 
 
-def _name(shelf: Shelf, task_id: str, external_id: str) -> None:
-    """Note under which name an entry was created that is there already."""
-    row = shelf.row(task_id)
+def _take_up(shelf: Shelf, made: Addition, now: float, wall_s: float) -> None:
+    """Keep a task that was created; one that is there already has a name, and was seen."""
+    _add(shelf, made, now, wall_s)
+    row = shelf.row(made.task_id)
     assert row is not None  # noqa: S101 - it is there
-    row.external_id = external_id
+    row.external_id = made.external_id
+    if row.seen is None:
+        row.seen = now
     shelf.put(row)
 
 
@@ -324,10 +326,8 @@ def found(shelf: Shelf, intent: Row, settle: Settle, now: float, wall_s: float) 
     )
     _made(shelf, intent.external_id, made, now, wall_s)
     row = shelf.row(made.task_id)
-    if row is None or row.state is not State.OPEN:
-        return
-    row.seen = now - settle.ended_ago
-    if not row.token:
-        row.answered = max(row.answered, row.seen)  # the look for it has asked for it, too
+    if row is not None and row.state is State.OPEN and not row.token:
+        # The look for it has asked for it, too.
+        row.answered = max(row.answered, now - settle.ended_ago)
         row.at = row.due = max(row.at, may_be_asked(shelf.desk, row))
-    shelf.put(row)
+        shelf.put(row)

@@ -38,7 +38,7 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
     for key in given.keep:
         _keep(shelf, given.reader, key)
     for key in given.release:
-        _release(shelf, given.reader, key)
+        _release(shelf, given.reader, key, now)
     parcels: tuple[Parcel, ...] = ()
     if given.is_leaving:
         parked += _leave(shelf, given.reader, now, keep_s)
@@ -96,25 +96,25 @@ def _receive(
     elif receipt.ack is Ack.HANDED:
         if row.handed is None:
             row.deliveries, row.handed = row.deliveries + 1, now
-    else:
-        yield from _give_back(shelf, row, now, failed=receipt.ack is Ack.FAILED)
+    elif _give_back(shelf, row, now, failed=receipt.ack is Ack.FAILED):
+        yield row.key
     shelf.put(row)
 
 
-def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> Iterator[str]:
-    """Let others have an outcome: at once in its place, or after a pause if it was in vain."""
+def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> bool:
+    """Let others have an outcome, after a pause if it was in vain; return whether it is parked."""
     handed, row.holder, row.handed = row.handed, None, None
     if not failed:
         row.deliveries -= handed is not None
         row.at = _ended(row)
-        return
+        return False
     if row.deliveries >= MOST_DELIVERIES:
         move(shelf.desk, row, State.PARKED)
         row.at = FAR
-        yield row.key
-        return
+        return True
     # From the hand-out on: who starts again after a crash waits no longer than that.
     row.at = (now if handed is None else handed) + AGAIN_S[max(0, row.deliveries - 1)]
+    return False
 
 
 def _keep(shelf: Shelf, reader: str, key: str) -> None:
@@ -130,14 +130,14 @@ def _keep(shelf: Shelf, reader: str, key: str) -> None:
     shelf.put(row)
 
 
-def _release(shelf: Shelf, reader: str, key: str) -> None:
+def _release(shelf: Shelf, reader: str, key: str, now: float) -> None:
     """Let others have an outcome that a reader was to have."""
     row = shelf.row(key)
     if row is None or row.holder != reader:
         return
     row.holder = None
     if row.state is State.UNREAD:
-        row.at = _ended(row)
+        _give_back(shelf, row, now, failed=False)
     shelf.put(row)
 
 

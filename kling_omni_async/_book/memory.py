@@ -70,8 +70,8 @@ class MemoryShelf:
         insort(self._places.setdefault((row.state, row.is_new), []), _place(kept))
         if row.state in NOT_ACKNOWLEDGED:
             insort(self._unread, _place_by_end(kept))
-        if row.holder is not None:
-            self._held.setdefault(row.holder, set()).add(row.key)
+            if row.holder is not None:
+                self._held.setdefault(row.holder, set()).add(row.key)
 
     def drop(self, key: str) -> None:
         if (before := self._rows.pop(key, None)) is not None:
@@ -83,10 +83,10 @@ class MemoryShelf:
         _discard(self._places[row.state, row.is_new], _place(row))
         if row.state in NOT_ACKNOWLEDGED:
             _discard(self._unread, _place_by_end(row))
-        if row.holder is not None:
-            self._held[row.holder].discard(row.key)
-            if not self._held[row.holder]:
-                del self._held[row.holder]
+            if row.holder is not None:
+                self._held[row.holder].discard(row.key)
+                if not self._held[row.holder]:
+                    del self._held[row.holder]
 
     def due(self, state: State, until: float, limit: int, *, is_new: bool = False) -> list[Row]:
         places = self._places.get((state, is_new), [])
@@ -270,7 +270,7 @@ class MemoryStore:
     def _keep_reply(self, name: str, seq: int, reply: Turned | Taken, *, is_leaving: bool) -> None:
         if is_leaving:
             self._replies.pop(name, None)
-        else:
+        elif name not in self._replies or self._replies[name][0] < seq:  # no step of long ago
             self._replies[name] = seq, reply
 
     def _changed(self, value: R) -> R:

@@ -123,6 +123,8 @@ class SqliteStore:
     def _turn(self, turn: Turn) -> Turned:
         if isinstance(known := self._known(turn.worker, turn.seq), Turned):
             return known
+        if self._is_late(turn.worker, turn.seq):
+            return claims.late(self._shelf, self._clock.now())
         shelf, wall_s = self._shelf, self._clock.wall()
         reply = claims.turn(shelf, turn, self._clock.now(), wall_s=wall_s, keep_s=self._keep_s)
         self._keep(turn.worker, turn.seq, reply, is_leaving=turn.is_leaving)
@@ -141,12 +143,18 @@ class SqliteStore:
     def _take(self, take: Take) -> Taken:
         if isinstance(known := self._known(take.reader, take.seq), Taken):
             return known
+        if self._is_late(take.reader, take.seq):
+            return Taken()
         self._lives.hold(take.reader)
         reply = handing.take(self._shelf, take, self._clock.now(), keep_s=self._keep_s)
         self._keep(take.reader, take.seq, reply, is_leaving=take.is_leaving)
         if take.is_leaving:
             self._lives.release(take.reader)
         return reply
+
+    def _is_late(self, name: str, seq: int) -> bool:
+        """Whether a later step was made: one that only looked is not written down."""
+        return name in self._replies and self._replies[name].seq > seq
 
     def _known(self, name: str, seq: int) -> Turned | Taken | None:
         """Return the reply to a step that was made before, if it was kept."""
@@ -162,7 +170,7 @@ class SqliteStore:
             self._shelf.require_unchanged()  # else it is made in earnest, and answers anew
         if is_leaving:
             self._replies.pop(name, None)
-        else:
+        elif name not in self._replies or self._replies[name].seq <= seq:  # no step of long ago
             self._replies[name] = _Reply(seq, reply, is_kept=not self._shelf.is_look)
 
     async def add(self, additions: Sequence[Addition]) -> list[bool]:

@@ -659,7 +659,7 @@ def test_a_task_that_was_added_before_its_create_was_noted_keeps_its_note(
     book.add("t", note=note)
     before = book.row("t")
     book.created("x", "t", task="{}")
-    before.external_id = "x"
+    before.external_id, before.seen = "x", book.now
     assert book.row("t") == before
     assert book.shelf.contents("t") == (kept, "2")
     assert book.shelf.row("!x") is None
@@ -763,7 +763,7 @@ def test_a_task_that_a_worker_found_is_open_like_any_id() -> None:
     book.settle(claim, **found, pause_s=25.0, ended_ago=2.0, born_ago=50.0)
     row = book.row("t")
     assert (row.state, row.kind, row.external_id, row.task) == (State.OPEN, "k", "x", "{}")
-    assert (row.born, row.seen, row.answered) == (book.now - 50.0, book.now - 2.0, book.now - 2.0)
+    assert (row.born, row.seen, row.answered) == (book.now - 50.0, book.now, book.now - 2.0)
     assert row.at == row.due == book.now + 23.0
     assert book.shelf.contents("t") == ("1", "2")
     assert book.shelf.row("!x") is None
@@ -776,7 +776,7 @@ def test_a_task_that_was_found_is_not_asked_before_the_shortest_pause() -> None:
     book.now += 60.0
     book.settle(book.claim(), said=Said.FOUND, task_id="t", ended_ago=2.0)
     assert book.at("t") == book.row("t").due - book.now == LOW_S - 2.0
-    assert book.row("t").seen == book.now - 2.0
+    assert book.row("t").seen == book.now
 
 
 def test_a_task_that_was_found_and_is_there_already_keeps_what_it_has() -> None:
@@ -794,6 +794,7 @@ def test_a_task_that_was_found_and_is_there_already_keeps_what_it_has() -> None:
     book.settle(two, said=Said.FOUND, task_id="ended")
     before[0].external_id, before[0].seen = "x", book.now
     before[1].external_id = "y"
+    assert before[1].seen is not None
     assert (book.row("claimed"), book.row("ended")) == before
 
 
