@@ -360,8 +360,10 @@ def void_leases(shelf: Shelf, now: float, *, up_s: float) -> None:
     """Let everything be claimed anew whose worker has gone with the boot of `up_s` s ago."""
     low = low_s(shelf.desk)
     # Only the wall clock tells for how long the machine was off, and that may have been set: what
-    # is sure is that no query has ended since the boot.
-    shelf.desk.next_start = max(shelf.desk.next_start, now + low - up_s)
+    # is sure is that no query has ended since the boot. It counts as a start of then, as the next
+    # one is counted anew where a worker brings another pace.
+    first = now + low - up_s + _gap_s(shelf.desk.terms)
+    shelf.desk.next_start = max(shelf.desk.next_start, first)
     for row in shelf.claimed():
         # Its query has ended with the boot before, or with its lease.
         row.at = row.due = min(row.at, now + low)

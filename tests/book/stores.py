@@ -32,6 +32,9 @@ from kling_omni_async._book.sqlite import SqliteStore
 
 from .pure import KEEP_S, LEASE_S, PROBE_S, START_S, TERMS, WALL_S, WON, settle
 
+UP_S: Final = 5.0
+"""How long a machine is up that was booted, in s."""
+
 
 @attrs.define
 class Clock:
@@ -58,7 +61,7 @@ class Clock:
     def boot(self, off_s: float) -> None:
         """Start the machine anew: it counts from nothing, and was off for so long."""
         self.boots += 1
-        self.now = 5.0
+        self.now = UP_S
         self.wall += off_s
 
 

@@ -954,6 +954,19 @@ def test_after_a_boot_nothing_starts_within_a_pause_from_it(up_s: float, wait_s:
         assert keys(book.turn(want=9)) == ["old"]
 
 
+def test_another_pace_does_not_cut_the_pause_after_a_boot_short() -> None:
+    """The first worker may bring another policy."""
+    book = PureBook(SLOW)
+    book.add("t")
+    claims.void_leases(book.shelf, book.now, up_s=5.0)
+    assert not book.turn(terms=TERMS, want=1).claims
+    book.now += LOW_S - 5.0 - claims.HORIZON_S - 0.01
+    assert not book.turn(want=1).claims
+    book.now += 0.01
+    (claim,) = book.turn(want=1).claims
+    assert claim.start_s == pytest.approx(claims.HORIZON_S)
+
+
 def test_a_lease_whose_end_is_near_is_kept_at_a_boot() -> None:
     """It is over sooner than a pause after the boot."""
     book = PureBook()

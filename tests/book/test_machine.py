@@ -54,7 +54,7 @@ from kling_omni_async._book.sqlite_schema import COLUMNS
 
 from .oracle import HORIZON_S, START_WITHIN_S, Gate, Ledger, Pace, Query, Server
 from .pure import DENIED, GAVE_UP, KEEP_S, LEASE_S, LOW_S, PROBE_S, WON
-from .stores import Clock
+from .stores import UP_S, Clock
 
 R = TypeVar("R")
 
@@ -640,7 +640,7 @@ class BookMachine(RuleBasedStateMachine):
 
     def _boot(self, off_s: float) -> None:
         self.clock.spend(max(0.0, off_s))
-        void_leases(self.memory.shelf, self.now())
+        void_leases(self.memory.shelf, self.now(), up_s=UP_S)
 
     # The end.
 
@@ -795,7 +795,7 @@ class FileMachine(BookMachine):
         tick = Turn(worker="boot", seq=1, is_leaving=True)
         reply: Turned = self._call_file("turn", tick)
         self.ahead = reply.now - self.clock.now
-        void_leases(self.memory.shelf, self.now())
+        void_leases(self.memory.shelf, self.now(), up_s=UP_S)
         assert finished(self.memory.turn(tick)) == reply
         self._judge_turn(tick, reply)
 
