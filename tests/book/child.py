@@ -147,7 +147,7 @@ def lines_of(log: Path) -> list[Line]:
 def wait_until(has_come: Callable[[], bool]) -> None:
     """Wait for something that is seen from outside only."""
     while not has_come():
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 # In the child.
