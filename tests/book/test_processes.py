@@ -97,9 +97,10 @@ def stop_between_commits(story: Story, child: Child) -> None:
         with closing(sqlite3.connect(story.folder / "tasks.db", timeout=1.0)) as db:
             try:
                 db.execute("BEGIN IMMEDIATE")
-                return
             except sqlite3.OperationalError:
                 child.signal(signal.SIGCONT)
+            else:
+                return
         time.sleep(0.05)
 
 
