@@ -77,9 +77,7 @@ class Program:
         assert found <= set(dirt), self.output
         return code
 
-    async def stop(
-        self, by: signal.Signals = signal.SIGTERM, *, dirt: Collection[str] = ()
-    ) -> int:
+    async def stop(self, by: signal.Signals = signal.SIGTERM, *, dirt: Collection[str] = ()) -> int:
         """Stop it as a service manager does, or by another signal."""
         self.process.send_signal(by)
         return await self.ends(dirt)
