@@ -72,7 +72,7 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
         claims=tuple(Claim(start.row, start.at - now) for start in starts if start.row is not None),
         reserved=reserved,
         next_s=_next_s(shelf, now, is_short=len(reserved) < given.reserve),
-        gate_s=max(0.0, desk.gate.until - now) if desk.gate.is_closed else 0.0,
+        gate_s=max(0.0, desk.gate.until - now),
         terms=desk.terms,
         lessons=shelf.lessons_after(given.lessons_after),
         is_stranger=any(strange),
@@ -162,7 +162,7 @@ def _believed(row: Row, settle: Settle, *, is_proved: bool, is_strange: bool) ->
         return settle
     # To a key that has seen none of the tasks that others see, all are unknown.
     if not is_proved:
-        return evolve(settle, said=Said.CUT, doubt=None, fault=None)
+        return evolve(settle, said=Said.CUT, fault=None)
     # What was once seen as a task never ends as not found.
     return settle if row.seen is None else evolve(settle, said=Said.FAULT, doubt=None)
 

@@ -32,16 +32,16 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
     member = shelf.member(given.reader)
     if member is not None and given.seq <= member.seq:  # it wanders late, and was answered before
         return Taken()
-    parked = list(_free(shelf, given.reader, now, keep_s))
+    parked = list(_free(shelf, given.reader, now))
     for receipt in given.receipts:
         parked += _receive(shelf, given.reader, receipt, now, keep_s)
     for key in given.keep:
         _keep(shelf, given.reader, key)
     for key in given.release:
-        _release(shelf, given.reader, key, now)
+        _release(shelf, given.reader, key)
     parcels: tuple[Parcel, ...] = ()
     if given.is_leaving:
-        parked += _leave(shelf, given.reader, now, keep_s)
+        parked += _leave(shelf, given.reader)
         shelf.drop_member(given.reader)
     else:
         shelf.put_member(Member(given.reader, "reader", given.seq, now))
@@ -65,19 +65,20 @@ def _is_lost(shelf: Shelf, reader: str, receipt: Receipt) -> bool:
     return row is None or row.number != receipt.number or row.holder != reader
 
 
-def _free(shelf: Shelf, reader: str, now: float, keep_s: float) -> Iterator[str]:
+def _free(shelf: Shelf, reader: str, now: float) -> Iterator[str]:
     """Take back what dead readers have; return what is parked for that."""
     for member in shelf.members():
         if member.kind == "reader" and member.name != reader and shelf.is_dead(member, now):
-            yield from _leave(shelf, member.name, now, keep_s)
+            yield from _leave(shelf, member.name)
             shelf.drop_member(member.name)
 
 
-def _leave(shelf: Shelf, reader: str, now: float, keep_s: float) -> Iterator[str]:
-    """Take back all that a reader has."""
+def _leave(shelf: Shelf, reader: str) -> Iterator[str]:
+    """Take back all that a reader has; what it has handed out was in vain."""
     for row in shelf.held(reader):
-        ack = Ack.BACK if row.handed is None else Ack.FAILED
-        yield from _receive(shelf, reader, Receipt(row.key, row.number, ack), now, keep_s)
+        if _give_back(shelf, row, row.handed):
+            yield row.key
+        shelf.put(row)
 
 
 def _receive(
@@ -96,25 +97,40 @@ def _receive(
     elif receipt.ack is Ack.HANDED:
         if row.handed is None:
             row.deliveries, row.handed = row.deliveries + 1, now
-    elif _give_back(shelf, row, now, failed=receipt.ack is Ack.FAILED):
+    elif _give_back(shelf, row, _in_vain(row, receipt.ack, now)):
         yield row.key
     shelf.put(row)
 
 
-def _give_back(shelf: Shelf, row: Row, now: float, *, failed: bool) -> bool:
-    """Let others have an outcome, after a pause if it was in vain; return whether it is parked."""
-    handed, row.holder, row.handed = row.handed, None, None
-    if not failed:
-        row.deliveries -= handed is not None
+def _in_vain(row: Row, ack: Ack, now: float) -> float | None:
+    """Return when an outcome was handed out in vain, or None if it was not."""
+    if ack is Ack.BACK:
+        return None
+    return now if row.handed is None else row.handed
+
+
+def _give_back(shelf: Shelf, row: Row, vain: float | None) -> bool:
+    """Let others have an outcome.
+
+    Args:
+        shelf: Where it lies.
+        row: Its entry.
+        vain: When it was handed out in vain: a pause runs from then on, so that who starts again
+            after a crash waits no longer than that. None gives it back at once, in its old place.
+
+    Returns:
+        Whether it is parked.
+    """
+    was_handed, row.holder, row.handed = row.handed is not None, None, None
+    if vain is None:
+        row.deliveries -= was_handed
         row.at = _ended(row)
-        return False
-    if row.deliveries >= MOST_DELIVERIES:
+    elif row.deliveries >= MOST_DELIVERIES:
         move(shelf.desk, row, State.PARKED)
         row.at = FAR
-        return True
-    # From the hand-out on: who starts again after a crash waits no longer than that.
-    row.at = (now if handed is None else handed) + AGAIN_S[max(0, row.deliveries - 1)]
-    return False
+    else:
+        row.at = vain + AGAIN_S[max(0, row.deliveries - 1)]
+    return row.state is State.PARKED
 
 
 def _keep(shelf: Shelf, reader: str, key: str) -> None:
@@ -130,14 +146,14 @@ def _keep(shelf: Shelf, reader: str, key: str) -> None:
     shelf.put(row)
 
 
-def _release(shelf: Shelf, reader: str, key: str, now: float) -> None:
+def _release(shelf: Shelf, reader: str, key: str) -> None:
     """Let others have an outcome that a reader was to have."""
     row = shelf.row(key)
     if row is None or row.holder != reader:
         return
     row.holder = None
     if row.state is State.UNREAD:
-        _give_back(shelf, row, now, failed=False)
+        _give_back(shelf, row, None)
     shelf.put(row)
 
 

@@ -130,6 +130,7 @@ def test_a_new_id_is_due_at_once_and_a_newcomer() -> None:
     now = START_S + 5.0
     row = Row("t", at=now, due=now, added=now, added_at=WALL_S, number=book.desk.number)
     assert book.row("t") == row
+    assert row.number > 0
     assert row.is_new
     assert book.find("t") == Found(row, None, None)
 
@@ -643,6 +644,7 @@ def test_a_task_takes_the_place_of_its_intent() -> None:
     book.created("x", "t", task="{}", age_s=1.0, first_s=24.0, kind="k")
     row = book.row("t")
     assert (row.state, row.external_id, row.kind, book.at("t")) == (State.OPEN, "x", "k", 24.0)
+    assert row.added_at == WALL_S
     assert book.shelf.contents("t") == ("1", "2")
     assert book.shelf.row("!x") is None
     assert book.shelf.wish("x") == Wish("x", "d", "t", is_keyed=True)
@@ -718,7 +720,7 @@ def test_a_task_of_a_key_whose_end_was_forgotten_is_polled() -> None:
     book.turn()
     book.created("x", "t")
     assert book.find("x").row.key == "t"
-    assert book.row("t").external_id == "x"
+    assert (book.row("t").external_id, book.row("t").added_at) == ("x", WALL_S)
 
 
 def test_a_task_of_a_name_that_is_not_known_is_polled() -> None:
@@ -765,6 +767,7 @@ def test_a_task_that_a_worker_found_is_open_like_any_id() -> None:
     assert (row.state, row.kind, row.external_id, row.task) == (State.OPEN, "k", "x", "{}")
     assert (row.born, row.seen, row.answered) == (book.now - 50.0, book.now, book.now - 2.0)
     assert row.at == row.due == book.now + 23.0
+    assert row.added_at == WALL_S
     assert book.shelf.contents("t") == ("1", "2")
     assert book.shelf.row("!x") is None
 
