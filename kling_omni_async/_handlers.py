@@ -17,6 +17,9 @@ from .errors import ConfigurationError
 Handler: TypeAlias = Callable[[TaskOutcome], Awaitable[object]]
 Taker: TypeAlias = Callable[[Collection[asyncio.Future[Any]], int], Awaitable[TaskOutcome | None]]
 
+_ENDS_OF_PROGRAMS: Final = (KeyboardInterrupt, SystemExit)
+"""What the loop itself raises when a task raises it."""
+
 logger: Final = logging.getLogger("kling_omni_async.streams")
 
 
@@ -30,7 +33,7 @@ class Handlers:
         self._handler = handler
         self._limit = _require_limit(limit)
         self._running: dict[asyncio.Task[None], TaskOutcome] = {}
-        self._fault: Exception | None = None  # why no more is taken
+        self._fault: BaseException | None = None  # why no more is taken
 
     async def run(self, take: Taker) -> None:
         """Handle outcomes until the stream ends; then raise why, if it was no plain end."""
@@ -98,8 +101,10 @@ class Handlers:
             fault = self._outlet.handled(outcome, error)
             if fault is not None:
                 self._fail(outcome, fault)
+        elif not isinstance(error, _ENDS_OF_PROGRAMS):
+            self._fail(outcome, error)  # such as what `pytest.fail` raises
 
-    def _fail(self, outcome: TaskOutcome, fault: Exception) -> None:
+    def _fail(self, outcome: TaskOutcome, fault: BaseException) -> None:
         """Take no more; the first fault is raised, the others are logged."""
         if self._fault is None:
             self._fault = fault

@@ -204,6 +204,18 @@ async def test_a_handler_that_somebody_else_cancels_is_a_fault() -> None:
         await run(outlet, handle, 1)
 
 
+async def test_what_is_no_exception_is_raised_as_it_is() -> None:
+    """A handler may raise what is no `Exception`, as `pytest.fail` does: nothing more is taken."""
+    outlet = outlet_of("a", "b")
+
+    async def handle(outcome: TaskOutcome) -> None:
+        raise GeneratorExit(outcome.task_id)
+
+    with pytest.raises(GeneratorExit, match="a"):
+        await run(outlet, handle, 1)
+    assert (await outlet.take()).task_id == "b"
+
+
 async def test_consumers_beside_each_lose_nothing() -> None:
     """One that waits beside gets what comes when a handler's end has woken `each` in that pass."""
     outlet = outlet_of("a")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -41,6 +41,7 @@ def note_to_json(note: object) -> str | None:
         return None
     try:
         text = json.dumps(note, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        _require_names(note)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         said = f"{type(error).__name__}: {error}"
@@ -52,6 +53,18 @@ def note_to_json(note: object) -> str | None:
             f"note has {size:,} bytes as JSON; keep at most {MOST_NOTE_BYTES:,}, or a key to them"
         )
     return text
+
+
+def _require_names(note: object) -> None:
+    """Raise where a key would come back as another one: JSON makes text of numbers."""
+    if isinstance(note, dict):
+        for key, value in cast("dict[object, object]", note).items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r:.40} is no str")
+            _require_names(value)
+    elif isinstance(note, list | tuple):
+        for value in cast("Sequence[object]", note):
+            _require_names(value)
 
 
 def note_from_json(text: str | None) -> Any:

@@ -27,6 +27,10 @@ class BookWork:
 
     async def __aenter__(self) -> Self:
         inside = await open_inside(self._book)
+        if self._worker is not None:
+            raise RuntimeError(
+                "this work was entered before; write `async with session.work(book)` each time"
+            )
         self._worker = self._make(inside)
         self._worker.start()
         return self

@@ -153,6 +153,24 @@ async def test_what_a_handler_fails_on_comes_again(
     assert records[0].exc_info[0] is ZeroDivisionError
 
 
+async def test_what_is_no_exception_ends_each(book: TaskBook) -> None:
+    """What a handler raises that is no `Exception` is raised, and its outcome comes again."""
+    await ended(book, ["a"])
+
+    async def handle(outcome: TaskOutcome) -> None:
+        pytest.fail(f"{outcome.task_id} is wrong")
+
+    async def read() -> None:
+        async with book.outcomes() as outcomes:
+            await outcomes.each(handle)
+
+    with pytest.raises(pytest.fail.Exception, match="a is wrong"):
+        await read()
+    async with book.outcomes() as outcomes:
+        assert (await anext(outcomes)).deliveries == 2
+    assert now() == 1.0
+
+
 async def test_a_poison_outcome_is_parked(book: TaskBook, caplog: pytest.LogCaptureFixture) -> None:
     """After ten deliveries it comes no more: the batch ends, the rest was handled long before."""
     await ended(book, ["a", "b"])

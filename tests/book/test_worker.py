@@ -225,6 +225,25 @@ async def test_an_error_of_the_block_goes_before_that_of_the_worker(
             await fail()
 
 
+async def test_a_work_is_entered_once(comet_api: SimulatedCometAPI) -> None:
+    """A second time is refused, inside of the first one too: nothing is left that polls."""
+    async with TaskBook() as book, new_session(comet_api) as session:
+        work = session.work(book)
+
+        async def enter() -> None:
+            async with work:
+                pass
+
+        async with work:
+            with pytest.raises(RuntimeError, match="each time"):
+                await enter()
+            await now_waiting(30)
+            assert (await book.progress()).workers == 1
+        assert (await book.progress()).workers == 0
+        with pytest.raises(RuntimeError, match="each time"):
+            await enter()
+
+
 async def test_another_accounts_key_makes_no_id_unknown(comet_api: SimulatedCometAPI) -> None:
     """A key that knows none of the tasks that others see ends its worker, and no id."""
     async with SimulatedCometAPI(api_key="sk-other") as other_api:
