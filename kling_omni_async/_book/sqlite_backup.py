@@ -40,8 +40,8 @@ def _require_absent(copy: Path) -> None:
 
 def _copy(book: Path, part: Path) -> None:
     with (
-        closing(sqlite3.connect(uri(book, "mode=ro"), BUSY_S, uri=True)) as source,
-        closing(sqlite3.connect(part, BUSY_S)) as target,
+        closing(sqlite3.connect(uri(book, "mode=ro"), timeout=BUSY_S, uri=True)) as source,
+        closing(sqlite3.connect(part, timeout=BUSY_S)) as target,
     ):
         source.backup(target, pages=_AT_ONCE)
 

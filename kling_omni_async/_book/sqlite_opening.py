@@ -35,7 +35,9 @@ def connect(path: Path) -> sqlite3.Connection:
     require_place(path)
     with suppress(sqlite3.OperationalError):  # whatever that is, the next opening meets it too
         _look(path)
-    connection = sqlite3.connect(uri(path, "mode=rwc"), BUSY_S, isolation_level=None, uri=True)
+    connection = sqlite3.connect(
+        uri(path, "mode=rwc"), timeout=BUSY_S, isolation_level=None, uri=True
+    )
     try:
         _prepare(connection, path)
     except BaseException:
@@ -75,7 +77,7 @@ def _look(path: Path) -> None:
         return
     # Without a log the file is whole by itself, and SQLite need not make files beside it.
     options = "mode=ro" if log_path(path).exists() else "immutable=1"
-    with closing(sqlite3.connect(uri(path, options), BUSY_S, uri=True)) as connection:
+    with closing(sqlite3.connect(uri(path, options), timeout=BUSY_S, uri=True)) as connection:
         form_of(connection, path)
 
 
