@@ -31,6 +31,8 @@ def samples() -> dict[str, KlingOmniError]:
         errors.CreateUncertainError(
             "text", task_id="t-1", external_task_id="e-1", order="d1", digest="d1"
         ),
+        errors.BookError("text", task_id="t-1", transient=False),
+        errors.NotInBookError("text", task_id="t-1"),
         errors.DuplicateOrderError(
             "text",
             task_id="t-1",
@@ -190,6 +192,15 @@ def test_transient_classes(name: str) -> None:
     """Exactly four classes say that the trouble may pass by itself."""
     transient = {"TransportError", "ResponseError", "RateLimitError", "ServerError"}
     assert SAMPLES[name].transient is (name in transient)
+
+
+def test_a_book_says_itself_whether_its_trouble_may_pass() -> None:
+    """Of a `BookError` that is known where it is raised, and kept in a copy and a pickle."""
+    error = errors.BookError("the disk is full", transient=True)
+    assert error.transient
+    assert copy_error(error).transient
+    assert pickle.loads(pickle.dumps(error)).transient  # noqa: S301 - ours
+    assert not errors.BookError("text").transient
 
 
 @pytest.mark.parametrize(

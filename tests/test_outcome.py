@@ -128,6 +128,7 @@ def test_form_of_a_success() -> None:
         "order": None,
         "external_task_id": None,
         "note": None,
+        "deliveries": 0,
     }
 
 

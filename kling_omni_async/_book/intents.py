@@ -58,6 +58,12 @@ class BookLedger:
         self._note = note
         self._holder = holder
 
+    async def _kept(self, intent: Intent) -> Known | None:
+        # Whoever leaves now must know what was kept.
+        with anyio.CancelScope(shield=True):
+            return await self._inside.store.intend(intent)
+        raise AssertionError  # pragma: no cover - the scope is never cancelled
+
     async def open(
         self, request: CreateRequest
     ) -> ImageTask | Refused | CreateUncertainError | None:
@@ -68,8 +74,7 @@ class BookLedger:
             return Refused(error)
         until, has_looked = _now() + self._policy.create_timeout, False
         while True:
-            with anyio.CancelScope(shield=True):  # whoever leaves now must know what was kept
-                known = await self._inside.store.intend(intent)
+            known = await self._kept(intent)
             if known is None:
                 return None
             if known.wish.digest != request.digest:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from kling_omni_async import TaskBook, TaskFailedError, TaskOutcome
 from kling_omni_async._book.book import OpenBook, open_inside
-from kling_omni_async._book.contract import Said, Settle, Take, Taken, Terms, Turn
+from kling_omni_async._book.contract import Said, Settle, Store, Take, Taken, Terms, Turn
 from kling_omni_async._book.forms import outcome_to_json
 from kling_omni_async._models import ImageTask, TaskImage, TaskStatus
 
@@ -109,7 +109,7 @@ class TroubledStore:
         self.before: Callable[[Take], BaseException | None] = _no_trouble
         self.after: Callable[[Take], BaseException | None] = _no_trouble
         self.latency_s = 0.0
-        inside.store = self
+        inside.store = cast("Store", self)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -300,6 +300,7 @@ async def test_ack_is_kept_when_it_returns(book: TaskBook) -> None:
     await ended(book, ["a"])
     store = await troubled(book)
     store.latency_s = 4.0
+    began = 0.0
     with suppress(ZeroDivisionError):
         async with book.outcomes() as outcomes:
             outcome = await anext(outcomes)
