@@ -21,7 +21,7 @@ STICKS_OUT = """[...document.querySelectorAll("article *")].filter((element) => 
     return !inside && element.getBoundingClientRect().right > width + 1;
 }).map((element) => element.outerHTML.slice(0, 200))"""
 SEARCHED = "document.querySelector('.search-summary')?.textContent.includes('finished')"
-FIRST_HITS = "[...document.querySelectorAll('ul.search li a')].slice(0, 8).map((a) => a.href)"
+FIRST_HITS = "[...document.querySelectorAll('ul.search li a')].slice(0, 10).map((a) => a.href)"
 
 
 @pytest.fixture(scope="module")
