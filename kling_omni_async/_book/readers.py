@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Final
 
 from kling_omni_async._engine import Engine
 from kling_omni_async._results import End, Ending
 
+from .bell import Bell
 from .reading import Reading
 
 CLOSING_S: Final = 1.0
-"""How long a reader tries to give back what it has where the whole book is closed, in s."""
+"""How long readers try to give back what they have where the whole book is closed, in s."""
 
 
 class Readers:
@@ -61,5 +63,8 @@ class Readers:
 
     async def aclose(self) -> None:
         """Give back what the readers have, while the store is still open."""
+        stop = Bell()
+        timer = asyncio.get_running_loop().call_later(CLOSING_S, stop.ring)
         for stream in list(self._open):
-            await stream.give_back(CLOSING_S)
+            await stream.give_back(CLOSING_S, stop)
+        timer.cancel()

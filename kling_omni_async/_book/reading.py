@@ -199,7 +199,8 @@ class Reading:
             await self._left.wait()
         finally:
             changes.unlisten(self.ring)
-        await self.give_back(FAREWELL_S)
+        # Without an end: as long as this process lives, others get what it has only by this.
+        await self.give_back(FAREWELL_S, Bell())
         forget(self)
 
     async def _read(self) -> None:
@@ -297,29 +298,42 @@ class Reading:
 
     # The end.
 
-    async def give_back(self, patience_s: float) -> None:
-        """Give back what was not acknowledged."""
+    async def give_back(self, patience_s: float, stop: Bell) -> None:
+        """Give back what was not acknowledged, however long that takes, until `stop` rings.
+
+        Whoever leaves the stream waits for it as long as the patience is.
+        """
         self._left.ring()
         if self._companion is not None:
             await self._companion.aclose()
+        why = f"it did not answer within {patience_s:g} s"
+        timer = asyncio.get_running_loop().call_later(patience_s, self._not_told, why)
         try:
-            async with asyncio.timeout(patience_s):
-                await self._farewell()
-        except (BookError, TimeoutError) as error:
-            said = str(error) or f"it did not answer within {patience_s:g} s"
-            text = f"the book {self._open().name} was not told what became of outcomes: {said}"
-            logger.warning("%s; those come again", text)
-            self._broken = BookError(text)
+            await self._farewell(stop)
+        except BookError as error:
+            self._not_told(str(error))
+        finally:
+            timer.cancel()
         self._closed.set()
         self._tell_acks()
 
-    async def _farewell(self) -> None:
-        never = Bell()
-        if self._sent is not None and (reply := await self._send(self._sent, never)) is not None:
+    def _not_told(self, why: str) -> None:
+        text = f"the book {self._open().name} was not told what became of outcomes: {why}"
+        logger.warning("%s; those come again", text)
+        self._broken = BookError(text)
+        self._closed.set()
+        self._tell_acks()
+
+    async def _farewell(self, stop: Bell) -> None:
+        if self._sent is not None:  # it may have brought something; if not, it is to bring nothing
+            reply = await self._send(attrs.evolve(self._sent, want=0), stop)
+            if reply is None:
+                return
             self._take_in(reply)
         self._reader.give_back(failed=self.outlet.has_failed)
         for take in self._reader.last_takes():
-            await self._send(take, never)
+            if await self._send(take, stop) is None:
+                return
 
     async def _say_late(self) -> None:
         """Say what is still to be said after the stream was left, or raise `BookError`."""

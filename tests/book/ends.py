@@ -1,15 +1,20 @@
 """Ends of tasks as a worker brings them to a book, and a store with trouble."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, cast
 
 from kling_omni_async import TaskBook, TaskFailedError, TaskOutcome
 from kling_omni_async._book.book import OpenBook, open_inside
+from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.contract import Said, Settle, Store, Take, Taken, Terms, Turn
 from kling_omni_async._book.forms import outcome_to_json
+from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._models import ImageTask, TaskImage, TaskStatus
 
 TERMS: Final = Terms((20.0, 30.0), None, 2, None)
@@ -135,3 +140,16 @@ def _no_trouble(take: Take) -> BaseException | None:
 async def troubled(book: TaskBook) -> TroubledStore:
     """Put trouble between a book and its store."""
     return TroubledStore(await open_inside(book))
+
+
+def kept_in(folder: Path) -> TaskBook:
+    """Return a book in a file that goes by the clock of the loop."""
+    book = TaskBook(folder / "tasks.db")
+
+    def make() -> SqliteStore:
+        time_of = asyncio.get_running_loop().time
+        clocks = Clocks(lambda: "boot", lambda: 1e6 + time_of(), lambda: 1.8e9 + time_of())
+        return SqliteStore(folder / "tasks.db", keep_s=604_800.0, clocks=clocks)
+
+    book._make_store = make  # type: ignore[method-assign]
+    return book

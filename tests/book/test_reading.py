@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -24,19 +25,22 @@ from kling_omni_async._book.contract import Ack, Take
 from kling_omni_async._book.records import EntryState
 from tests.support import freeze, now, now_waiting
 
-from .ends import Ender, ended, troubled
+from .ends import Ender, ended, kept_in, troubled
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def book() -> AsyncGenerator[TaskBook]:
-    """Open a book in memory, and prove on closing that it leaves no task behind."""
+@pytest.fixture(params=["memory", "file"])
+async def book(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[TaskBook]:
+    """Open a book in memory or in a file, and prove that closing it leaves no task behind."""
     before = asyncio.all_tasks()
-    async with TaskBook() as opened:
+    async with TaskBook() if request.param == "memory" else kept_in(tmp_path) as opened:
         yield opened
     left = {task for task in asyncio.all_tasks() - before if "kling" in task.get_name()}
     assert not left
+
+
+in_memory = pytest.mark.parametrize("book", ["memory"], indirect=True)
 
 
 async def unread(book: TaskBook) -> int:
@@ -371,9 +375,7 @@ async def test_a_book_out_of_reach_loses_nothing(
     first = [at for at, take in store.takes if take.seq == 1]
     assert first == [0.0, 0.5, 1.5, 3.5, 8.5, 13.5]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages == [
-        "the book in memory is out of reach, its outcomes come when it is back: locked"
-    ]
+    assert "out of reach, its outcomes come when it is back: locked" in caplog.text
 
 
 async def test_each_trouble_is_said_once(book: TaskBook, caplog: pytest.LogCaptureFixture) -> None:
@@ -413,24 +415,45 @@ async def test_a_broken_book_is_raised(book: TaskBook) -> None:
 async def test_a_stream_is_left_although_its_book_is_out_of_reach(
     book: TaskBook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After 5 s it is given up with a warning; the outcome comes again once it counts as dead."""
+    """After 5 s it is left with a warning, and what it had given back once the book is well."""
+    await ended(book, ["a"])
+    store = await troubled(book)
+    async with book.outcomes() as outcomes:
+        await anext(outcomes)
+        store.before = lambda _: BookError("locked", transient=True) if now() < 50 else None
+    assert now() == 5.0
+    assert (
+        "was not told what became of outcomes: it did not answer within 5 s; those come again"
+    ) in caplog.messages[-1]
+    async with book.outcomes() as others:
+        again = await anext(others)
+        assert (again.task_id, again.deliveries) == ("a", 1)
+        assert 50.0 <= now() <= 60.0
+
+
+async def test_what_a_book_out_of_reach_was_not_told_may_be_said_late(book: TaskBook) -> None:
+    """`ack` raises as long as it is, and counts as soon as it is back."""
     await ended(book, ["a"])
     store = await troubled(book)
     async with book.outcomes() as outcomes:
         outcome = await anext(outcomes)
+        store.before = lambda _: BookError("locked", transient=True) if now() < 50 else None
+    with pytest.raises(BookError, match="locked"):
+        await outcomes.ack(outcome)
+    await asyncio.sleep(45)
+    await outcomes.ack(outcome)
+    assert await unread(book) == 0
+
+
+async def test_a_book_that_is_closed_out_of_reach_keeps_nobody(book: TaskBook) -> None:
+    """Closing it takes a second for a reader that cannot say its last words, not longer."""
+    await ended(book, ["a"])
+    store = await troubled(book)
+    async with book.outcomes() as outcomes:
+        await anext(outcomes)
         store.before = lambda _: BookError("locked", transient=True)
-    assert now() == 5.0
-    assert caplog.messages[-1] == (
-        "the book in memory was not told what became of outcomes: it did not answer within 5 s; "
-        "those come again"
-    )
-    store.before = lambda _: None
-    async with book.outcomes() as others:
-        again = await anext(others)
-        assert (again.task_id, again.deliveries) == ("a", 2)
-        assert 30.0 <= now() <= 40.0
-        await outcomes.ack(outcome)  # late, and all the same
-        assert await unread(book) == 0
+    await book.aclose()
+    assert now() == 6.0
 
 
 async def test_a_stream_is_left_while_a_step_waits_for_its_next_try(book: TaskBook) -> None:
@@ -458,12 +481,13 @@ async def test_a_slow_reader_keeps_what_it_has(book: TaskBook) -> None:
     async with book.outcomes() as outcomes, book.outcomes() as others:
         await anext(outcomes)
         step = asyncio.create_task(anext_of(others))
-        await asyncio.sleep(600)
+        await asyncio.sleep(100)
         assert not step.done()
         step.cancel()
         await asyncio.wait([step])
 
 
+@in_memory
 async def test_a_reader_that_has_nothing_costs_nothing(book: TaskBook) -> None:
     """Where nothing is held and nothing waited for, nothing is said."""
     await ended(book, ["a"])
@@ -475,6 +499,7 @@ async def test_a_reader_that_has_nothing_costs_nothing(book: TaskBook) -> None:
         assert len(store.takes) == count
 
 
+@in_memory
 async def test_a_loop_that_stands_still_is_dead_to_the_others(book: TaskBook) -> None:
     """Its outcome goes to another reader; its own late word counts all the same."""
     await ended(book, ["a"])
@@ -488,6 +513,7 @@ async def test_a_loop_that_stands_still_is_dead_to_the_others(book: TaskBook) ->
         assert await unread(book) == 0
 
 
+@in_memory
 async def test_what_comes_back_to_the_reader_that_handles_it_is_not_handed_out_twice(
     book: TaskBook,
 ) -> None:
@@ -523,6 +549,19 @@ async def test_a_stream_that_nobody_holds_any_more_gives_back(book: TaskBook) ->
     assert await next_of(book) == ("a", 1, 0.0)
 
 
+async def test_a_book_that_is_closed_out_of_reach_ends_its_readers(book: TaskBook) -> None:
+    """The same where they are read still: one step that is not answered ends it."""
+    await ended(book, ["a"])
+    store = await troubled(book)
+    async with book.outcomes() as outcomes:
+        outcome = await anext(outcomes)
+        store.before = lambda _: BookError("locked", transient=True)
+        await book.aclose()
+        assert now() == 1.0
+        with pytest.raises(BookError, match="the book is closed"):
+            await outcomes.ack(outcome)
+
+
 async def test_closing_the_book_ends_its_readers(book: TaskBook) -> None:
     """A step that waits raises `BookError`, and so does the next; what was held is given back."""
     await ended(book, ["a"])
@@ -541,8 +580,8 @@ async def test_closing_the_book_ends_its_readers(book: TaskBook) -> None:
                 await step
         with pytest.raises(BookError, match="the book is closed"):
             await anext(outcomes)
-    receipts = [receipt for _, take in store.takes for receipt in take.receipts]
-    assert [receipt.ack for receipt in receipts] == [Ack.BACK]
+    acks = {receipt.ack for _, take in store.takes for receipt in take.receipts}
+    assert acks == {Ack.BACK}
     with pytest.raises(BookError, match="the book is closed"):
         await book.outcomes().__aenter__()
 
@@ -575,6 +614,7 @@ async def test_a_fork_is_refused(book: TaskBook, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
 
 
+@in_memory
 async def test_an_outcome_that_cannot_be_read_blocks_nobody(
     book: TaskBook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -591,6 +631,7 @@ async def test_an_outcome_that_cannot_be_read_blocks_nobody(
     assert (await book.progress()).parked == 1
 
 
+@in_memory
 async def test_what_was_parked_comes_again_when_that_is_asked_for(
     book: TaskBook, caplog: pytest.LogCaptureFixture
 ) -> None:

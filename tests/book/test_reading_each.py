@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextvars import ContextVar
+from pathlib import Path
 
 import pytest
 
@@ -21,21 +22,24 @@ from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, rea
 from kling_omni_async._book.contract import Ack
 from tests.support import now, now_waiting
 
-from .ends import ended, ender_of, troubled
+from .ends import ended, ender_of, kept_in, troubled
 
 pytestmark = pytest.mark.anyio
 
 chat: ContextVar[str] = ContextVar("chat", default="")
 
 
-@pytest.fixture
-async def book() -> AsyncGenerator[TaskBook]:
-    """Open a book in memory, and prove on closing that it leaves no task behind."""
+@pytest.fixture(params=["memory", "file"])
+async def book(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[TaskBook]:
+    """Open a book in memory or in a file, and prove that closing it leaves no task behind."""
     before = asyncio.all_tasks()
-    async with TaskBook() as opened:
+    async with TaskBook() if request.param == "memory" else kept_in(tmp_path) as opened:
         yield opened
     left = {task for task in asyncio.all_tasks() - before if "kling" in task.get_name()}
     assert not left
+
+
+in_memory = pytest.mark.parametrize("book", ["memory"], indirect=True)
 
 
 class Handling:
@@ -171,6 +175,7 @@ async def test_what_is_no_exception_ends_each(book: TaskBook) -> None:
     assert now() == 1.0
 
 
+@in_memory
 async def test_a_poison_outcome_is_parked(book: TaskBook, caplog: pytest.LogCaptureFixture) -> None:
     """After ten deliveries it comes no more: the batch ends, the rest was handled long before."""
     await ended(book, ["a", "b"])
@@ -458,6 +463,7 @@ async def test_closing_the_book_stops_what_polls(book: TaskBook) -> None:
         assert polled.polling.steps == ["start", "stop", "stopped"]
 
 
+@in_memory
 async def test_more_handlers_than_one_step_carries(book: TaskBook) -> None:
     """A stream with 450 outcomes in hand gives them back in steps of 200 at most."""
     await ended(book, [])

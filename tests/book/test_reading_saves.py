@@ -22,21 +22,24 @@ from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, rea
 from kling_omni_async._book.contract import Ack
 from kling_omni_async._results import End, Outlet
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.support import freeze, new_session, now, now_waiting
+from tests.support import freeze, new_session
 
-from .ends import Ender, ended, ender_of, succeeded, troubled
+from .ends import Ender, ended, ender_of, kept_in, succeeded, troubled
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def book() -> AsyncGenerator[TaskBook]:
-    """Open a book in memory, and prove on closing that it leaves no task behind."""
+@pytest.fixture(params=["memory", "file"])
+async def book(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[TaskBook]:
+    """Open a book in memory or in a file, and prove that closing it leaves no task behind."""
     before = asyncio.all_tasks()
-    async with TaskBook() as opened:
+    async with TaskBook() if request.param == "memory" else kept_in(tmp_path) as opened:
         yield opened
     left = {task for task in asyncio.all_tasks() - before if "kling" in task.get_name()}
     assert not left
+
+
+in_memory = pytest.mark.parametrize("book", ["memory"], indirect=True)
 
 
 class Shelf(Outlet):
@@ -103,17 +106,17 @@ async def test_some_are_saved_ahead_and_what_is_saved_first_comes_first(book: Ta
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
         assert shelf.is_ready
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert shelf.names == ["t0", "t1", "t2", "t3"]
         assert set(outcomes.pending) == {"t0", "t1", "t2", "t3"}
         shelf.save("t2")
         first = await anext(outcomes)
         assert (first.task_id, first.deliveries, first.elapsed) == ("t2", 1, 99.0)
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert shelf.names == ["t0", "t1", "t3", "t4"]
         assert outcomes.progress == Progress(total=5, pending=4, failed=1)
         shelf.save()
-        await now_waiting(10)
+        await asyncio.sleep(1)
         seen = [(await anext(outcomes)).task_id for _ in range(4)]
         assert seen == ["t0", "t1", "t3", "t4"]
         shelf.save()
@@ -126,9 +129,9 @@ async def test_a_hand_out_is_kept_with_the_word_about_the_one_before(book: TaskB
     await ended(book, ["a", "b"])
     store, shelf = await troubled(book), Shelf()
     async with saving_stream(book, shelf, most=2) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         shelf.save()
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert [len(take.receipts) for _, take in store.takes] == [0]
         await anext(outcomes)
         assert [receipt.ack for receipt in store.takes[-1][1].receipts] == [Ack.HANDED]
@@ -143,7 +146,7 @@ async def test_leaving_stops_saving_and_gives_all_back(book: TaskBook) -> None:
     await ended(book, ["a", "b", "c"])
     shelf = Shelf()
     async with saving_stream(book, shelf) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         shelf.save("a", "b")
         await anext(outcomes)
     assert shelf.has_ended
@@ -157,7 +160,7 @@ async def test_what_is_removed_while_it_is_saved_comes_out_nowhere(book: TaskBoo
     await ended(book, ["a", "b"])
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert await book.remove("a")
         shelf.save()
         assert [outcome.task_id async for outcome in outcomes] == ["b"]
@@ -168,9 +171,9 @@ async def test_what_ends_anew_while_it_is_saved_comes_out_once(book: TaskBook) -
     ender = await ended(book, ["a"])
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         await end_anew(book, ender)
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert shelf.names == ["a", "a"]
         shelf.save()
         assert [outcome.task_id async for outcome in outcomes] == ["a"]
@@ -181,11 +184,11 @@ async def test_what_ends_anew_after_it_was_saved_comes_out_once(book: TaskBook) 
     ender = await ended(book, ["a"])
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         shelf.save()
-        await now_waiting(10)
+        await asyncio.sleep(1)
         await end_anew(book, ender)
-        await now_waiting(10)
+        await asyncio.sleep(1)
         shelf.save()
         assert [outcome.task_id async for outcome in outcomes] == ["a"]
 
@@ -198,12 +201,13 @@ async def end_anew(book: TaskBook, ender: Ender) -> None:
     await ender.end("a")
 
 
+@in_memory
 async def test_what_a_frozen_reader_has_lost_is_not_handed_out(book: TaskBook) -> None:
     """What another reader has by then is his; what nobody wanted is saved, and comes out once."""
     await ended(book, ["a", "b"])
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         freeze(31)
         async with book.outcomes() as others:
             theirs = await anext(others)
@@ -215,6 +219,7 @@ async def test_what_a_frozen_reader_has_lost_is_not_handed_out(book: TaskBook) -
                 await anext(outcomes)
 
 
+@in_memory
 async def test_an_outcome_that_cannot_be_read_is_parked(
     book: TaskBook, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -225,7 +230,7 @@ async def test_an_outcome_that_cannot_be_read_is_parked(
     await ender.end("b")
     shelf = Shelf()
     async with saving_stream(book, shelf, until_empty=True) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         assert shelf.names == ["b"]
         shelf.save()
         assert [outcome.task_id async for outcome in outcomes] == ["b"]
@@ -238,7 +243,7 @@ async def test_the_end_of_what_saves_is_raised(book: TaskBook) -> None:
     await ended(book, ["a"])
     shelf = Shelf()
     async with saving_stream(book, shelf) as outcomes:
-        await now_waiting(10)
+        await asyncio.sleep(1)
         shelf.cut(End(SessionClosedError("the session is closed")))
         with pytest.raises(SessionClosedError):
             await anext(outcomes)
@@ -298,7 +303,7 @@ async def test_a_store_that_cannot_be_used_is_refused_before_anything_is_read(
     with pytest.raises(ConfigurationError):
         await outcomes.__aenter__()
     await outcomes.aclose()
-    assert now() == 0
+    assert await unread(book) == 1
 
 
 async def test_a_reader_that_saves_opens_a_book_that_is_not_open(tmp_path: Path) -> None:
