@@ -19,6 +19,11 @@ OF_ONE_STEP: Final = (
 
 _DAMAGED: Final = "is damaged; go back to a backup, or take out what it still holds by `.recover`"
 
+_CLOSED: Final = (
+    "cannot be opened; check the path, the permissions of the file and its folder, the mount, and "
+    "the limit of open files"
+)
+
 # By the primary code: what is wrong, what to do, and whether the same call may work later.
 _TEXTS: Final[Mapping[int, tuple[str, bool]]] = {
     sqlite3.SQLITE_PERM: ("may not be used by this process; check its permissions", False),
@@ -33,10 +38,7 @@ _TEXTS: Final[Mapping[int, tuple[str, bool]]] = {
     sqlite3.SQLITE_CORRUPT: (_DAMAGED, False),
     sqlite3.SQLITE_NOTADB: ("is no SQLite database; give another path", False),
     sqlite3.SQLITE_FULL: ("cannot grow, as the disk is full; make room", True),
-    sqlite3.SQLITE_CANTOPEN: (
-        "cannot be opened; check the path, its permissions, and the limit of open files",
-        False,
-    ),
+    sqlite3.SQLITE_CANTOPEN: (_CLOSED, False),
 }
 
 

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from kling_omni_async import TaskBook
 from kling_omni_async._book.contract import Addition, Claim, Said, Settle
 from kling_omni_async._book.sqlite import SqliteStore
+from kling_omni_async._book.worker import LEAST_GAP_S
 
 from .sqlite_support import TERMS, done, succeeded, take, turn
 
@@ -62,13 +63,13 @@ class Work:
         self._seq = 0
         self._claims: list[Claim] = []
 
-    async def wait_on(self) -> None:
+    async def wait_on(self, want: int = WANTED) -> None:
         """Bring back that all claims are pending, and claim others."""
         settles = [
             Settle(key=claim.row.key, token=claim.row.token, said=Said.PENDING, pause_s=15.0)
             for claim in self._claims
         ]
-        await self._turn(settles, WANTED)
+        await self._turn(settles, want)
 
     async def idle(self) -> None:
         """Bring nothing, and want nothing."""
@@ -85,6 +86,16 @@ class Work:
         terms = TERMS if self._seq == 1 else None
         given = turn(self._seq, settles, worker=self._name, want=want, terms=terms)
         self._claims = list((await self._store.turn(given)).claims)
+
+
+async def share_of_a_core(store: SqliteStore, rate: float, seconds: float = 5.0) -> float:
+    """Give which part of a core the book takes, by turns as often as a worker takes them."""
+    work, loop = Work(store, "share"), asyncio.get_running_loop()
+    began, used = loop.time(), time.process_time()
+    while loop.time() < began + seconds:
+        await work.wait_on(round(rate * LEAST_GAP_S))
+        await asyncio.sleep(LEAST_GAP_S)
+    return round((time.process_time() - used) / (loop.time() - began), 4)
 
 
 async def read_all(store: SqliteStore) -> None:
@@ -113,6 +124,7 @@ async def use(store: SqliteStore) -> dict[str, object]:
     work = Work(store, "work")
     return {
         f"turn_of_{WANTED}_ms": await in_ms(work.wait_on),
+        "share_of_a_core_at_100_queries_a_second": await share_of_a_core(store, 100.0),
         "idle_turn_ms": await in_ms(work.idle),
         "ends_a_second": await rate(4_000, Work(store, "end").end(4_000)),
         "read_a_second": await rate(4_000, read_all(store)),
