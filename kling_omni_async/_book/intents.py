@@ -28,7 +28,7 @@ from .contract import Addition, Intent, Known, Row
 from .forms import note_to_json, order_to_json, task_from_json, task_to_json
 from .worker import Look
 
-_LOOKS_S: Final = 30.0
+LOOKS_S: Final = 30.0
 """How long a create goes on looking for its task after its POST, in s, with time to spare."""
 
 _AGAIN_S: Final = (0.5, 1.0, 2.0)
@@ -138,7 +138,7 @@ class BookLedger:
             is_keyed=order.key is not None,
             note=self._note,
             order=order_to_json(order, request.digest),
-            lease_s=CONNECT_S + self._policy.create_timeout + _LOOKS_S,
+            lease_s=CONNECT_S + self._policy.create_timeout + LOOKS_S,
             kind=kind_of(order),
         )
 

@@ -15,7 +15,7 @@ from kling_omni_async._engine import Engine
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._results import End, Outlet
-from kling_omni_async.errors import CreateUncertainError, KlingOmniError, NotInBookError
+from kling_omni_async.errors import BookError, CreateUncertainError, KlingOmniError, NotInBookError
 
 from .book import TaskBook, Wait
 from .contract import Ack, Receipt
@@ -138,6 +138,17 @@ class KeptOrders:
         """Wait until the book knows what became of all outcomes so far."""
         await self._open()[0].tell()
 
+    async def told(self) -> None:
+        """Do so, also where the book is out of reach for long."""
+        while True:
+            try:
+                await self.kept()
+            except BookError as error:
+                if not error.transient:
+                    raise
+            else:
+                return
+
     def leave(self, *, failed: bool) -> None:
         """Give everything back, and use the book no more."""
         if self._is_left:
@@ -153,10 +164,9 @@ class KeptOrders:
 
     async def left(self) -> None:
         """Wait until the book has back what was not acknowledged."""
-        if self._inside is not None:
-            reader, _ = self._inside
-            await reader.try_to_tell()
-            await reader.gone()
+        reader, _ = self._open()
+        await reader.try_to_tell()
+        await reader.gone()
 
 
 def _receipts(task_id: str, number: int, ack: Ack) -> list[Receipt]:
@@ -197,7 +207,8 @@ class KeptOutlet(AckedOutlet):
         self._orders.leave(failed=self.has_failed)
 
     async def take(self) -> TaskOutcome:
-        """Take the next outcome."""
+        """Take the next outcome, once the book knows what became of those before it."""
+        await self._orders.told()
         outcome = await self._inner.take()
         self._orders.gave(outcome)
         return outcome

@@ -305,6 +305,38 @@ async def test_a_book_out_of_reach_is_waited_for(
     assert max(posts(comet_api).values()) == 1
 
 
+async def test_the_next_one_waits_for_the_acknowledgement(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the disk is full nothing more is handed out: what was followed never comes again."""
+    async with (
+        new_session(comet_api) as session,
+        session.generate_many(orders(2), book=memory_book) as outcomes,
+    ):
+        first = await anext(outcomes)
+        await asyncio.sleep(60)
+        began = now()
+        await hook(memory_book, monkeypatch, "take", failing(*[FULL] * 6))
+        second = await anext(outcomes)
+        assert now() - began >= 4
+    assert first.task_id not in ids(await all_left(memory_book, comet_api))
+    assert second.ok
+
+
+async def test_an_acknowledgement_that_cannot_be_kept(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken book ends the stream."""
+    async with (
+        new_session(comet_api) as session,
+        session.generate_many(orders(2), book=memory_book) as outcomes,
+    ):
+        await anext(outcomes)
+        await hook(memory_book, monkeypatch, "take", failing(*[BROKEN] * 50))
+        with pytest.raises(BookError, match="damaged"):
+            await anext(outcomes)
+
+
 async def test_a_book_out_of_reach_for_too_long(
     comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +349,36 @@ async def test_a_book_out_of_reach_for_too_long(
     assert isinstance(outcome.error, BookError)
     assert 100 <= now() <= 102
     assert comet_api.queries == ()
+
+
+async def test_what_comes_behind_a_wrong_setup(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook
+) -> None:
+    """Once the API takes the key again, the next call has a worker of its own at once."""
+    comet_api.fail_next(status=401, times=None)
+    async with new_session(comet_api) as session:
+        async with session.generate_many(orders(1), book=memory_book) as outcomes:
+            with pytest.raises(AuthenticationError):
+                await anext(outcomes)
+            comet_api.clear_faults()
+            assert (await session.generate(ImageOrder("b"), book=memory_book)).ok
+        assert repr(session._own_readers) == "<OwnReaders []>"
+
+
+async def test_who_enters_twice_enters_once(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one finds the book open, and nothing of it is left behind."""
+    await hook(memory_book, monkeypatch, "progress", lambda: asyncio.sleep(1))
+    async with new_session(comet_api) as session:
+        stream = session.generate_many(orders(1), book=memory_book)
+        await asyncio.gather(stream.__aenter__(), stream.__aenter__())
+        outlet: Any = stream._state.outlet
+        assert not outlet.has_ended
+        assert (await anext(stream)).ok
+        await stream.aclose()
+        assert outlet.has_ended
+        assert repr(session._own_readers) == "<OwnReaders []>"
 
 
 async def test_a_broken_book_ends_creating(
