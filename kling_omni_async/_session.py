@@ -424,7 +424,7 @@ class KlingOmniSession:
 
         Raises:
             BookError: The book cannot be reached or used. Where it has a ``task_id``, that task was
-                created and is not in the book: add it; else nothing was sent.
+                created and is not in the book: add it; else nothing was created.
             CreateUncertainError: Nobody knows whether there is a task; never just send it again.
                 Of a book's, workers go on looking: the outcome comes out there.
             DuplicateOrderError: The vendor knows this order, and its task was not found.

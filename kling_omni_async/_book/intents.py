@@ -116,7 +116,11 @@ class BookLedger:
         found = await self._look(request.external_id)
         if not isinstance(found, ImageTask):
             return None
-        await self.close(request, found, is_new=False)
+        try:
+            await self.close(request, found, is_new=False)
+        except BookError as error:
+            error.task_id = found.task_id  # it is paid for
+            raise
         return found
 
     async def _while_posting(self, name: str, left_s: float) -> None:

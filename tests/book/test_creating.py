@@ -371,6 +371,23 @@ async def test_a_doubt_is_found_by_a_later_call(
     assert [bill.task_id for bill in comet_api.billed] == [task.task_id]
 
 
+async def test_what_a_later_call_finds_and_cannot_keep(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the task, which the next call finds again."""
+    async with open_session(comet_api) as session:
+        comet_api.fail_next_create(reset=True, created=True)
+        comet_api.fail_next(external_id_in(session, KEYED), times=3, status=502)
+        with pytest.raises(CreateUncertainError):
+            await session.create(KEYED, book=memory_book)
+    await hook(memory_book, monkeypatch, "created", failing(BROKEN))
+    async with open_session(comet_api) as session:
+        with pytest.raises(BookError, match="damaged") as caught:
+            await session.create(KEYED, book=memory_book)
+        assert caught.value.task_id == comet_api.billed[0].task_id
+        assert (await session.create(KEYED, book=memory_book)).task_id == caught.value.task_id
+
+
 async def test_a_waiter_may_leave(comet_api: SimulatedCometAPI, memory_book: TaskBook) -> None:
     """Who waits for another process's create can be cancelled, and its session closed."""
     comet_api.fail_next_create(delay=30.0)

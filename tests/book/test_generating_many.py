@@ -365,6 +365,23 @@ async def test_what_comes_behind_a_wrong_setup(
         assert repr(session._own_readers) == "<OwnReaders []>"
 
 
+async def test_a_stream_that_was_told_nothing_yet(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook
+) -> None:
+    """Who comes while another one's worker has ended has a new one, whoever leaves first."""
+    comet_api.fail_next(status=401, times=None)
+    async with new_session(comet_api) as session:
+        async with session.generate_many(orders(1), book=memory_book) as outcomes:
+            await asyncio.sleep(60)
+            comet_api.clear_faults()
+            generating = asyncio.ensure_future(session.generate(ImageOrder("b"), book=memory_book))
+            await now_waiting(50)
+            with pytest.raises(AuthenticationError):
+                await anext(outcomes)
+        assert (await generating).ok
+        assert repr(session._own_readers) == "<OwnReaders []>"
+
+
 async def test_who_enters_twice_enters_once(
     comet_api: SimulatedCometAPI, memory_book: TaskBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
