@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from cyclopts import Group, Parameter
 
-from kling_omni_async._book.contract import Found, State
+from kling_omni_async._book.contract import Found, State, Store
 from kling_omni_async._book.sqlite import SqliteStore
 
 from . import options
@@ -85,7 +85,8 @@ def add(
             run(partial(_add, book, given, kept))
         finally:
             if given.given:
-                tell(f"{given.new:,} added; {given.given - given.new:,} were there already")
+                known = plural(given.given - given.new, "was", "were")
+                tell(f"{given.new:,} added; {known} there already")
 
 
 async def _add(where: str, given: NewIds, note: object) -> None:
@@ -169,13 +170,21 @@ def retry(
 async def _retry(where: str, ids: Sequence[str], is_wanted: Callable[[Found], bool] | None) -> Exit:
     async with opened(where) as (book, inside):
         why_not = "it is not in the book, is still polled, or its end is settled"
-        number = of_ids = await _done(book.retry, ids, why_not)
-        if is_wanted is not None:
-            async for page in pages(inside.store, is_wanted):
-                for found in page:
-                    number += await inside.store.retry(found.row.key)
+        of_ids = await _done(book.retry, ids, why_not)
+        number = of_ids + await _retry_all(inside.store, is_wanted)
     tell(f"{plural(number, 'task is', 'tasks are')} polled or handed out again")
     return Exit.OK if of_ids == len(ids) else Exit.NOT_ALL
+
+
+async def _retry_all(store: Store, is_wanted: Callable[[Found], bool] | None) -> int:
+    """Retry all that is wanted, and count it."""
+    if is_wanted is None:
+        return 0
+    number = 0
+    async for page in pages(store, is_wanted):
+        for found in page:
+            number += await store.retry(found.row.key)
+    return number
 
 
 async def _done(act: Callable[[str], Awaitable[bool]], ids: Sequence[str], why_not: str) -> int:

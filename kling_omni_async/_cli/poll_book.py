@@ -142,8 +142,7 @@ class _Follower:
         if not self._job.pending:
             return
         async for page in pages(store, lambda found: self._job.is_left(found.row.key)):
-            for found in page:
-                if (outcome := outcome_of(found)) is not None:
-                    self._sink.again(outcome)
-                    self._job.finish(outcome)
-                    self._job.tally.earlier += 1
+            for outcome in filter(None, map(outcome_of, page)):
+                self._sink.again(outcome)
+                self._job.finish(outcome)
+                self._job.tally.earlier += 1

@@ -660,3 +660,21 @@ class Seen:
 
     def hushed(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+async def test_the_counts_of_a_session_have_its_queries_of_a_book(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """How many there were, when the next one is due, and none any more once the work is left."""
+    task_id = comet_api.create_task(duration=100)
+    async with TaskBook() as book, new_session(comet_api) as session:
+        await book.add(task_id)
+        async with session.work(book):
+            await asyncio.sleep(10.0)
+            stats = session.stats()
+            assert (stats.queries, stats.in_flight) == (1, 0)
+            assert stats.next_query is not None
+            assert 9.5 < stats.next_query <= 20.0
+            await book.wait(task_id)
+        assert session.stats().queries == len(comet_api.queries)
+        assert session.stats().next_query is None
