@@ -33,7 +33,7 @@ def connect(path: Path) -> sqlite3.Connection:
         sqlite3.Error: SQLite says that it cannot be used.
     """
     require_place(path)
-    with suppress(sqlite3.OperationalError):  # whatever that is, the next opening meets it too
+    with suppress(sqlite3.Error):  # whatever that is, the next opening meets it too
         _look(path)
     connection = sqlite3.connect(
         uri(path, "mode=rwc"), timeout=BUSY_S, isolation_level=None, uri=True

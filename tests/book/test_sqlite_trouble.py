@@ -93,6 +93,21 @@ async def test_an_empty_file_becomes_a_book(tmp_path: Path) -> None:
     assert outside(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+async def test_every_commit_is_on_the_disk(tmp_path: Path) -> None:
+    """SQLite is told to wait for the disk, for others, and to leave its log to us."""
+    path, machine = tmp_path / "tasks.db", Machine()
+    async with opened(path, machine) as store:
+        await add(store, *(f"id-{number}" for number in range(200)))
+        machine.pass_time(QUIET_S)
+        await in_its_thread(store, lambda _: store._file.rest())
+        for pragma, value in (
+            ("synchronous", 2),
+            ("wal_autocheckpoint", 0),
+            ("busy_timeout", 5000),
+        ):
+            assert await run_sql(store, f"PRAGMA {pragma}") == [(value,)]
+
+
 async def test_places_where_no_file_can_be(tmp_path: Path) -> None:
     """The folder must be there, and the path must not be a folder."""
     await refused(tmp_path / "missing" / "tasks.db", "make it first")
