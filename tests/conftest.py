@@ -20,7 +20,7 @@ settings.load_profile("patient")
 pytest_plugins = ["kling_omni_async.simulator.pytest_plugin"]
 
 OF_OTHER_SESSIONS = [
-    Path(__file__).parent / name for name in ("examples", "faults", "site", "storage")
+    Path(__file__).parent / name for name in ("examples", "faults", "fleet", "site", "storage")
 ]
 
 

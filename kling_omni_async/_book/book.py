@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
@@ -36,6 +33,7 @@ from kling_omni_async.errors import (
 from .changes import Changes
 from .contract import Addition, Found, Row, Store
 from .forms import entry_of, note_to_json, outcome_of, task_from_json
+from .place import Where, place_of
 from .readers import Readers
 from .reading import Companion, Reading
 from .records import BookEntry, BookProgress
@@ -60,9 +58,6 @@ FROM_BOOK: Final = Origin(
     "book.outcomes()", "task: task = await book.wait(task_id)", needs_block=True
 )
 FROM_POLLED_BOOK: Final = FROM_BOOK._replace(call="session.poll(book)")
-
-_REDIS: Final = re.compile("(redis|rediss|unix)://", re.IGNORECASE)
-_URL: Final = re.compile("[a-z][a-z0-9+.-]+://|file:", re.IGNORECASE)
 
 NewTask: TypeAlias = str | tuple[str, Any]
 """An id, or an id and its note."""
@@ -100,8 +95,10 @@ class TaskBook:
     bound to an event loop at first use, and needs no ``async with``: `aclose` ends it, too.
 
     Args:
-        where: None for memory; the path of a file, made if it is missing (SQLite).
-        name: Tells books apart that share one place; a file holds one only.
+        where: None for memory; the path of a file, made if it is missing (SQLite); or where it is
+            to be shared by several hosts, a URL of Redis (``redis://``, ``rediss://``, ``unix://``)
+            or a client of ``redis.asyncio``, which is not closed with it (extra ``fleet``).
+        name: Tells books of one Redis apart, "tasks" by default; a file holds one only.
         keep: How long an outcome stays after its end, read or not, in s.
 
     Raises:
@@ -110,13 +107,12 @@ class TaskBook:
 
     def __init__(
         self,
-        where: str | Path | None = None,
+        where: Where = None,
         *,
         name: str | None = None,
         keep: float = KEEP_S,
     ) -> None:
-        self._where = _require_where(where)
-        _require_no_name(name)
+        self._place = place_of(where, name)
         self._keep_s = _require_keep(keep)
         self._engine = Engine(OF_BOOK)
         self._opening = asyncio.Lock()
@@ -127,11 +123,7 @@ class TaskBook:
         self._saving: Saving | None = None  # made when it is first asked for
 
     def __repr__(self) -> str:
-        return f"<TaskBook {self._place} {self._engine.state}>"
-
-    @property
-    def _place(self) -> str:
-        return "in memory" if self._where is None else str(self._where)
+        return f"<TaskBook {self._place.text} {self._engine.state}>"
 
     async def __aenter__(self) -> Self:
         await self._ready()
@@ -380,19 +372,12 @@ class TaskBook:
         store = self._make_store()
         await store.open()
         changes = Changes(self._engine, store)
-        self._open = OpenBook(self._place, store, self._engine, changes)
+        self._open = OpenBook(self._place.text, store, self._engine, changes)
         # The first is closed last: until then readers give back what they have.
         self._engine.start(changes, self._readers, *([self._saving] if self._saving else []))
 
     def _make_store(self) -> Store:
-        if self._where is None:
-            from .memory import MemoryStore  # noqa: PLC0415 - each store for those who use it
-
-            clock = asyncio.get_running_loop().time
-            return MemoryStore(clock=clock, wall_clock=time.time, keep_s=self._keep_s)
-        from .sqlite import SqliteStore  # noqa: PLC0415
-
-        return SqliteStore(self._where, keep_s=self._keep_s)
+        return self._place.make(self._keep_s)
 
 
 async def _each(
@@ -414,35 +399,6 @@ def _addition(task: NewTask) -> Addition:
     except (TypeError, ValueError):
         return Addition(require_id(task))  # which says what is wrong with it
     return Addition(require_id(task_id), note_to_json(note))
-
-
-def _require_where(where: object) -> Path | None:
-    """Return the path of a book, None for memory."""
-    if where is None:
-        return None
-    try:
-        text = os.fspath(where)  # type: ignore[call-overload]
-    except TypeError:
-        text = b""
-    if not isinstance(text, str):
-        kind = type(where).__name__
-        raise ConfigurationError(
-            f'where must be the path of a file, such as "tasks.db", not {kind}'
-        )
-    if _REDIS.match(text):
-        raise ConfigurationError("where: books in Redis are not there yet; give the path of a file")
-    if not text or text == ":memory:":
-        raise ConfigurationError("where names no file; leave it out for a book in memory")
-    if _URL.match(text) or "\0" in text:
-        raise ConfigurationError('where must be the path of a file, such as "tasks.db", and no URL')
-    return Path(text).absolute()  # a later `os.chdir` changes nothing
-
-
-def _require_no_name(name: object) -> None:
-    if name is not None:
-        raise ConfigurationError(
-            "name tells books in Redis apart; a file holds one book: give another path instead"
-        )
 
 
 def _require_keep(keep: object) -> float:

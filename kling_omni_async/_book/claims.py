@@ -41,8 +41,8 @@ WORKER_S: Final = 30.0
 
 PURGE_S: Final = 5.0
 MEMBER_KEPT_S: Final = 3600.0
-_PROVED_S: Final = 3600.0
-_MOST_ACCOUNTS: Final = 8
+PROVED_S: Final = 3600.0
+MOST_ACCOUNTS: Final = 8
 
 
 def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float) -> Turned:
@@ -145,12 +145,12 @@ def _settle(shelf: Shelf, settle: Settle, given: Turn, now: float, wall_s: float
 def _prove(desk: Desk, settle: Settle, account: str) -> bool:
     """Note by whose key tasks are seen; return whether "not found" means something with this."""
     if settle.is_task and account not in desk.accounts:
-        desk.accounts = (*desk.accounts, account)[-_MOST_ACCOUNTS:]
+        desk.accounts = (*desk.accounts, account)[-MOST_ACCOUNTS:]
     return not desk.accounts or account in desk.accounts
 
 
 def _was_seen_lately(row: Row, now: float) -> bool:
-    return row.seen is not None and now - row.seen < _PROVED_S
+    return row.seen is not None and now - row.seen < PROVED_S
 
 
 def _believed(row: Row, settle: Settle, *, is_proved: bool, is_strange: bool) -> Settle:
