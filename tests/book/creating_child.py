@@ -18,6 +18,7 @@ from kling_omni_async._book.sqlite import SqliteStore
 
 DIED = 9
 ORDERS = [ImageOrder("a fox", key=f"row-{each}") for each in range(3)]
+MANY = [ImageOrder("a fox", key=f"many-{each}") for each in range(30)]
 
 POINTS: dict[str, tuple[type, str, bool]] = {
     "before the intent": (SqliteStore, "intend", False),
@@ -61,12 +62,30 @@ async def use(verb: str, book: TaskBook, session: KlingOmniSession) -> None:
         await session.create(ORDERS[0], book=book, note=1)
     elif verb == "generate":
         await session.generate(ORDERS[0], book=book, note=1)
-    else:
+    elif verb == "generate_many":
         async with session.generate_many(ORDERS, book=book, note=1) as outcomes:
-            for _ in range(2):
-                print((await anext(outcomes)).task_id, flush=True)  # noqa: T201
+            say((await anext(outcomes)).task_id)
+            say((await anext(outcomes)).task_id)
             os._exit(DIED)
+    else:
+        await say_all(book, session)
     os._exit(DIED)
+
+
+async def say_all(book: TaskBook, session: KlingOmniSession) -> None:
+    """Generate many, and say the id of each outcome once it is acknowledged."""
+    say("ready")
+    before = "begun"
+    async with session.generate_many(MANY, book=book, note=1) as outcomes:
+        async for outcome in outcomes:
+            say(before)
+            before = outcome.task_id
+    say(before)
+
+
+def say(text: str) -> None:
+    """Write a line that the parent reads."""
+    print(text, flush=True)  # noqa: T201
 
 
 async def main(verb: str, point: str, path: str, base_url: str, key: str) -> None:

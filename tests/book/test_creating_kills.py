@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from kling_omni_async import CreateUncertainError, TaskBook, TaskOutcome
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .creating_child import DIED, ORDERS, new_session, shorten_leases
+from .creating_child import DIED, MANY, ORDERS, new_session, shorten_leases
 
 pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
 
@@ -179,3 +180,45 @@ async def test_a_stream_of_orders(comet_api: SimulatedCometAPI, tmp_path: Path) 
         found = [outcome.task_id async for outcome in outcomes]
     assert set(found) == {bill.task_id for bill in comet_api.billed}
     assert len(comet_api.billed) == posts(comet_api) == len(ORDERS)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("processes", [1, 3])
+async def test_kills_at_random_moments_bill_nothing_twice(
+    comet_api: SimulatedCometAPI, tmp_path: Path, processes: int
+) -> None:
+    """Processes with the same orders are killed again and again, then one goes to the end."""
+    path, random, acknowledged = tmp_path / "tasks.db", Random(processes), set[str]()
+    for _ in range(5):
+        children = [await start("all", "", path, comet_api) for _ in range(processes)]
+        for child in children:
+            assert child.stdout is not None
+            await child.stdout.readline()  # it is ready
+            await asyncio.sleep(random.uniform(0.0, 1.5) / processes)
+            child.kill()
+        for child in children:
+            written, _ = await child.communicate()
+            acknowledged.update(written.decode().split("\n")[:-1])
+    # Doubts come out of the streams, and of the book when its workers have looked in vain.
+    left = [outcome.task_id for outcome in await left_in(path, comet_api) if outcome.task_id]
+    billed = {bill.task_id for bill in comet_api.billed}
+    assert len(left) == len(set(left))
+    assert not acknowledged & set(left)
+    assert acknowledged & billed
+    # Each process may have been killed before it could say what it had acknowledged.
+    assert len(billed - acknowledged - set(left)) <= 5 * processes
+    async with (
+        TaskBook(path) as book,
+        new_session(comet_api.base_url, comet_api.api_key) as session,
+        session.generate_many(MANY, book=book) as outcomes,
+    ):
+        found = {outcome.external_task_id: outcome async for outcome in outcomes}
+    bills = {bill.external_task_id: bill.task_id for bill in comet_api.billed}
+    assert len(bills) == len(comet_api.billed)
+    assert len(found) == len(MANY)
+    for name, outcome in found.items():
+        if name in bills:
+            assert (outcome.ok, outcome.task_id) == (True, bills[name])
+        else:
+            assert isinstance(outcome.error, CreateUncertainError)
+    assert [outcome for outcome in await left_in(path, comet_api) if outcome.task_id] == []
