@@ -25,6 +25,7 @@ from kling_omni_async._streams import Origin, OutcomeStream
 from kling_omni_async.errors import (
     BookError,
     ConfigurationError,
+    InvalidTaskIdError,
     NotInBookError,
     PollTimeoutError,
     copy_error,
@@ -173,11 +174,13 @@ class TaskBook:
             How many are new.
 
         Raises:
-            InvalidTaskIdError: One cannot be an id; those before it may be kept.
+            InvalidTaskIdError: One cannot be an id; those before it may be kept. Or ``tasks`` is a
+                single id, or nothing that can be iterated.
             ConfigurationError: A note cannot be kept; those before it may be kept.
             BookError: The book cannot be reached or used; those before it may be kept.
             WrongLoopError: The book is used in another event loop.
         """
+        _require_many(tasks)
         store = (await self._ready()).store
         number, batch = 0, list[Addition]()
         async with aclosing(_each(tasks)) as given:
@@ -214,7 +217,10 @@ class TaskBook:
             BookError: The book cannot be reached or used.
             WrongLoopError: The book is used in another event loop.
         """
-        return await (await self._ready()).store.remove(require_id(task_id))
+        inside = await self._ready()
+        was_there = await inside.store.remove(key := require_id(task_id))
+        inside.changes.wake(key)
+        return was_there
 
     async def retry(self, task_id: str) -> bool:
         """Hand a parked outcome out again, or poll an id again whose end was not settled.
@@ -389,6 +395,15 @@ async def _each(
     else:
         for task in tasks:
             yield task
+
+
+def _require_many(tasks: object) -> None:
+    if isinstance(tasks, str | bytes | bytearray):
+        text = quoted(tasks)
+        raise InvalidTaskIdError(f"add_many takes many ids; for a single one write add({text})")
+    if not isinstance(tasks, Iterable | AsyncIterable):
+        kind = type(tasks).__name__
+        raise InvalidTaskIdError(f"add_many takes an iterable or async iterable, not {kind}")
 
 
 def _addition(task: NewTask) -> Addition:

@@ -91,10 +91,14 @@ class Changes:
             await asyncio.sleep(_AFTER_TROUBLE_S)
             keys = ()
         for key in keys:
-            _wake(self._expected.get(key, set()))
+            self.wake(key)
         _wake(self._listeners)
         for callback in list(self._callbacks):
             callback()
+
+    def wake(self, key: str) -> None:
+        """Let those look who wait for an entry."""
+        _wake(self._expected.get(key, set()))
 
     def wake_all(self) -> None:
         """Let all look who wait here."""

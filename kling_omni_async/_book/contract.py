@@ -17,8 +17,11 @@ from kling_omni_async._stats import Count
 FAR: Final = 1e15
 """A time that never comes: infinity has no place in JSON."""
 
-INTENT: Final = "!"
-"""The first character of the key of an intent; the rest is its external id. No task id has it."""
+INTENT: Final = "#"
+"""The first character of the key of an intent; the rest is its external id.
+
+No task id has it: `_ids.require_id` refuses it.
+"""
 
 MOST_AT_ONCE: Final = 200
 """How many claims, settles or outcomes one step takes at most."""

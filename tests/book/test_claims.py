@@ -930,10 +930,10 @@ def test_after_a_boot_nobody_has_a_claim() -> None:
     book.add("new")
     assert keys(book.turn(want=2)) == ["old", "new"]
     book.intend("x", lease_s=40.0)
-    before = book.row("waits"), book.row("!x")
+    before = book.row("waits"), book.row("#x")
     book.now += 10.0
     claims.void_leases(book.shelf, book.now, up_s=5.0)
-    assert (book.row("waits"), book.row("!x")) == before
+    assert (book.row("waits"), book.row("#x")) == before
     for key in ("old", "new"):
         row = book.row(key)
         assert (row.token, row.is_new, row.answered) == (0, key == "new", book.now)

@@ -137,7 +137,7 @@ async def test_entries_are_listed_by_key(book: StoreBook) -> None:
     await book.add("c", "a", note="1")
     await book.intend("x")
     listed = await book.store.list("", 2)
-    assert [found.row.key for found in listed] == ["!x", "a"]
+    assert [found.row.key for found in listed] == ["#x", "a"]
     assert listed[1] == await book.found("a")
     assert [each.row.key for each in await book.store.list("a", 9)] == ["b", "c"]
     assert await book.store.list("c", 9) == []
@@ -520,7 +520,7 @@ async def test_an_intent_is_looked_for_when_its_process_can_post_no_more(
     assert keys(await book.turn(want=1)) == []
     book.clock.spend(60.0)
     claim = await book.claim()
-    assert claim.row.key == "!x"
+    assert claim.row.key == "#x"
     found: dict[str, Any] = {"said": Said.FOUND, "task_id": "t", "is_task": True, "task": "{}"}
     await book.settle(claim, **found, pause_s=25.0)
     assert (await book.found("x")).row.key == "t"

@@ -62,7 +62,7 @@ def test_every_step_of_an_entry_goes_by_the_latest_time() -> None:
     assert book.row("late").added == START_S + 100.0
     assert book.row("late").at == START_S + 100.0
     book.intend("x")
-    assert book.row("!x").added == START_S + 100.0
+    assert book.row("#x").added == START_S + 100.0
     book.created("x", "made")
     assert book.row("made").added == START_S + 100.0
 
@@ -162,7 +162,7 @@ def test_an_entry_is_found_by_its_id_and_by_its_name() -> None:
     book = PureBook()
     assert book.find("x") is None
     book.intend("x", note="1", order="2")
-    assert book.find("x") == Found(book.row("!x"), "1", "2")
+    assert book.find("x") == Found(book.row("#x"), "1", "2")
     book.created("x", "t")
     assert book.find("x") == book.find("t") == Found(book.row("t"), "1", "2")
 
@@ -312,7 +312,7 @@ def test_a_removed_intent_is_remembered_while_its_process_may_be_posting() -> No
     book = PureBook()
     book.intend("x", is_keyed=True, note="1")
     assert book.remove("x")
-    assert (book.row("!x").state, book.at("!x")) == (State.REMOVED, 60.0)
+    assert (book.row("#x").state, book.at("#x")) == (State.REMOVED, 60.0)
     assert book.find("x") is None
     book.created("x", "t")
     assert book.shelf.row("t") is None
@@ -404,9 +404,9 @@ def test_an_intent_that_is_tried_again_is_looked_for_as_often_as_at_first() -> N
     """Its looks begin anew; it is found by its name."""
     book = PureBook()
     book.lost_intent()
-    assert book.row("!x").queries == 1
+    assert book.row("#x").queries == 1
     assert book.retry("x")
-    row = book.row("!x")
+    row = book.row("#x")
     assert (row.state, row.queries, row.at) == (State.OPEN, 0, book.now + LOW_S)
     assert not row.is_new
 
@@ -419,9 +419,9 @@ def test_a_nudge_is_for_open_ids_alone() -> None:
     book = PureBook()
     book.intend("x")
     book.ended("t")
-    before = book.row("t"), book.row("!x")
-    assert not any(book.nudge(key) for key in ("s", "t", "x", "!x"))
-    assert (book.row("t"), book.row("!x")) == before
+    before = book.row("t"), book.row("#x")
+    assert not any(book.nudge(key) for key in ("s", "t", "x", "#x"))
+    assert (book.row("t"), book.row("#x")) == before
 
 
 def test_a_nudge_brings_an_id_forward_to_the_end_of_the_shortest_pause() -> None:
@@ -615,12 +615,12 @@ def test_an_intent_is_kept_until_it_may_be_looked_for() -> None:
     assert book.intend("x", note="1", order="2", kind="k", is_keyed=True) is None
     row = book.row(INTENT + "x")
     now = START_S + 1.0
-    expected = Row("!x", at=now + 60.0, due=now + 60.0, added=now, added_at=WALL_S)
+    expected = Row("#x", at=now + 60.0, due=now + 60.0, added=now, added_at=WALL_S)
     expected.number, expected.is_new = book.desk.number, False
     expected.external_id, expected.kind = "x", "k"
     assert row == expected
     assert row.is_intent
-    assert book.shelf.contents("!x") == ("1", "2")
+    assert book.shelf.contents("#x") == ("1", "2")
     assert book.shelf.wish("x") == Wish("x", "d", None, is_keyed=True)
     assert counts(book) == (1, 0, 0, 0, 0, 0)
 
@@ -630,7 +630,7 @@ def test_an_intent_of_a_name_that_is_known_gives_what_is_known() -> None:
     book = PureBook()
     book.intend("x")
     known = book.intend("x", digest="other", is_keyed=True, note="9")
-    assert known == Known(Wish("x", "d", None, is_keyed=False), book.row("!x"))
+    assert known == Known(Wish("x", "d", None, is_keyed=False), book.row("#x"))
     book.created("x", "t")
     known = book.intend("x", digest="other")
     assert known == Known(Wish("x", "d", "t", is_keyed=False), book.row("t"))
@@ -646,7 +646,7 @@ def test_a_task_takes_the_place_of_its_intent() -> None:
     assert (row.state, row.external_id, row.kind, book.at("t")) == (State.OPEN, "x", "k", 24.0)
     assert row.added_at == WALL_S
     assert book.shelf.contents("t") == ("1", "2")
-    assert book.shelf.row("!x") is None
+    assert book.shelf.row("#x") is None
     assert book.shelf.wish("x") == Wish("x", "d", "t", is_keyed=True)
     assert counts(book) == (1, 0, 0, 0, 0, 0)
 
@@ -664,7 +664,7 @@ def test_a_task_that_was_added_before_its_create_was_noted_keeps_its_note(
     before.external_id, before.seen = "x", book.now
     assert book.row("t") == before
     assert book.shelf.contents("t") == (kept, "2")
-    assert book.shelf.row("!x") is None
+    assert book.shelf.row("#x") is None
 
 
 def test_a_create_that_certainly_made_nothing_leaves_nothing() -> None:
@@ -673,7 +673,7 @@ def test_a_create_that_certainly_made_nothing_leaves_nothing() -> None:
     book.intend("x", is_keyed=True)
     book.created("x", None)
     assert book.shelf.wish("x") is None
-    assert book.shelf.row("!x") is None
+    assert book.shelf.row("#x") is None
     assert counts(book) == (0,) * 6
     assert book.intend("x") is None
 
@@ -769,7 +769,7 @@ def test_a_task_that_a_worker_found_is_open_like_any_id() -> None:
     assert row.at == row.due == book.now + 23.0
     assert row.added_at == WALL_S
     assert book.shelf.contents("t") == ("1", "2")
-    assert book.shelf.row("!x") is None
+    assert book.shelf.row("#x") is None
 
 
 def test_a_task_that_was_found_is_not_asked_before_the_shortest_pause() -> None:

@@ -214,7 +214,7 @@ def test_the_terms_of_the_book_are_adopted() -> None:
 def intent(looks: int = 0, **fields: Any) -> Held:
     """Make the claim of an intent that some looks have not found."""
     doubt = Doubt("TaskNotFoundError", looks, BOOK_S) if looks else None
-    row = Row("!ext", token=7, added=BOOK_S, external_id="ext", doubt=doubt, **fields)
+    row = Row("#ext", token=7, added=BOOK_S, external_id="ext", doubt=doubt, **fields)
     return hold(Claim(row, 0.0), BOOK_S + 40.0, 40.0)
 
 

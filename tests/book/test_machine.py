@@ -68,7 +68,7 @@ OLD_RECEIPTS: Final = 20
 LEASE_OF_INTENT_S: Final = 30.0
 
 KEYS = st.sampled_from([*IDS, *IDS, *NAMES, *(f"t{name}" for name in NAMES)])
-SOME_KEYS = st.lists(st.sampled_from([*IDS, "!x", "tx"]), max_size=1)
+SOME_KEYS = st.lists(st.sampled_from([*IDS, "#x", "tx"]), max_size=1)
 TIMES = st.sampled_from([0.05, 0.2, 1.0, 1.9, 5.0, 14.0, 20.0, 20.5, 31.0, 38.0])
 LONG_TIMES = st.sampled_from([130.0, 310.0, KEEP_S + 1.0, 3590.0, 3700.0])
 FATES = st.sampled_from(["kept", "kept", "kept", "again", "unheard", "unsent"])
@@ -226,7 +226,7 @@ class BookMachine(RuleBasedStateMachine):
     def remove(self, key: str) -> None:
         found = self.ledger.key_of(key)
         assert self.call("remove", key) == self.ledger.remove(key)
-        if found is not None and found.startswith("!") and key in self.posting:
+        if found is not None and found.startswith("#") and key in self.posting:
             self.posting.remove(key)  # nobody is to say any more what it has made
 
     @rule(key=KEYS)
@@ -421,7 +421,7 @@ class BookMachine(RuleBasedStateMachine):
         assert query is not None
         query.ended = query.end_by(now)
         self.outcomes += 1
-        if key.startswith("!"):
+        if key.startswith("#"):
             said = said_of_intent(answer, key[1:], self.outcomes)
             if said["said"] is Said.FOUND:
                 self.server.rename(key, said["task_id"])
