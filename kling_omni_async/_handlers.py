@@ -17,9 +17,6 @@ from .errors import ConfigurationError
 Handler: TypeAlias = Callable[[TaskOutcome], Awaitable[object]]
 Taker: TypeAlias = Callable[[Collection[asyncio.Future[Any]], int], Awaitable[TaskOutcome | None]]
 
-_ENDS_OF_PROGRAMS: Final = (KeyboardInterrupt, SystemExit)
-"""What the loop itself raises when a task raises it."""
-
 logger: Final = logging.getLogger("kling_omni_async.streams")
 
 
@@ -101,7 +98,9 @@ class Handlers:
             fault = self._outlet.handled(outcome, error)
             if fault is not None:
                 self._fail(outcome, fault)
-        elif not isinstance(error, _ENDS_OF_PROGRAMS):
+        elif isinstance(error, SystemExit):
+            self._outlet.handled(outcome, error)  # the loop itself raises it
+        elif not isinstance(error, KeyboardInterrupt):  # which meets whoever runs
             self._fail(outcome, error)  # such as what `pytest.fail` raises
 
     def _fail(self, outcome: TaskOutcome, fault: BaseException) -> None:

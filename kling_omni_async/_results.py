@@ -148,7 +148,7 @@ class Outlet:
         """Return what is entered by a consumer that takes many; may raise `BusyError`."""
         return nullcontext()
 
-    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
+    def handled(self, outcome: TaskOutcome, error: BaseException | None) -> BaseException | None:
         """Note that the handler of an outcome returned, or raised; return what ends the stream."""
         del outcome
         return error

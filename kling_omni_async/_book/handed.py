@@ -70,7 +70,7 @@ class AckedOutlet(Outlet):
         finally:
             self._has_consumer = False
 
-    def handled(self, outcome: TaskOutcome, error: Exception | None) -> Exception | None:
+    def handled(self, outcome: TaskOutcome, error: BaseException | None) -> BaseException | None:
         """Acknowledge an outcome whose handler returned; one whose handler raised comes again."""
         is_news = self.settle(outcome, Ack.DONE if error is None else Ack.FAILED)
         if error is not None:

@@ -21,6 +21,8 @@ from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now
 
+from .ends import ended
+
 pytestmark = pytest.mark.anyio
 
 
@@ -161,6 +163,30 @@ async def test_steps_with_a_time_limit(comet_api: SimulatedCometAPI, tmp_path: P
     assert gave_up > 100
     assert {outcome.task_id for outcome in found} == set(ids)
     assert all(outcome.deliveries == 1 for outcome in found)
+
+
+@pytest.mark.parametrize(("error", "deliveries"), [(SystemExit, 2), (KeyboardInterrupt, 1)])
+def test_a_handler_that_ends_its_program(
+    tmp_path: Path, error: type[BaseException], deliveries: int
+) -> None:
+    """Its outcome was handed out in vain, so that it is parked some day; one of Ctrl-C was not."""
+
+    async def handle(outcome: TaskOutcome) -> None:
+        raise error
+
+    async def read() -> None:
+        async with TaskBook(tmp_path / "tasks.db") as book:
+            await ended(book, ["a"])
+            async with book.outcomes() as outcomes:
+                await outcomes.each(handle)
+
+    async def read_again() -> TaskOutcome:
+        async with TaskBook(tmp_path / "tasks.db") as book, book.outcomes() as outcomes:
+            return await anext(outcomes)
+
+    with pytest.raises(error), asyncio.Runner() as runner:
+        runner.run(read())
+    assert asyncio.run(read_again()).deliveries == deliveries
 
 
 # Removing.
