@@ -58,19 +58,25 @@ from .stores import UP_S, Clock
 
 R = TypeVar("R")
 
-IDS: Final = ("a", "b", "c", "d", "e")
+IDS: Final = ("a", "b", "c")
 NAMES: Final = ("x", "y")
 """External ids; the task of one is called so with a "t" before it."""
 
 MOST_WORKERS: Final = 3
-MOST_READERS: Final = 2
+MOST_READERS: Final = 3
 OLD_RECEIPTS: Final = 20
 LEASE_OF_INTENT_S: Final = 30.0
 
 KEYS = st.sampled_from([*IDS, *IDS, *NAMES, *(f"t{name}" for name in NAMES)])
 SOME_KEYS = st.lists(st.sampled_from([*IDS, "#x", "tx"]), max_size=1)
-TIMES = st.sampled_from([0.05, 0.2, 1.0, 1.9, 5.0, 14.0, 20.0, 20.5, 31.0, 38.0])
-LONG_TIMES = st.sampled_from([130.0, 310.0, KEEP_S + 1.0, 3590.0, 3700.0])
+TIMES = st.sampled_from(
+    [0.05, 0.2, 1.0, 1.9, 5.0, 14.0, 20.0, 20.5, 31.0, 38.0, 130.0, 310.0, KEEP_S + 1.0, 3700.0]
+)
+FIRSTS = st.sampled_from([0.0, 0.0, 24.0])
+VERBS = st.sampled_from(["add", "add", "swap", "remove", "retry", "nudge"])
+WHO = st.sampled_from([*["worker"] * 4, *["reader"] * 4, "all"])
+OFF = st.sampled_from([None, 1.0, 40.0, -3600.0, 3600.0])
+ACCOUNTS = st.sampled_from(["a", "a", "b"])
 FATES = st.sampled_from(["kept", "kept", "kept", "again", "unheard", "unsent"])
 """What becomes of a message: kept, kept and sent again late, its answer lost, or itself."""
 
@@ -217,30 +223,47 @@ class BookMachine(RuleBasedStateMachine):
 
     # Users.
 
-    @rule(keys=st.lists(st.sampled_from(IDS), min_size=1, max_size=4), first_s=TIMES | st.just(0.0))
-    def add(self, keys: list[str], first_s: float) -> None:
+    @rule(verb=VERBS, key=KEYS, keys=st.lists(st.sampled_from(IDS), max_size=2), first_s=FIRSTS)
+    def use(self, verb: str, key: str, keys: list[str], first_s: float) -> None:
+        """A user adds, removes, tries again or nudges."""
+        if verb == "add":
+            self._add([*keys, key] if key in IDS else keys, first_s)
+        elif verb == "swap":
+            self._remove(key)
+            self._add([key] if key in IDS else [], 0.0)
+        elif verb == "remove":
+            self._remove(key)
+        else:
+            assert self.call(verb, key) == getattr(self.ledger, verb)(key)
+
+    def _add(self, keys: list[str], first_s: float) -> None:
         additions = [Addition(key, first_s=first_s) for key in keys]
         assert self.call("add", additions) == self.ledger.add(*keys)
 
-    @rule(key=KEYS)
-    def remove(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         found = self.ledger.key_of(key)
         assert self.call("remove", key) == self.ledger.remove(key)
         if found is not None and found.startswith("#") and key in self.posting:
             self.posting.remove(key)  # nobody is to say any more what it has made
 
-    @rule(key=KEYS)
-    def retry(self, key: str) -> None:
-        assert self.call("retry", key) == self.ledger.retry(key)
-
-    @rule(key=KEYS)
-    def nudge(self, key: str) -> None:
-        assert self.call("nudge", key) == self.ledger.nudge(key)
-
     # Intents.
 
-    @rule(name=st.sampled_from(NAMES))
-    def intend(self, name: str) -> None:
+    @rule(name=st.sampled_from(NAMES), made=st.sampled_from([None, True, True, False]))
+    def create(self, name: str, made: bool | None) -> None:  # noqa: FBT001 - hypothesis calls it
+        """A create begins, or is answered, late or again; or its process dies."""
+        if name not in self.posting:
+            self._intend(name)
+        elif made is None:
+            self.posting.remove(name)
+        elif made:
+            self.call("created", name, Addition(f"t{name}", task="{}", age_s=1.0))
+            self.ledger.created(name, f"t{name}")
+        elif self.ledger.wishes[name] is None:  # else a worker has found it
+            self.posting.remove(name)
+            self.call("created", name, None)
+            self.ledger.created(name, None)
+
+    def _intend(self, name: str) -> None:
         intent = Intent(name, "d", is_keyed=True, note='"n"', order=None, lease_s=LEASE_OF_INTENT_S)
         known = self.call("intend", intent)
         if self.ledger.intend(name):
@@ -250,33 +273,14 @@ class BookMachine(RuleBasedStateMachine):
             assert known.wish.task_id == self.ledger.wishes[name]
             assert (known.row is None) == (self.ledger.key_of(name) is None)
 
-    @precondition(lambda self: self.posting)
-    @rule(data=st.data(), is_made=st.booleans(), is_over=st.booleans())
-    def create(self, data: st.DataObject, *, is_made: bool, is_over: bool) -> None:
-        """A create is answered, late or again; or its process dies."""
-        name = data.draw(st.sampled_from(self.posting))
-        if is_over:
-            self.posting.remove(name)
-        made = Addition(f"t{name}", task="{}", age_s=1.0) if is_made else None
-        if made is None and self.ledger.wishes.get(name) is not None:
-            return  # a worker has found it: it is not certain that there is none
-        self.call("created", name, made)
-        self.ledger.created(name, None if made is None else made.task_id)
-        if made is None and name in self.posting:
-            self.posting.remove(name)
-
     # Workers.
 
     @initialize(rate=RATES)
     def begin(self, rate: float | None) -> None:
-        self._new_worker("a", rate)
-        self._new_reader()
-
-    @precondition(lambda self: len(self.workers) < MOST_WORKERS)
-    @rule(account=st.sampled_from(["a", "a", "b"]), rate=RATES)
-    def start_worker(self, account: str, rate: float | None) -> None:
-        """A worker comes, and its policy is in force."""
-        self._new_worker(account, rate)
+        for _ in range(2):
+            self._new_worker("a", rate)
+            self._new_reader()
+        self._add(list(IDS), 0.0)
 
     def _new_worker(self, account: str, rate: float | None) -> Worker:
         self.names += 1
@@ -290,14 +294,22 @@ class BookMachine(RuleBasedStateMachine):
         return self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), want=st.integers(0, 4), reserve=st.sampled_from([0, 0, 1, 3]), fate=FATES)
-    def turn(self, data: st.DataObject, want: int, reserve: int, fate: str) -> None:
+    @rule(
+        data=st.data(),
+        want=st.sampled_from([4, 4, 1, 0]),
+        reserve=st.sampled_from([0, 0, 1, 3]),
+        fate=FATES,
+        asks=st.booleans(),
+    )
+    def turn(self, data: st.DataObject, fate: str, *, asks: bool, **fields: Any) -> None:
         """A worker makes a step, or sends the one again that was not answered."""
         worker = self._worker(data)
         if worker.unheard is not None:
             self._hear_turn(worker)
         else:
-            self._turn(worker, fate, want=want, reserve=reserve)
+            self._turn(worker, fate, **fields)
+        if asks:
+            self._ask(worker)
 
     def _turn(self, worker: Worker, fate: str, **fields: Any) -> None:
         worker.seq += 1
@@ -384,36 +396,32 @@ class BookMachine(RuleBasedStateMachine):
 
     # Queries.
 
-    def _asked(self, data: st.DataObject, *, is_sent: bool) -> tuple[Worker, Asked]:
-        found = [
-            (name, key)
-            for name, worker in sorted(self.workers.items())
-            for key, asked in worker.held.items()
-            if (asked.query is not None) is is_sent
-        ]
-        name, key = data.draw(st.sampled_from(found))
-        return self.workers[name], self.workers[name].held[key]
-
-    def _holds(self, *, is_sent: bool) -> bool:
-        held = [asked for each in self.workers.values() for asked in each.held.values()]
-        return any((asked.query is not None) is is_sent for asked in held)
-
-    @precondition(lambda self: self._holds(is_sent=False))
+    @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def ask(self, data: st.DataObject) -> None:
-        """A query starts in its time, or not at all."""
-        worker, asked = self._asked(data, is_sent=False)
-        now = self.now()
-        if now - asked.sent > START_WITHIN_S:
-            worker.bring(asked, now, said=Said.UNASKED)
-        elif now >= asked.start:
-            asked.query = self.server.start(asked.claim.row.key, now)
+        """The queries of a worker start in their time, or not at all."""
+        self._ask(self._worker(data))
 
-    @precondition(lambda self: self._holds(is_sent=True))
+    def _ask(self, worker: Worker) -> None:
+        now = self.now()
+        for asked in list(worker.held.values()):
+            if asked.query is not None:
+                continue
+            if now - asked.sent > START_WITHIN_S:
+                worker.bring(asked, now, said=Said.UNASKED)
+            elif now >= asked.start:
+                asked.query = self.server.start(asked.claim.row.key, now)
+
+    def _asking(self) -> list[tuple[Worker, Asked]]:
+        held = [(each, asked) for each in self.workers.values() for asked in each.held.values()]
+        return [(worker, asked) for worker, asked in held if asked.query is not None]
+
+    @precondition(lambda self: self._asking())
     @rule(data=st.data(), answer=ANSWERS, pause_s=st.sampled_from([0.0, 20.0, 27.3, 130.0]))
     def answer(self, data: st.DataObject, answer: str, pause_s: float) -> None:
         """A query is answered; one that stood still has the answer when it goes on."""
-        worker, asked = self._asked(data, is_sent=True)
+        asking = self._asking()
+        worker, asked = asking[data.draw(st.integers(0, len(asking) - 1))]
         self._answer(worker, asked, answer, pause_s)
 
     def _answer(self, worker: Worker, asked: Asked, answer: str, pause_s: float) -> None:
@@ -429,13 +437,26 @@ class BookMachine(RuleBasedStateMachine):
             said = said_of_task(answer, worker.account, self.outcomes)
         worker.bring(asked, now, started_ago=now - query.started, pause_s=pause_s, **said)
 
-    # Workers that go.
+    # Who comes and goes.
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        """A worker gives back what it has."""
-        self._leave(self._worker(data))
+    @rule(data=st.data(), who=WHO, what=st.sampled_from(["come", "leave", "die"]))
+    def come_and_go(self, data: st.DataObject, who: str, what: str) -> None:
+        """Workers and readers come, give back what they have, or die with it, one or all."""
+        if who == "all":
+            self._end_processes()
+            self._restart(data.draw(OFF))
+        elif what == "come":
+            self._come(data, who)
+        elif who == "worker" and self.workers:
+            (self._leave if what == "leave" else self._die)(self._worker(data))
+        elif who == "reader" and self.readers:
+            (self._leave_reading if what == "leave" else self._die_reading)(self._reader(data))
+
+    def _come(self, data: st.DataObject, who: str) -> None:
+        if who == "worker" and len(self.workers) < MOST_WORKERS:
+            self._new_worker(data.draw(ACCOUNTS), data.draw(RATES))
+        elif who == "reader" and len(self.readers) < MOST_READERS:
+            self._new_reader()
 
     def _leave(self, worker: Worker) -> None:
         if worker.unheard is not None:
@@ -453,12 +474,6 @@ class BookMachine(RuleBasedStateMachine):
         del self.workers[worker.name]
         self.late = [each for each in self.late if sender(each) != worker.name]
         self._turn(worker, "unheard", is_leaving=True)
-
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data())
-    def die(self, data: st.DataObject) -> None:
-        """A worker dies with what it has; what it has sent may arrive late."""
-        self._die(self._worker(data))
 
     def _die(self, worker: Worker) -> None:
         for asked in worker.held.values():
@@ -479,12 +494,6 @@ class BookMachine(RuleBasedStateMachine):
             self._make_take(message)
 
     # Readers.
-
-    @precondition(lambda self: len(self.readers) < MOST_READERS)
-    @rule()
-    def start_reader(self) -> None:
-        """A reader comes."""
-        self._new_reader()
 
     def _new_reader(self) -> Reader:
         self.names += 1
@@ -584,22 +593,12 @@ class BookMachine(RuleBasedStateMachine):
             if each.ack is Ack.HANDED and (entry is None or entry.holder != take.reader):
                 assert each.key in reply.lost
 
-    @precondition(lambda self: self.readers)
-    @rule(data=st.data())
-    def leave_reading(self, data: st.DataObject) -> None:
-        """A reader leaves, with what it has."""
-        reader = self._reader(data)
+    def _leave_reading(self, reader: Reader) -> None:
         if reader.unheard is not None:
             self._hear_take(reader)
         del self.readers[reader.name]
         self.late = [each for each in self.late if sender(each) != reader.name]
         self._take(reader, "unheard", is_leaving=True)
-
-    @precondition(lambda self: self.readers)
-    @rule(data=st.data())
-    def die_reading(self, data: st.DataObject) -> None:
-        """A reader dies with what it has; what it has sent may arrive late."""
-        self._die_reading(self._reader(data))
 
     def _die_reading(self, reader: Reader) -> None:
         if reader.unheard is not None:
@@ -609,27 +608,11 @@ class BookMachine(RuleBasedStateMachine):
 
     # Time.
 
-    @rule(seconds=TIMES)
-    def wait(self, seconds: float) -> None:
-        """Time passes."""
+    @rule(seconds=TIMES, wall_by_s=st.sampled_from([0.0, 0.0, -7200.0, -1.0, 3600.0]))
+    def wait(self, seconds: float, wall_by_s: float) -> None:
+        """Time passes, and somebody may put the clock on the wall."""
         self.clock.spend(seconds)
-
-    @rule(seconds=LONG_TIMES)
-    def wait_long(self, seconds: float) -> None:
-        """Much time passes, as for who stood still."""
-        self.clock.spend(seconds)
-
-    @rule(by_s=st.sampled_from([-7200.0, -1.0, 3600.0]))
-    def put_wall_clock(self, by_s: float) -> None:
-        """Somebody puts the clock on the wall."""
-        self.clock.wall += by_s
-
-    @rule(off_s=st.sampled_from([1.0, 40.0, -3600.0, 3600.0]))
-    def boot(self, off_s: float) -> None:
-        """The machine goes down with all processes, and comes up again."""
-        self._end_processes()
-        self._boot(off_s)
-        self.ledger.void()
+        self.clock.wall += wall_by_s
 
     def _end_processes(self) -> None:
         for worker in list(self.workers.values()):
@@ -637,6 +620,12 @@ class BookMachine(RuleBasedStateMachine):
         for reader in list(self.readers.values()):
             self._die_reading(reader)
         self.posting, self.late = [], []
+
+    def _restart(self, off_s: float | None) -> None:
+        """Go on with the book; where `off_s` is given the machine was booted, and off for it."""
+        if off_s is not None:
+            self._boot(off_s)
+            self.ledger.void()
 
     def _boot(self, off_s: float) -> None:
         self.clock.spend(max(0.0, off_s))
@@ -777,15 +766,11 @@ class FileMachine(BookMachine):
         with closing(sqlite3.connect(self.path)) as connection:
             return connection.execute(sql).fetchall()
 
-    @rule()
-    def reopen(self) -> None:
-        """All processes end, and others open the file."""
-        self._end_processes()
-        self._reopen()
-
-    def _reopen(self) -> None:
-        self.loop.run_until_complete(self.file.aclose())
-        self.file = self._open()
+    def _restart(self, off_s: float | None) -> None:
+        if off_s is None:
+            self.loop.run_until_complete(self.file.aclose())
+            self.file = self._open()
+        super()._restart(off_s)
 
     def _boot(self, off_s: float) -> None:
         self._tick()
