@@ -68,6 +68,13 @@ class Server:
         self.last[key] = query = Query(key, now)
         return query
 
+    def may_start(self, key: str) -> float:
+        """Return when an id that nobody has claimed may be asked for at the earliest."""
+        before = self.last.get(key)
+        if before is None:
+            return 0.0
+        return (before.started if before.ended is None else before.ended) + LOW_S
+
     def rename(self, intent: str, task_id: str) -> None:
         """Let the looks for what an intent has made count as queries of its task."""
         if intent in self.last:

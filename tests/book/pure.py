@@ -11,6 +11,8 @@ from kling_omni_async._book.contract import (
     Ack,
     Addition,
     Claim,
+    Desk,
+    Found,
     Intent,
     Known,
     Parcel,
@@ -65,7 +67,7 @@ class PureBook:
             self.turn(terms=terms)
 
     @property
-    def desk(self) -> Any:
+    def desk(self) -> Desk:
         return self.shelf.desk
 
     def row(self, key: str) -> Row:
@@ -92,8 +94,14 @@ class PureBook:
     def nudge(self, key: str) -> bool:
         return entries.nudge(self.shelf, key, self.now)
 
-    def find(self, key: str) -> Any:
+    def find(self, key: str) -> Found | None:
         return entries.find(self.shelf, key)
+
+    def found(self, key: str) -> Found:
+        """Return an entry that is there."""
+        found = self.find(key)
+        assert found is not None
+        return found
 
     def intend(self, external_id: str = "x", **fields: Any) -> Known | None:
         given: dict[str, Any] = {

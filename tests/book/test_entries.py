@@ -117,8 +117,8 @@ def test_an_id_is_new_once_and_keeps_its_note() -> None:
     book = PureBook()
     assert book.add("a", note='"first"') == [True]
     assert book.add("a", "b", note='"second"') == [False, True]
-    assert book.find("a").note == '"first"'
-    assert book.find("b").note == '"second"'
+    assert book.found("a").note == '"first"'
+    assert book.found("b").note == '"second"'
     assert counts(book) == (2, 0, 0, 0, 0, 0)
 
 
@@ -215,7 +215,7 @@ def test_a_removed_id_is_remembered_until_its_pause_is_over() -> None:
     assert not row.is_new
     assert row.answered == START_S
     assert row.external_id == "x"
-    assert book.find("t").note is None
+    assert book.found("t").note is None
     assert counts(book) == (1, 0, 0, 0, 0, 0)
 
 
@@ -373,7 +373,7 @@ def test_an_end_that_was_not_settled_is_polled_again(is_read: bool) -> None:  # 
     assert row.at == row.due == START_S + LOW_S - 1.0 + LOW_S
     assert (row.queries, row.fault) == (2, "{}")
     assert counts(book) == (1, 0, 0, 0, 0, 0)
-    assert book.find("t").note == "1"
+    assert book.found("t").note == "1"
 
 
 def test_an_end_of_long_ago_is_due_at_once_when_it_is_tried_again() -> None:
@@ -634,7 +634,7 @@ def test_an_intent_of_a_name_that_is_known_gives_what_is_known() -> None:
     book.created("x", "t")
     known = book.intend("x", digest="other")
     assert known == Known(Wish("x", "d", "t", is_keyed=False), book.row("t"))
-    assert book.find("t").note is None
+    assert book.found("t").note is None
 
 
 def test_a_task_takes_the_place_of_its_intent() -> None:
@@ -719,7 +719,7 @@ def test_a_task_of_a_key_whose_end_was_forgotten_is_polled() -> None:
     book.now += KEEP_S + 1.0
     book.turn()
     book.created("x", "t")
-    assert book.find("x").row.key == "t"
+    assert book.found("x").row.key == "t"
     assert (book.row("t").external_id, book.row("t").added_at) == ("x", WALL_S)
 
 
@@ -751,7 +751,7 @@ def test_a_second_task_of_one_name_is_polled_too() -> None:
     book.intend("x")
     book.created("x", "t")
     book.created("x", "u")
-    assert book.find("x").row.key == "t"
+    assert book.found("x").row.key == "t"
     assert book.row("u").state is State.OPEN
 
 
@@ -823,7 +823,7 @@ def test_a_task_is_found_late_after_its_intent_was_given_up() -> None:
     book.settle(book.claim(), **GAVE_UP)
     book.settle(late, said=Said.FOUND, task_id="t")
     assert counts(book) == (1, 0, 0, 0, 0, 0)
-    assert book.find("x").row.key == "t"
+    assert book.found("x").row.key == "t"
 
 
 def test_a_task_that_was_found_for_a_removed_intent_is_not_polled() -> None:

@@ -52,7 +52,7 @@ from kling_omni_async._book.memory import MemoryShelf, MemoryStore
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._book.sqlite_schema import COLUMNS
 
-from .oracle import HORIZON_S, START_WITHIN_S, Gate, Ledger, Pace, Query, Server
+from .oracle import HORIZON_S, SLACK_S, START_WITHIN_S, Gate, Ledger, Pace, Query, Server
 from .pure import DENIED, GAVE_UP, KEEP_S, LEASE_S, LOW_S, PROBE_S, WON
 from .stores import UP_S, Clock
 
@@ -73,7 +73,7 @@ TIMES = st.sampled_from(
     [0.05, 0.2, 1.0, 1.9, 5.0, 14.0, 20.0, 20.5, 31.0, 38.0, 130.0, 310.0, KEEP_S + 1.0, 3700.0]
 )
 FIRSTS = st.sampled_from([0.0, 0.0, 24.0])
-VERBS = st.sampled_from(["add", "add", "swap", "remove", "retry", "nudge"])
+VERBS = st.sampled_from(["add", "add", "swap", "remove", "retry", "retry", "nudge"])
 WHO = st.sampled_from([*["worker"] * 4, *["reader"] * 4, "all"])
 OFF = st.sampled_from([None, 1.0, 40.0, -3600.0, 3600.0])
 ACCOUNTS = st.sampled_from(["a", "a", "b"])
@@ -98,7 +98,7 @@ SAID: Final[dict[str, dict[str, Any]]] = {
     "429, long": {"said": Said.FAULT, "is_limited": True, "limit_s": 200.0},
 }
 SIGHTS: Final = ("pending", "won", "failed")
-ANSWERS = st.sampled_from([*SAID, "pending", "won", "denied"])
+ANSWERS = st.sampled_from([*SAID, "pending", "won", "denied", "up", "odd"])
 
 
 @attrs.define(eq=False)
@@ -218,6 +218,9 @@ class BookMachine(RuleBasedStateMachine):
         """Every entry is there, as it is to be, and the counts are right."""
         found = {each.row.key: each for each in self.call("list", "", 1000)}
         self.ledger.compare(found)
+        for each in found.values():
+            if each.row.state is State.OPEN and not each.row.token:
+                assert each.row.at >= self.server.may_start(each.row.key) - SLACK_S
         desk, _ = self.call("progress")
         self.ledger.count(desk)
 
