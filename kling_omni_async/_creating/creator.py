@@ -276,7 +276,8 @@ class Creator:
         end = await self._send(creation, creation.request)
         if isinstance(end, ImageTask) and creation.stage is Stage.POSTING:  # else it is older
             self._poller.created(end, (creation.order.model, creation.order.resolution))
-        self._remember(creation.request, end)
+        if isinstance(end, ImageTask) or creation.first_sent is not None:
+            self._remember(creation.request, end)  # else it is another process's doubt
         return end
 
     def _settle(self, creation: Creation, end: End) -> None:

@@ -350,6 +350,25 @@ async def test_who_comes_second_shares_a_doubt(
     assert len(looks(comet_api)) == 5
 
 
+async def test_a_doubt_of_another_process_may_pass(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook
+) -> None:
+    """Where its POST is refused in the end, who has waited for it in vain may create."""
+    comet_api.fail_next_create(delay=40.0, status=400, body={"code": 1201, "message": "no"})
+    async with (
+        new_session(comet_api) as one,
+        new_session(comet_api, create_timeout=10) as two,
+    ):
+        first = asyncio.ensure_future(one.create(KEYED, book=memory_book))
+        await comet_api.wait_for_queries(1)
+        with pytest.raises(CreateUncertainError):
+            await two.create(KEYED, book=memory_book)
+        with pytest.raises(ApiError):
+            await first
+        task = await two.create(KEYED, book=memory_book)
+    assert [bill.task_id for bill in comet_api.billed] == [task.task_id]
+
+
 async def test_a_doubt_is_found_by_a_later_call(
     comet_api: SimulatedCometAPI, book: TaskBook
 ) -> None:

@@ -1,146 +1,122 @@
-"""Outcomes that one reader alone is to have: the rules, without a clock."""
+"""Outcomes that one reader alone is to have: the rules, over each kind of store."""
 
 from __future__ import annotations
 
 import pytest
 
 from kling_omni_async import TaskOutcome
-from kling_omni_async._book import claims, entries, handing
-from kling_omni_async._book.contract import (
-    Ack,
-    Addition,
-    Receipt,
-    Said,
-    Settle,
-    State,
-    Take,
-    Taken,
-    Turn,
-)
+from kling_omni_async._book.contract import Ack, Addition, Receipt, Said, Settle, State
 from kling_omni_async._book.forms import outcome_to_json
-from kling_omni_async._book.memory import READER_S, MemoryShelf
+from kling_omni_async._book.memory import READER_S
 from kling_omni_async.errors import KlingOmniError
 
-KEEP_S = 1000.0
+from .stores import StoreBook
+from .test_contract import book, clock
+
+__all__ = ["book", "clock"]
+
+pytestmark = pytest.mark.anyio
 
 
-class Desk:
-    """A shelf, its time, and the steps of its readers."""
-
-    def __init__(self) -> None:
-        self.shelf = MemoryShelf()
-        self.now = 100.0
-        self._seq = 0
-
-    def take(self, reader: str, **what: object) -> Taken:
-        self._seq += 1
-        given = Take(reader=reader, seq=self._seq, **what)  # type: ignore[arg-type]
-        return handing.take(self.shelf, given, self.now, keep_s=KEEP_S)
-
-    def add(self, key: str, holder: str | None = None) -> None:
-        entries.add(self.shelf, [Addition(key, holder=holder)], self.now, 0.0)
-
-    def end(self, key: str) -> None:
-        """Let a worker bring the final word of an id."""
-        outcome = TaskOutcome(task_id=key, error=KlingOmniError("x"))
-        settle = Settle(
-            key=key,
-            token=-1,
-            said=Said.FINAL,
-            outcome=outcome_to_json(outcome),
-            count="unresolved",
-            is_word=True,
-        )
-        self._seq += 1
-        turn = Turn(worker="w", seq=self._seq, settles=[settle])
-        claims.turn(self.shelf, turn, self.now, wall_s=0.0, keep_s=KEEP_S)
-
-    def keys(self, reader: str) -> list[str]:
-        """Return what a reader gets."""
-        return [parcel.key for parcel in self.take(reader, want=9).parcels]
+async def end(book: StoreBook, key: str) -> None:
+    """Let a worker bring the final word of an id."""
+    outcome = TaskOutcome(task_id=key, error=KlingOmniError("x"))
+    settle = Settle(
+        key=key,
+        token=-1,
+        said=Said.FINAL,
+        outcome=outcome_to_json(outcome),
+        count="unresolved",
+        is_word=True,
+    )
+    await book.turn(settle)
 
 
-@pytest.fixture
-def desk() -> Desk:
-    """Give a shelf with nothing on it."""
-    return Desk()
+async def keys(book: StoreBook, reader: str) -> list[str]:
+    """Return what a reader gets."""
+    return [parcel.key for parcel in (await book.take(reader=reader, want=9)).parcels]
 
 
-def test_it_is_kept_for_its_reader(desk: Desk) -> None:
+async def test_it_is_kept_for_its_reader(book: StoreBook) -> None:
     """Whether that was said before the end, with the addition, or behind the end."""
-    desk.take("own")
-    desk.add("with", holder="own")
-    for key in ("before", "behind", "free"):
-        desk.add(key)
-    desk.take("own", keep=["before", "unknown"])
+    await book.take(reader="own")
+    await book.add("with", holder="own")
+    await book.add("before", "behind", "free")
+    await book.take(reader="own", keep=["before", "unknown"])
     for key in ("with", "before", "behind", "free"):
-        desk.end(key)
-    desk.take("own", keep=["behind"])
-    assert desk.keys("other") == ["free"]
-    assert desk.keys("own") == []
+        await end(book, key)
+    await book.take(reader="own", keep=["behind"])
+    assert await keys(book, "other") == ["free"]
+    assert await keys(book, "own") == []
 
 
-def test_a_reader_that_leaves_lets_others_have_it(desk: Desk) -> None:
+async def test_what_a_create_has_made_is_kept_for_its_reader(book: StoreBook) -> None:
+    """From the moment on at which it is in the book."""
+    await book.take(reader="own")
+    await book.intend("name")
+    made = (await book.found("name")).row
+    assert made.holder is None
+    await book.store.created("name", Addition("x", holder="own", order="{}"))
+    assert (await book.found("name")).row.holder == "own"
+    await end(book, "x")
+    assert await keys(book, "other") == []
+
+
+async def test_a_reader_that_leaves_lets_others_have_it(book: StoreBook) -> None:
     """What has ended, and what ends behind that, at once and as if never handed out."""
-    desk.take("own")
-    desk.add("one", holder="own")
-    desk.add("two", holder="own")
-    desk.end("one")
-    assert desk.keys("other") == []
-    desk.take("own", is_leaving=True)
-    desk.end("two")
-    parcels = desk.take("other", want=9).parcels
+    await book.take(reader="own")
+    await book.add("one", "two", holder="own")
+    await end(book, "one")
+    assert await keys(book, "other") == []
+    await book.take(reader="own", is_leaving=True)
+    await end(book, "two")
+    parcels = (await book.take(reader="other", want=9)).parcels
     assert [(parcel.key, parcel.deliveries) for parcel in parcels] == [("one", 0), ("two", 0)]
 
 
-def test_a_reader_that_dies_lets_others_have_it(desk: Desk) -> None:
+async def test_a_reader_that_dies_lets_others_have_it(book: StoreBook) -> None:
     """Both as above, once it was not heard of for long."""
-    desk.take("own")
-    desk.add("one", holder="own")
-    desk.add("two", holder="own")
-    desk.end("one")
-    desk.now += READER_S + 1
-    assert desk.keys("other") == ["one"]
-    desk.end("two")
-    assert desk.keys("other") == ["two"]
+    await book.take(reader="own")
+    await book.add("one", "two", holder="own")
+    await end(book, "one")
+    book.clock.spend(READER_S + 1)
+    assert await keys(book, "other") == ["one"]
+    await end(book, "two")
+    assert await keys(book, "other") == ["two"]
 
 
-def test_what_is_released_is_for_others(desk: Desk) -> None:
+async def test_what_is_released_is_for_others(book: StoreBook) -> None:
     """Whether it has ended or not; of what is another's nothing is changed."""
-    desk.take("own")
-    for key in ("open", "ended"):
-        desk.add(key, holder="own")
-    desk.end("ended")
-    desk.take("stranger", release=["open", "ended", "unknown"])
-    assert desk.keys("other") == []
-    desk.take("own", release=["open", "ended"])
-    desk.end("open")
-    assert desk.keys("other") == ["ended", "open"]
+    await book.take(reader="own")
+    await book.add("open", "ended", holder="own")
+    await end(book, "ended")
+    await book.take(reader="stranger", release=["open", "ended", "unknown"])
+    assert await keys(book, "other") == []
+    await book.take(reader="own", release=["open", "ended"])
+    await end(book, "open")
+    assert await keys(book, "other") == ["ended", "open"]
 
 
-def test_who_comes_first_has_it(desk: Desk) -> None:
+async def test_who_comes_first_has_it(book: StoreBook) -> None:
     """A second reader gets it only when the first is there no more."""
-    desk.take("one")
-    desk.take("two")
-    desk.add("x", holder="one")
-    desk.take("two", keep=["x"])
-    desk.take("one", is_leaving=True)
-    desk.take("two", keep=["x"])
-    desk.end("x")
-    row = desk.shelf.row("x")
-    assert row is not None
-    assert (row.holder, desk.keys("other")) == ("two", [])
+    await book.take(reader="one")
+    await book.take(reader="two")
+    await book.add("x", holder="one")
+    await book.take(reader="two", keep=["x"])
+    await book.take(reader="one", is_leaving=True)
+    await book.take(reader="two", keep=["x"])
+    await end(book, "x")
+    assert (await book.found("x")).row.holder == "two"
+    assert await keys(book, "other") == []
 
 
-def test_what_was_read_is_nobodys(desk: Desk) -> None:
+async def test_what_was_read_is_nobodys(book: StoreBook) -> None:
     """To keep an outcome that was acknowledged changes nothing."""
-    desk.take("own")
-    desk.add("x", holder="own")
-    desk.end("x")
-    row = desk.shelf.row("x")
-    assert row is not None
-    desk.take("own", receipts=[Receipt("x", row.number, Ack.DONE)])
-    desk.take("own", keep=["x"])
-    row = desk.shelf.row("x")
-    assert row is not None
+    await book.take(reader="own")
+    await book.add("x", holder="own")
+    await end(book, "x")
+    number = (await book.found("x")).row.number
+    await book.take(Receipt("x", number, Ack.DONE), reader="own")
+    await book.take(reader="own", keep=["x"])
+    row = (await book.found("x")).row
     assert (row.state, row.holder) == (State.READ, None)
