@@ -150,6 +150,20 @@ async def test_it_is_kept_before_it_is_sent(comet_api: SimulatedCometAPI, book: 
     assert (await book.progress()).pending == 1
 
 
+async def test_nobody_looks_while_it_is_sent(
+    comet_api: SimulatedCometAPI, memory_book: TaskBook
+) -> None:
+    """However long the answer takes, and while the creator looks for its task itself."""
+    comet_api.fail_next_create(delay=59.0, reset=True, created=True)
+    async with new_session(comet_api) as one, new_session(comet_api) as two:
+        name = external_id_in(one, KEYED)
+        comet_api.fail_next(name, times=2, status=502)
+        async with two.work(memory_book):
+            await one.create(KEYED, book=memory_book)
+            assert 79 <= now() <= 85
+    assert [round(query.started) for query in comet_api.queries_of(name)] == [59, 64, 79]
+
+
 async def test_a_refused_order_leaves_nothing(comet_api: SimulatedCometAPI, book: TaskBook) -> None:
     """What is proved to have made nothing is in no book; a 429 is sent again under its name."""
     comet_api.fail_next_create(status=400, body={"code": 1201, "message": "bad ratio"})
@@ -277,10 +291,13 @@ async def test_a_wish_of_this_session_gets_into_the_book(
     """A create without a book comes first; the second one pays nothing, and is kept."""
     async with open_session(comet_api) as session:
         task = await session.create(KEYED)
+        await asyncio.sleep(15)
         assert await session.create(KEYED, book=book) == task
         assert await session.create(KEYED, book=book) == task
-    entry = await book.get(task.task_id)
-    assert entry is not None
+    found = await (await store_of(book)).find(task.task_id)
+    assert found is not None
+    assert found.row.born is None  # nobody knows how old it is: it is asked for at once
+    assert found.row.at <= now()
     assert sum(posts(comet_api).values()) == 1
 
 
