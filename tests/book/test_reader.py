@@ -119,9 +119,22 @@ def test_a_hand_out_that_crosses_a_new_end_is_dropped() -> None:
     assert (got.to_hand_out, list(reader.taken.values())) == ([], [parcel("a", 2)])
 
 
+def test_an_old_end_that_was_saved_makes_room_for_the_new_one() -> None:
+    """It is not handed out any more: a word that it is lost must not fall on the new one."""
+    reader = Reader("reader", ahead=2)
+    (old,) = reader.took(Taken(parcels=[parcel("a", 1)])).to_save
+    reader.saved(old)
+    (new,) = reader.took(Taken(parcels=[parcel("a", 2)])).to_save
+    reader.saved(new)
+    reader.wanted = 2
+    assert acks(reader) == [("a", 2, Ack.HANDED)]
+    assert reader.took(Taken()).to_hand_out == [new]
+
+
 def test_what_saves_ahead_says_what_it_has() -> None:
     """For whoever debugs it."""
     ahead = SavedAhead(Outlet(), 4)
     ahead.save(parcel("a"), TaskOutcome(task_id="a"), None)
     assert repr(ahead) == "<SavedAhead 1 under way, 0 saved>"
+    ahead.forget(["b"])
     assert repr(Bell()) == "<Bell rung=False waiters=0>"

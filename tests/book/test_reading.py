@@ -445,6 +445,21 @@ async def test_what_a_book_out_of_reach_was_not_told_may_be_said_late(book: Task
     assert await unread(book) == 0
 
 
+async def test_a_reader_that_has_left_takes_nothing_more(book: TaskBook) -> None:
+    """A step that the book has not made by then is made for what it says, and brings nothing."""
+    await ended(book, ["a"])
+    store = await troubled(book)
+    store.before = lambda _: BookError("locked", transient=True) if now() < 20 else None
+    async with book.outcomes() as outcomes:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(anext(outcomes), 1)
+    with pytest.raises(BookError, match="locked"):
+        await outcomes.ack(TaskOutcome(task_id="a"))
+    assert [take.want for at, take in store.takes if at >= 1.0] == [0] * (len(store.takes) - 2)
+    await asyncio.sleep(30)
+    assert await next_of(book) == ("a", 1, 0.0)
+
+
 async def test_a_book_that_is_closed_out_of_reach_keeps_nobody(book: TaskBook) -> None:
     """Closing it takes a second for a reader that cannot say its last words, not longer."""
     await ended(book, ["a"])

@@ -100,6 +100,8 @@ async def test_what_is_handled_is_acknowledged(book: TaskBook) -> None:
     async with book.outcomes(until_empty=True) as outcomes:
         await outcomes.each(handle, limit=8)
         assert await unread(book) == 0
+        await asyncio.sleep(1)
+        assert repr(host_of(book)) == "<Readers streams=0>"  # left, as it has ended
     assert [task_id for task_id, _, _ in handle.began] == [f"t{n}" for n in range(20)]
     assert [at for _, _, at in handle.began] == [0.0] * 8 + [10.0] * 8 + [20.0] * 4
     assert handle.peak == 8
@@ -115,6 +117,24 @@ async def test_many_are_taken_in_one_step(book: TaskBook) -> None:
     brought = [(len(take.receipts), take.want) for _, take in store.takes if take.receipts]
     assert len(store.takes) < 12
     assert brought[0] == (10, 10)
+
+
+async def test_no_more_are_taken_than_there_are_free_places(book: TaskBook) -> None:
+    """What a reader cannot handle yet is for the others."""
+    ender = await ended(book, ["a"])
+    store = await troubled(book)
+    async with book.outcomes() as outcomes:
+        each = asyncio.create_task(outcomes.each(Handling(100), limit=3))
+        await asyncio.sleep(1)
+        await book.add_many(["b", "c", "d"])
+        await ender.end("b", "c", "d")
+        await asyncio.sleep(1)
+        assert outcomes.progress.failed == 3
+        async with book.outcomes() as others:
+            assert (await anext(others)).task_id == "d"
+        assert max(take.want for _, take in store.takes if take.seq > 1) <= 2
+        each.cancel()
+        await asyncio.wait([each])
 
 
 async def test_an_acknowledgement_does_not_wait_for_the_next_outcome(book: TaskBook) -> None:

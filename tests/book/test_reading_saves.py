@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -18,8 +19,10 @@ from kling_omni_async import (
     TaskBook,
     TaskOutcome,
 )
-from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, reading_of
+from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, open_inside, reading_of
 from kling_omni_async._book.contract import Ack
+from kling_omni_async._book.reading import Reading
+from kling_omni_async._book.saving import SavedAhead
 from kling_omni_async._results import End, Outlet
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import freeze, new_session
@@ -159,11 +162,14 @@ async def test_what_is_removed_while_it_is_saved_comes_out_nowhere(book: TaskBoo
     """`book.remove` holds for what a reader has taken ahead, too."""
     await ended(book, ["a", "b"])
     shelf = Shelf()
-    async with saving_stream(book, shelf, until_empty=True) as outcomes:
+    ahead = SavedAhead(shelf, 4)
+    reading = Reading(partial(open_inside, book), ahead=ahead, until_empty=True)
+    async with OutcomeStream(lambda: host_of(book), reading) as outcomes:
         await asyncio.sleep(1)
         assert await book.remove("a")
         shelf.save()
         assert [outcome.task_id async for outcome in outcomes] == ["b"]
+    assert repr(ahead) == "<SavedAhead 0 under way, 0 saved>"
 
 
 async def test_what_ends_anew_while_it_is_saved_comes_out_once(book: TaskBook) -> None:
