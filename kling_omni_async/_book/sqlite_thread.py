@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -35,17 +34,14 @@ class Work:
     kind: Kind
     do: Callable[[], Any]
     future: Future[Any]
-    loop: asyncio.AbstractEventLoop
 
     def answer(self, result: object) -> None:
         """Give what came of it to whoever still waits."""
-        if not self.loop.is_closed():
-            self.future.set_result(result)
+        self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
         """Give an error to whoever still waits."""
-        if not self.loop.is_closed():
-            self.future.set_exception(error)
+        self.future.set_exception(error)
 
 
 class Worked(Protocol):
@@ -73,10 +69,9 @@ class Lane(Executor):
         self._kind = kind
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Queue a work of the running loop."""
+        """Queue a work."""
         future: Future[R] = Future()
-        loop = asyncio.get_running_loop()
-        self._thread.put(Work(self._kind, lambda: fn(*args, **kwargs), future, loop))
+        self._thread.put(Work(self._kind, lambda: fn(*args, **kwargs), future))
         return future
 
 

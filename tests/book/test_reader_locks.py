@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ locks = ReaderLocks(Path(sys.argv[1]))
 print(locks.is_gone(Member("reader", "reader", 1, 0.0), 0.0), flush=True)
 locks.hold("theirs")
 print("held", flush=True)
+input()
+print(locks.is_gone(Member("reader", "reader", 1, 0.0), 0.0), flush=True)
 input()
 """
 
@@ -48,9 +51,12 @@ def test_readers_of_one_process_see_each_other(tmp_path: Path) -> None:
     assert not gone(one)
     one.release("reader")
     assert gone(one)
+    fd = one._current().fd
     one.close()
     one.close()
     assert reader_locks._files == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
 
 
 def test_all_locks_move_to_the_file_that_takes_the_place(tmp_path: Path) -> None:
@@ -119,6 +125,13 @@ def test_a_reader_of_another_process_lives_as_long_as_that(tmp_path: Path) -> No
         assert not gone(locks, "theirs")
         with pytest.raises(OSError, match=r"unavailable|denied"):
             locks.hold("theirs")
+        path.unlink()
+        locks.hold("reader")  # its next step shows it in the new file, too
+        assert other.stdin is not None
+        other.stdin.write("\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "False\n"
+        assert not gone(locks, "theirs")
         other.kill()
         other.wait()
         assert gone(locks, "theirs")

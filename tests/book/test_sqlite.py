@@ -16,7 +16,16 @@ import pytest
 
 from kling_omni_async import BookError, ConfigurationError, TaskBook
 from kling_omni_async._book import sqlite_thread
-from kling_omni_async._book.contract import Addition, Doubt, Intent, Row, Said, Settle
+from kling_omni_async._book.contract import (
+    Addition,
+    Doubt,
+    Intent,
+    Lesson,
+    Member,
+    Row,
+    Said,
+    Settle,
+)
 from kling_omni_async._book.sqlite_schema import COLUMNS
 from kling_omni_async._book.sqlite_shelf import HEARD_S
 
@@ -194,6 +203,29 @@ async def test_a_removed_id_is_remembered_without_its_note(tmp_path: Path) -> No
         assert await run_sql(store, "SELECT * FROM contents") == []
 
 
+async def test_a_note_goes_with_its_entry(tmp_path: Path) -> None:
+    """An id that was forgotten and comes again has no old note."""
+    async with opened(tmp_path / "tasks.db") as store:
+        await store.add([Addition("a", '"note"')])
+        assert await store.remove("a")
+        assert await add(store, "a") == [True]
+        found = await store.find("a")
+        assert found is not None
+        assert found.note is None
+
+
+async def test_only_the_last_lessons_are_kept(tmp_path: Path) -> None:
+    """What was learned does not grow without bound."""
+    async with opened(tmp_path / "tasks.db") as store:
+
+        def learn() -> list[Lesson]:
+            for number in (1, 2, 3):
+                store._shelf.add_lesson(Lesson(number, "kind", 1.0, 2.0, 1.5), keep=2)
+            return store._shelf.lessons_after(0)
+
+        assert [lesson.number for lesson in await store._write(learn)] == [2, 3]
+
+
 async def test_what_users_do_is_kept(tmp_path: Path) -> None:
     """To remove, to retry and to nudge answer as the rules say."""
     async with opened(tmp_path / "tasks.db") as store:
@@ -306,6 +338,32 @@ async def test_a_fault_of_our_own_is_raised_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(AssertionError):
             await store.turn(turn(2, [attrs.evolve(succeeded(claims[0]), outcome=None)]))
         assert (await store.progress())[0].open == 1
+
+
+async def test_a_step_that_fails_changes_nothing_in_passing(tmp_path: Path) -> None:
+    """Also what it had noted before its fault, such as a 429, is as before."""
+    async with opened(tmp_path / "tasks.db") as store:
+        await add(store, "a", "b")
+        first, second = (await store.turn(turn(1))).claims
+        limited = attrs.evolve(succeeded(first), said=Said.FAULT, is_limited=True)
+        bad = attrs.evolve(succeeded(second), outcome=None)
+        with pytest.raises(AssertionError):
+            await store.turn(turn(2, [limited, bad]))
+        assert not (await store.progress())[0].gate.is_closed
+
+
+async def test_a_look_that_fails_changes_nothing_for_those_beside_it(tmp_path: Path) -> None:
+    """What is made in earnest afterwards is not seen before."""
+    points = Points()
+    async with opened(tmp_path / "tasks.db", at=points) as store:
+        held = await points.hold(add(store, "a"))
+        turning = asyncio.ensure_future(store.turn(turn(1)))
+        looking = asyncio.ensure_future(store.progress())
+        await asyncio.sleep(0)
+        points.go_on()
+        assert (await looking)[0].origin is None
+        await asyncio.gather(held, turning)
+        assert (await store.progress())[0].origin == "api"
 
 
 async def test_a_caller_that_is_cancelled_harms_nobody(tmp_path: Path) -> None:
@@ -463,6 +521,7 @@ async def test_a_reader_that_leaves_gives_back_what_it_has(tmp_path: Path) -> No
         await store.take(take(1))
         await store.take(take(2, is_leaving=True))
         assert keys((await store.take(take(1, reader="other"))).parcels) == ["a"]
+        assert store._lives.is_gone(Member("reader", "reader"), 0.0)
 
 
 # Time.
@@ -570,6 +629,7 @@ async def test_a_book_that_is_forgotten_is_closed(tmp_path: Path) -> None:
     store = new_store(tmp_path / "tasks.db", Machine())
     await store.open()
     thread = store._thread._thread
+    assert thread.daemon  # it keeps no program from its end
     del store
     gc.collect()
     thread.join(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 import time
@@ -80,6 +81,22 @@ async def test_a_book_in_use_by_a_newer_version_is_refused(tmp_path: Path) -> No
             pass
     newer.close()
     await refused(path, "newer version of kling-omni-async .form 2; this one knows 1")
+
+
+async def test_the_log_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """What it had no time to take over into its file stays there for it."""
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    async with opened(tmp_path / "tasks.db") as store:
+        await run_sql(store, f"PRAGMA user_version = {FORM + 1}")
+        for name in ("tasks.db", "tasks.db-wal"):
+            shutil.copy(tmp_path / name, crashed)
+    before = contents(crashed)
+    with pytest.raises(BookError, match="newer version"):
+        async with TaskBook(crashed / "tasks.db"):
+            pass
+    after = contents(crashed)
+    assert {name: after[name] for name in before} == before
 
 
 async def test_an_empty_file_becomes_a_book(tmp_path: Path) -> None:
@@ -221,6 +238,7 @@ async def test_an_older_book_is_changed_and_a_copy_is_kept(
     async with opened(path) as store:
         await add(store, "a")
     make_form_0(path)
+    (tmp_path / f"tasks.db-form0.{os.getpid()}.part").write_bytes(b"of a change that was killed")
     async with opened(path) as store:
         assert await store.find("a") is not None
     assert outside(path, "PRAGMA user_version") == [(FORM,)]
@@ -400,13 +418,26 @@ async def test_a_file_that_is_taken_away(tmp_path: Path, happens: Callable[[Path
         await add(store, "a")
         happens(path)
         before = path.read_bytes() if path.exists() else None
-        for step in (add(store, "b"), add(store, "c"), store.find("a")):
+        for step in (store.find("a"), add(store, "b"), store.find("a")):
             with pytest.raises(BookError, match="deleted, moved or replaced") as caught:
                 await step
             assert not caught.value.transient
-        await in_its_thread(store, lambda _: store._file.rest())
     if happens is not _lose_log:
         assert (path.read_bytes() if path.exists() else None) == before
+
+
+async def test_the_log_of_a_file_that_was_replaced_is_left_alone(tmp_path: Path) -> None:
+    """What is not in the file yet may be needed to put things right by hand."""
+    path, machine = tmp_path / "tasks.db", Machine()
+    async with opened(path, machine) as store:
+        await add(store, *(f"id-{number}" for number in range(200)))
+        _replace(path)
+        with pytest.raises(BookError, match="deleted, moved or replaced"):
+            await store.find("a")
+        log = (tmp_path / "tasks.db-wal").read_bytes()
+        machine.pass_time(QUIET_S)
+        assert await in_its_thread(store, lambda _: store._file.rest()) is None
+        assert (tmp_path / "tasks.db-wal").read_bytes() == log != b""
 
 
 async def test_a_file_that_is_taken_away_during_a_step(tmp_path: Path) -> None:
