@@ -135,6 +135,15 @@ def test_a_new_id_is_due_at_once_and_a_newcomer() -> None:
     assert book.find("t") == Found(row, None, None)
 
 
+def test_an_order_is_kept_with_its_task() -> None:
+    """With a note or without one."""
+    book = PureBook()
+    book.add("a", order="1")
+    book.add("b", order="2", note="3")
+    assert book.shelf.contents("a") == (None, "1")
+    assert book.shelf.contents("b") == ("3", "2")
+
+
 def test_what_is_known_of_a_created_task_is_kept() -> None:
     """A task that was created here has a name, a kind, an answer, an age and a first look."""
     book = PureBook()

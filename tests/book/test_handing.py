@@ -374,6 +374,32 @@ def test_a_reader_that_stood_still_keeps_what_nobody_took() -> None:
     assert book.row("t").deliveries == 1
 
 
+def test_an_outcome_whose_reader_has_gone_is_nobodys() -> None:
+    """It was to have it alone, and left before the end."""
+    book = PureBook()
+    book.take(reader="own")
+    book.add("t", holder="own")
+    book.take(reader="own", is_leaving=True)
+    assert book.row("t").holder == "own"
+    book.settle(book.claim(), **WON)
+    assert (book.row("t").holder, book.at("t")) == (None, 0.0)
+
+
+def test_an_outcome_for_one_reader_waits_for_it() -> None:
+    """Nobody else gets it; released it is given back as it was, also when it was handed out."""
+    book = PureBook()
+    book.take(reader="own")
+    book.add("t", holder="own")
+    book.settle(book.claim(), **WON)
+    row = book.row("t")
+    assert (row.holder, row.at) == ("own", FAR)
+    book.take(Receipt("t", row.number, Ack.HANDED), reader="own")
+    assert book.row("t").deliveries == 1
+    book.take(reader="own", release=["t"])
+    row = book.row("t")
+    assert (row.holder, row.handed, row.deliveries, row.at) == (None, None, 0, row.ended)
+
+
 def test_workers_are_no_readers() -> None:
     """Whoever is silent among them is left to the workers."""
     book = ended("t")
