@@ -35,7 +35,7 @@ from sybil.parsers.myst import CodeBlockParser
 from kling_omni_async import KlingOmniSession
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._cli.app import app
-from kling_omni_async._cli.book import with_action_first
+from kling_omni_async._cli.options import with_action_first
 from kling_omni_async.simulator import SimulatedCometAPI
 
 from .virtual_clock import VirtualClockLoop

@@ -11,18 +11,16 @@ from rich.console import Console
 from kling_omni_async._version import __version__
 
 from . import help_pages
-from .book import ACTIONS, add, backup, list_, progress, remove, retry, with_action_first
 from .demo import demo
 from .exit import Exit
 from .gallery import gallery
 from .generate import create, generate
-from .options import parted, with_values_joined
+from .options import BOOK_ACTIONS, parted, with_action_first, with_values_joined
 from .poll import poll
 from .query import query
 from .report import ending
 from .simulate import simulate
 from .terminal import draw_plainly, make_console, note, out, wants_colour
-from .work import work
 
 _DEBUG_OPTION: Final = "--debug"
 COMMANDS = frozenset(
@@ -65,52 +63,19 @@ app.command(
     help_epilogue=help_pages.POLL,
     sort_key=3,
 )
+# By name, as those who have no book need not wait until all that is imported.
 app.command(
-    work,
+    "kling_omni_async._cli.work:work",
+    name="work",
+    help=help_pages.WORK_HELP,
     usage="Usage: kling-omni work [OPTIONS] BOOK",
     help_epilogue=help_pages.WORK,
     sort_key=4,
 )
 
-book = App(
-    name="book",
-    usage="Usage: kling-omni book BOOK [COMMAND] [OPTIONS]",
-    help_epilogue=help_pages.BOOK,
-    sort_key=5,
+app.command(
+    "kling_omni_async._cli.book_app:book", name="book", help=help_pages.BOOK_HELP, sort_key=5
 )
-book.default(progress)
-book.command(
-    add,
-    usage="Usage: kling-omni book BOOK add [OPTIONS] [IDS...]",
-    help_epilogue=help_pages.BOOK_ADD,
-    sort_key=1,
-)
-book.command(
-    list_,
-    name="list",
-    usage="Usage: kling-omni book BOOK list [OPTIONS]",
-    help_epilogue=help_pages.BOOK_LIST,
-    sort_key=2,
-)
-book.command(
-    remove,
-    usage="Usage: kling-omni book BOOK remove IDS...",
-    help_epilogue=help_pages.BOOK_REMOVE,
-    sort_key=3,
-)
-book.command(
-    retry,
-    usage="Usage: kling-omni book BOOK retry [OPTIONS] [IDS...]",
-    help_epilogue=help_pages.BOOK_RETRY,
-    sort_key=4,
-)
-book.command(
-    backup,
-    usage="Usage: kling-omni book BOOK backup FILE",
-    help_epilogue=help_pages.BOOK_BACKUP,
-    sort_key=5,
-)
-app.command(book)
 
 app.command(
     query,
@@ -175,7 +140,7 @@ def run(arguments: list[str]) -> int:
 
 def _help_of(tokens: list[str]) -> str:
     names = [each for each in tokens[:1] if each in COMMANDS]
-    names += [each for each in tokens[1:2] if names == ["book"] and each in ACTIONS]
+    names += [each for each in tokens[1:2] if names == ["book"] and each in BOOK_ACTIONS]
     return f"{' '.join(['kling-omni', *names])} --help"
 
 

@@ -15,15 +15,13 @@ from kling_omni_async._book.sqlite import SqliteStore
 from . import options
 from .book_ids import NewIds, new_ids, read_note
 from .book_list import Show, open_listing, pages, show_all
-from .books import Where, opened, require_absent, require_there
+from .books import opened, require_absent, require_there
 from .exit import Exit, UsageError
 from .inputs import require_ids
 from .signals import heed_signals, run
 from .terminal import note as tell
 from .terminal import out, plain
 from .units import plural
-
-ACTIONS: Final = frozenset({"add", "list", "remove", "retry", "backup"})
 
 _FLAG: Final = Parameter(show_default=False)
 _TASKS: Final = Group("Which tasks", sort_key=1)
@@ -32,24 +30,15 @@ Flag: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_TASKS)]
 StateName: TypeAlias = Literal["open", "done", "parked"]
 
 
-def with_action_first(tokens: list[str]) -> list[str]:
-    """Return ``book BOOK add`` as ``book add BOOK``: a command comes before what it is given."""
-    match tokens:
-        case ["book", where, action, *rest] if action in ACTIONS and not where.startswith("-"):
-            return ["book", action, where, *rest]
-        case _:
-            return tokens
-
-
-def progress(book: Where, /, *words: Annotated[str, Parameter(show=False)]) -> None:
-    """Print what a book holds; or add to it, take from it, list it, back it up.
+def progress(book: options.Book, /, *words: Annotated[str, Parameter(show=False)]) -> None:
+    """Print what a book holds.
 
     Args:
         book: The file of the book.
-        words: None.
+        words: What is no command.
     """
     if words:
-        there = ", ".join(sorted(ACTIONS))
+        there = ", ".join(sorted(options.BOOK_ACTIONS))
         raise UsageError(f"nothing is called {words[0]!r:.60} here: behind BOOK write {there}")
     require_there(book)
     out(run(partial(_counts, book)))
@@ -61,7 +50,7 @@ async def _counts(where: str) -> str:
 
 
 def add(
-    book: Where,
+    book: options.Book,
     /,
     *ids: options.Ids,
     source: options.IdFile = None,
@@ -95,7 +84,7 @@ async def _add(where: str, given: NewIds, note: object) -> None:
 
 
 def list_(
-    book: Where,
+    book: options.Book,
     /,
     *,
     state: Annotated[StateName | None, Parameter(group=_TASKS)] = None,
@@ -119,7 +108,7 @@ async def _list(where: str, state: str | None, show: Show) -> None:
         await show_all(inside.store, state, show)
 
 
-def remove(book: Where, /, *ids: options.Ids) -> Exit:
+def remove(book: options.Book, /, *ids: options.Ids) -> Exit:
     """Remove tasks from a book: they are polled no further, and come out nowhere.
 
     Args:
@@ -140,7 +129,7 @@ async def _remove(where: str, ids: Sequence[str]) -> Exit:
 
 
 def retry(
-    book: Where,
+    book: options.Book,
     /,
     *ids: options.Ids,
     parked: Flag = False,
@@ -198,7 +187,9 @@ async def _done(act: Callable[[str], Awaitable[bool]], ids: Sequence[str], why_n
     return number
 
 
-def backup(book: Where, file: Annotated[options.FileName, Parameter(metavar="FILE")], /) -> None:
+def backup(
+    book: options.Book, file: Annotated[options.FileName, Parameter(metavar="FILE")], /
+) -> None:
     """Copy a book as it is at one moment, also while others use it.
 
     Args:

@@ -5,23 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from typing import Annotated, Final, TypeAlias
 
 import attrs
-from cyclopts import Group, Parameter
 
 from kling_omni_async._book.book import OpenBook, TaskBook, open_inside
 from kling_omni_async._book.records import BookProgress
 from kling_omni_async.errors import BookError
 
 from .exit import CliError, Exit, UsageError, described
-from .options import FileName
-
-_BOOK: Final = Group("The book", sort_key=-1)
-
-Where: TypeAlias = Annotated[FileName, Parameter(group=_BOOK)]
-BookOption: TypeAlias = Annotated[FileName | None, Parameter(metavar="BOOK", group=_BOOK)]
-UntilEmpty: TypeAlias = Annotated[bool, Parameter(show_default=False, group=_BOOK)]
 
 
 def require_there(where: str) -> None:

@@ -101,6 +101,13 @@ POLL: Final = _page(
     _CODES,
 )
 
+# These stand here, as what is listed is not imported for that.
+WORK_HELP: Final = (
+    "Poll the tasks of a book until Ctrl-C; programs that read it hand out what came of them.\n\n"
+    "Any number of processes may work one book: they share its ids and one pace."
+)
+BOOK_HELP: Final = "Print what a book holds; or add to it, take from it, list it, back it up."
+
 WORK: Final = _page(
     """
   # Beside a program that adds tasks and reads what comes of them:

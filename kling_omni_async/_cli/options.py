@@ -45,11 +45,23 @@ _MEASURED: Final = frozenset(
 )
 _END: Final = "--"
 
+BOOK_ACTIONS: Final = frozenset({"add", "list", "remove", "retry", "backup"})
+"""What can be done with a book by the command of that name."""
+
 
 def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Part arguments into those that may be options and, from ``--`` on, those that are ids."""
     at = arguments.index(_END) if _END in arguments else len(arguments)
     return arguments[:at], arguments[at:]
+
+
+def with_action_first(tokens: list[str]) -> list[str]:
+    """Return ``book BOOK add`` as ``book add BOOK``: a command comes before what it is given."""
+    match tokens:
+        case ["book", where, action, *rest] if action in BOOK_ACTIONS and not where.startswith("-"):
+            return ["book", action, where, *rest]
+        case _:
+            return tokens
 
 
 def with_values_joined(arguments: list[str]) -> list[str]:
@@ -302,6 +314,7 @@ def _split(url: str, name: str) -> SplitResult:
         raise ConfigurationError(f"{name} is no URL that can be read") from None
 
 
+_BOOK = Group("The book", sort_key=-1)
 _IDS = Group("Task ids", sort_key=0)
 _OUT = Group("What is shown", sort_key=1)
 _IMAGES = Group("Images", sort_key=2)
@@ -310,6 +323,9 @@ _LIMITS = Group("Limits", sort_key=4)
 _API = Group("The API", sort_key=5)
 _HYPHEN_TOO: Final = Parameter(allow_leading_hyphen=True)  # "-" is stdin or stdout
 
+Book: TypeAlias = Annotated[FileName, Parameter(group=_BOOK)]
+BookOption: TypeAlias = Annotated[FileName | None, Parameter(metavar="BOOK", group=_BOOK)]
+UntilEmpty: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_BOOK)]
 Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
 IdFile: TypeAlias = Annotated[
     FileName | None, Parameter(name="--from", metavar="FILE", group=_IDS), _HYPHEN_TOO

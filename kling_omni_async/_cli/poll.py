@@ -13,12 +13,10 @@ import attrs
 from kling_omni_async.errors import ConfigurationError
 
 from . import options
-from .books import BookOption
 from .exit import CliError, Exit, code_of
 from .following import follow
 from .inputs import open_ids, require_ids
 from .job import PollJob
-from .poll_book import PollOptions, poll_book
 from .progress import choose_view
 from .results import Sink, open_sink
 from .session import logged_as_notes, make_session
@@ -37,7 +35,7 @@ def poll(
     *ids: options.Ids,
     source: options.IdFile = None,
     column: options.Column = None,
-    book: BookOption = None,
+    book: options.BookOption = None,
     jsonl: options.JournalFile = None,
     csv: options.TableFile = None,
     quiet: options.Quiet = False,
@@ -73,6 +71,8 @@ def poll(
     require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
     if book is not None:
+        from .poll_book import PollOptions, poll_book  # noqa: PLC0415 - not for those without one
+
         return poll_book(
             book,
             PollOptions(policy, connection, saving, talk, jsonl=jsonl, csv=csv, quiet=quiet),

@@ -13,7 +13,7 @@ from kling_omni_async.errors import BookError
 
 from . import options
 from .book_view import SilentBook, choose_book_view, shown
-from .books import LastCounts, UntilEmpty, Where, opened, require_there
+from .books import LastCounts, opened, require_there
 from .exit import Exit
 from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
@@ -23,19 +23,17 @@ _LOOK_S: Final = 1.0
 
 
 def work(
-    book: Where,
+    book: options.Book,
     /,
     *,
-    until_empty: UntilEmpty = False,
+    until_empty: options.UntilEmpty = False,
     quiet: options.Quiet = False,
     talk: options.TalkOptions = options.USUAL_TALK,
     pace: options.PaceOptions = options.USUAL_PACE,
     limits: options.LimitOptions = options.USUAL_LIMITS,
     connection: options.ApiOptions = options.USUAL_API,
 ) -> Exit:
-    """Poll the tasks of a book until Ctrl-C; programs that read it hand out what came of them.
-
-    Any number of processes may work one book: they share its ids and one pace.
+    """Poll the tasks of a book until Ctrl-C.
 
     Args:
         book: The file of the book; it is made if it is missing.

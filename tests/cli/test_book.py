@@ -14,8 +14,8 @@ import pytest
 from kling_omni_async import BookError, PollTimeoutError, TaskOutcome
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._cli import book_list
-from kling_omni_async._cli.book import with_action_first
 from kling_omni_async._cli.exit import Exit
+from kling_omni_async._cli.options import with_action_first
 from tests.book.ends import failed, succeeded
 
 from .books import (

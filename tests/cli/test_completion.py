@@ -42,6 +42,14 @@ def test_another_shell_is_refused(call: Call) -> None:
         ("poll --jsonl ids", "ids.txt"),
         ("poll --save ids", "ids.txt"),
         ("simulate --ids ids", "ids.txt"),
+        ("poll --book ids", "ids.txt"),
+        ("work ids", "ids.txt"),
+        ("work --until", "--until-empty"),
+        ("book li", "list"),
+        ("book list ids", "ids.txt"),
+        ("book ids.txt list --sta", "--state"),
+        ("book ids.txt list --state par", "parked"),
+        ("book ids.txt add --from ids", "ids.txt"),
     ],
 )
 def test_bash_completes(words: str, completed: str, call: Call, tmp_path: Path) -> None:

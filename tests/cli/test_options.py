@@ -12,10 +12,17 @@ import pytest
 from cyclopts import Argument
 
 from kling_omni_async import PollPolicy
-from kling_omni_async._cli.app import COMMANDS, app, book, run
-from kling_omni_async._cli.book import ACTIONS, with_action_first
+from kling_omni_async._cli.app import COMMANDS, app, run
 from kling_omni_async._cli.exit import Exit, UsageError
-from kling_omni_async._cli.options import Connection, Downloads, Limits, Pace, policy_of
+from kling_omni_async._cli.options import (
+    BOOK_ACTIONS,
+    Connection,
+    Downloads,
+    Limits,
+    Pace,
+    policy_of,
+    with_action_first,
+)
 
 NOT_FOR_POLLING = {"create_timeout"}  # of those who create
 FIELDS = {field.name for field in attrs.fields(PollPolicy)} - NOT_FOR_POLLING
@@ -177,7 +184,7 @@ def examples() -> list[list[str]]:
     apps = [
         app,
         *(app[each] for each in sorted(COMMANDS)),
-        *(book[each] for each in sorted(ACTIONS)),
+        *(app["book"][each] for each in sorted(BOOK_ACTIONS)),
     ]
     pages = [each.help_epilogue for each in apps]
     lines = (line.strip() for page in pages for line in str(page).splitlines())

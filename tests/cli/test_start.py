@@ -31,6 +31,12 @@ import kling_omni_async.__main__
 print(*{name.partition(".")[0] for name in set(sys.modules) - before})
 """
 
+BOOKLESS = """
+import sys
+import kling_omni_async._cli.app
+print(*(name for name in sys.modules if name.startswith(("sqlite3", "kling_omni_async._book"))))
+"""
+
 SIGNAL_AT = """
 import signal, sys
 from kling_omni_async.__main__ import Signals, main
@@ -54,6 +60,13 @@ def test_the_signals_are_taken_over_before_the_work_of_importing() -> None:
     names = subprocess.run(call, capture_output=True, text=True, check=True).stdout.split()
     assert "kling_omni_async" in names
     assert not HEAVY.intersection(names)
+
+
+@pytest.mark.heavy
+def test_who_has_no_book_does_not_wait_for_it() -> None:
+    """What keeps books is imported by the commands on them alone."""
+    call = [sys.executable, "-c", BOOKLESS]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "\n"
 
 
 @pytest.mark.heavy
