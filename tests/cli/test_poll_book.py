@@ -187,6 +187,22 @@ def test_what_cannot_be_written_comes_again(
     assert len(api.api.queries_of(task_id)) == 1
 
 
+def test_a_refused_key_is_told_once(
+    api: Neighbour, path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had ended before comes out all the same, and the rest stays in the book."""
+    (good,), (slow,) = api.create(duration=0.0), api.create(duration=math.inf)
+    make_book(path, good)
+    assert call("work", "tasks.db", "--until-empty", *QUIET)[0] == Exit.OK
+    monkeypatch.setenv("COMETAPI_KEY", "wrong")
+    code, stdout, stderr = call("poll", "--book", "tasks.db", slow, *QUIET)
+    assert (code, told(stdout)) == (Exit.KEY_REFUSED, {good: "succeed"})
+    warning, line, left = stderr.splitlines()
+    assert warning.startswith("kling-omni: warning: AuthenticationError (HTTP 401): ")
+    assert line.startswith("kling-omni: the key is refused: HTTP 401: ")
+    assert left == "1 left; run the same command to go on"
+
+
 def test_a_removed_id_is_no_success(api: Neighbour, path: Path, call: Call) -> None:
     """What others take out of the book while it is polled comes out nowhere."""
     (gone,) = api.create(duration=math.inf)
