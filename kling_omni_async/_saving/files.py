@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ _NAME = re.compile(r"\..+\.[0-9a-f]{8}\.kling-part")
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _CHUNK_BYTES: Final = 1_048_576
 _MOST_TOLD: Final = 1000
+_TRIES: Final = 10
 _NO_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
 """What file systems answer that cannot bring something to the disk."""
 
@@ -134,17 +136,28 @@ def try_folder(prepare: Callable[[], object], folder: Path, hint: str) -> bool:
     """
     try:
         with translate_os_errors(str(folder)):
-            prepare()
-            part = PartialFile(folder, "try")
-            try:
-                part.write(b"?")
-            finally:
-                part.discard()
+            _write_to(prepare, folder, _TRIES)
     except StorageError as error:
         if error.transient:
             return False
         raise ConfigurationError(f"{error}; {hint}") from None
     return True
+
+
+def _write_to(prepare: Callable[[], object], folder: Path, tries: int) -> None:
+    """Prepare a folder, and write a file there that is removed again."""
+    try:
+        prepare()
+        part = PartialFile(folder, "try")
+    except FileNotFoundError:  # another process tries it, too, and has removed what it made
+        if tries == 1:
+            raise
+        _write_to(prepare, folder, tries - 1)
+        return
+    try:
+        part.write(b"?")
+    finally:
+        part.discard()
 
 
 class LocalStore:
@@ -155,6 +168,7 @@ class LocalStore:
         self._mishaps = Mishaps()
         self._ready = False
         self._tried = False
+        self._trying = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<LocalStore {self.folder}>"
@@ -162,7 +176,7 @@ class LocalStore:
     async def try_out(self) -> None:
         """Try once whether images can be kept there, or raise `ConfigurationError`."""
         if not self._tried:
-            self._tried = await in_thread(self._try_out)
+            await in_thread(self._try_once)
 
     # One job of a thread for each: a hop into a thread costs more than most of what is done there.
 
@@ -194,11 +208,15 @@ class LocalStore:
                 self._make_folder()
                 return PartialFile(self.folder, stem)
 
+    def _try_once(self) -> None:
+        with self._trying:  # two at a time would remove what the other one has made
+            self._tried = self._tried or self._try_out()
+
     def _try_out(self) -> bool:
         made = self._missing()
         try:
             hint = "choose another directory, or make this one writable"
-            return try_folder(self._get_ready, self.folder, hint)
+            return try_folder(self._get_ready_anew, self.folder, hint)
         finally:
             # Nothing may be left where no image will come.
             self._ready = self._ready and not made
@@ -209,6 +227,10 @@ class LocalStore:
     def _missing(self) -> list[Path]:
         """Return the directory and those above it that are not there, the lowest first."""
         return [each for each in (self.folder, *self.folder.parents) if not os.path.lexists(each)]
+
+    def _get_ready_anew(self) -> None:
+        self._ready = False
+        self._get_ready()
 
     def _get_ready(self) -> None:
         if not self._ready:
@@ -341,6 +363,8 @@ class Mishaps:
         """Remove the partial files of processes that died, if the folder can be read."""
         try:
             sweep(folder)
+        except FileNotFoundError:  # another process has tried the folder, and removed it
+            pass
         except OSError as error:
             if reason_of(error) != "store":
                 raise  # it passes: later this can be done

@@ -78,7 +78,7 @@ async def test_a_prompt_becomes_images_that_are_kept_here(
     (task,) = comet_api.billed
     comet_api.finish(task.task_id)
     answers = [await each for each in waiting]
-    assert [status for status, _ in answers] == [201, 201]
+    assert [status for status, _ in answers] == [201, 201], answers
     assert answers[0] == answers[1]
     images = answers[0][1]
     assert [await image_type(client, f"{url}{image}") for image in images] == ["image/png"] * 2

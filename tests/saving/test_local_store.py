@@ -8,6 +8,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kling_omni_async._saving.files import (
     PartialFile,
     Stored,
     sync_folder,
+    try_folder,
 )
 from kling_omni_async._saving.stores import Store
 from tests.support import now_waiting
@@ -492,6 +494,43 @@ async def test_a_folder_is_tried(tmp_path: Path) -> None:
             assert names_in(tmp_path / "there") == []
     await put(store, png())
     assert names_in(tmp_path / "a" / "b") == ["1-0.png"]
+
+
+async def test_a_folder_is_tried_by_many_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No try takes away what another one has made, and none of them says a word."""
+    for number in range(20):
+        store = LocalStore(tmp_path / str(number) / "images")
+        await asyncio.gather(*[store.try_out() for _ in range(20)])
+    assert names_in(tmp_path) == []
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("removals", "fails"), [(9, False), (10, True)])
+async def test_a_folder_that_another_process_removes(
+    tmp_path: Path, *, removals: int, fails: bool
+) -> None:
+    """It is made again, as that one has tried it, too; but not for ever."""
+    folder, left = tmp_path / "images", [removals]
+
+    def prepare() -> None:
+        folder.mkdir()
+        if left[0]:
+            left[0] -= 1
+            folder.rmdir()
+
+    with pytest.raises(ConfigurationError) if fails else nullcontext():
+        assert try_folder(prepare, folder, "choose another one")
+    assert left == [0]
+
+
+async def test_a_folder_that_is_gone_is_not_swept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of dead processes can be in it, so there is nothing to warn of."""
+    Mishaps().sweep(tmp_path / "gone")
+    assert caplog.messages == []
 
 
 async def test_a_folder_that_others_use_meanwhile(
