@@ -339,7 +339,7 @@ class Reading:
         """Say what is still to be said after the stream was left, or raise `BookError`."""
         self._open().engine.is_running_here()
         if self._sent is not None:
-            await self._take(attrs.evolve(self._sent, want=0))
+            await self._take(self._sent)
             self._sent = None
         if self._reader.has_receipts:
             for take in self._reader.last_takes():
