@@ -264,18 +264,19 @@ async def test_a_handler_may_return_any_awaitable() -> None:
     await now_waiting()
 
 
-def test_a_handler_that_ends_the_program_does_so() -> None:
-    """`SystemExit` is no fault of an outcome: it goes through the loop, and nothing is left."""
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_a_handler_that_ends_the_program_does_so(end: type[BaseException]) -> None:
+    """It is no fault of an outcome: it goes through the loop, and no handler is left."""
     ended = []
 
     async def handle(outcome: TaskOutcome) -> None:
         if outcome.task_id == "a":
-            raise SystemExit(3)
+            raise end
         try:
             await asyncio.sleep(60)
         finally:
             ended.append(outcome.task_id)
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(end):
         asyncio.run(run(outlet_of("b", "a"), handle))
     assert ended == ["b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
@@ -34,7 +35,7 @@ class Desk(Protocol):
         """Wait until the book knows what became of all outcomes so far."""
 
 
-class AckedOutlet(Outlet):
+class AckedOutlet(Outlet, ABC):
     """Hands outcomes of a book out to one consumer, and is told what became of each."""
 
     def __init__(self) -> None:
@@ -43,9 +44,9 @@ class AckedOutlet(Outlet):
         self._has_consumer = False
         self.has_failed = False  # an exception has left the block
 
+    @abstractmethod
     def settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
         """Note what became of an outcome; return False if that is known, or it is none of ours."""
-        raise NotImplementedError
 
     async def step(self) -> TaskOutcome:
         """Acknowledge the outcome of the step before, and take the next one."""
