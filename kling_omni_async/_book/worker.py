@@ -138,7 +138,7 @@ class Worker:
         self._seq = 0
         self._leave = asyncio.Event()
         self._held: dict[str, Held] = {}
-        self._running: dict[anyio.CancelScope, None] = {}
+        self._running: dict[str, anyio.CancelScope] = {}  # of those held, what has begun
         self._unsent: deque[_Unsent] = deque()
         self._wake = asyncio.Event()
         self._gate = -1.0  # until when nothing starts, in s of the loop
@@ -238,7 +238,11 @@ class Worker:
         self._seq += 1
         batch = [self._unsent.popleft() for _ in range(min(len(self._unsent), MOST_AT_ONCE))]
         message, sent = self._message(terms), self._book.store.clock()
-        reply = await self._until_kept(message, batch)
+        try:
+            reply = await self._until_kept(message, batch)
+        except BaseException:
+            self._unsent.extendleft(reversed(batch))  # for the last turn
+            raise
         now = asyncio.get_running_loop().time()
         self._take_in(reply, now)
         self._host.scheduled(None if reply.next_s is None else now + reply.next_s)
@@ -253,10 +257,12 @@ class Worker:
             now = self._book.store.clock()
             settles = [aged(settle, now - made) for settle, made in batch]
             try:
-                reply = await self._book.store.turn(attrs.evolve(message, settles=settles))
+                # To its end, also where the session is closed meanwhile: what it brings is final
+                # words, and what it gets is claims that nobody else would give back.
+                with anyio.CancelScope(shield=True):
+                    reply = await self._book.store.turn(attrs.evolve(message, settles=settles))
             except BookError as error:
                 if not error.transient or self._is_leaving:
-                    self._unsent.extendleft(reversed(batch))
                     raise
                 self._out_of_reach(error)
                 await wait(self._leave, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
@@ -366,17 +372,20 @@ class Worker:
     async def _carry(self, held: Held, sent: float, start: float) -> None:
         """Carry one claim to its end, whatever that is."""
         settle, scope = unasked(held), anyio.CancelScope()
-        self._running[scope] = None
+        self._running[held.row.key] = scope
         try:
             with scope:
                 if await self._may_start(sent, start):
                     settle = cut(held, self._judge.policy.interval[0])
                     settle = await self._ask(held)
         finally:
-            del self._running[scope]
-            del self._held[held.row.key]
-            self._host.give_place()
-            self._bring(settle)
+            del self._running[held.row.key]
+            self._give_back(held, settle)
+
+    def _give_back(self, held: Held, settle: Settle) -> None:
+        del self._held[held.row.key]
+        self._host.give_place()
+        self._bring(settle)
 
     async def _may_start(self, sent: float, start: float) -> bool:
         """Wait for the start of a claim; return whether it is still this worker's to make."""
@@ -440,8 +449,11 @@ class Worker:
         """Bring back what is held, so that others need not wait for the end of its leases."""
         self._leave.set()
         self._stop_lending()
-        for scope in list(self._running):
+        for scope in list(self._running.values()):
             scope.cancel()
+        if self._engine.closed:  # which begins nothing any more
+            for held in [each for key, each in self._held.items() if key not in self._running]:
+                self._give_back(held, unasked(held))
         with suppress(KlingOmniError, TimeoutError):  # why it ends is known already
             async with asyncio.timeout(FAREWELL_S):
                 while self._held:

@@ -189,6 +189,99 @@ async def test_a_session_that_is_closed_gives_its_claims_back(
     assert 20 <= now() <= 22
 
 
+async def slow_turns(book: TaskBook, *, before_s: float = 0.0, after_s: float = 0.0) -> None:
+    """Let each step of a worker take its time, before it is made or after."""
+    store = (await open_inside(book)).store
+    make = store.turn
+
+    async def slow(turn: Turn) -> Turned:
+        await asyncio.sleep(before_s)
+        reply = await make(turn)
+        await asyncio.sleep(after_s)
+        return reply
+
+    store.turn = slow  # type: ignore[method-assign]
+
+
+async def test_a_session_that_is_closed_in_a_step_loses_no_answer(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """What a step was to bring when its session was closed is kept: nobody asks again."""
+    task_id = comet_api.create_task(duration=0)
+    async with TaskBook() as book:
+        await book.add(task_id)
+        session = new_session(comet_api)
+        async with session.work(book):
+            await comet_api.wait_for_queries(1, task_id)
+            await slow_turns(book, before_s=1.0)
+            await asyncio.sleep(0.5)
+            await session.aclose()
+        assert (await book.wait(task_id, timeout=0)).status is TaskStatus.SUCCEED
+    assert len(comet_api.queries) == 1
+
+
+async def test_a_session_that_is_closed_while_its_book_is_out_of_reach_loses_no_answer(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """What waits for the book is brought with the last step, if that comes through."""
+    task_id = comet_api.create_task(duration=0)
+    async with TaskBook() as book:
+        await book.add(task_id)
+        store = (await open_inside(book)).store
+        make = store.turn
+
+        async def fail(turn: Turn) -> Turned:
+            raise BookError("locked", transient=True)
+
+        session = new_session(comet_api)
+        async with session.work(book):
+            await comet_api.wait_for_queries(1, task_id)
+            store.turn = fail  # type: ignore[method-assign]
+            await asyncio.sleep(0.3)
+            store.turn = make  # type: ignore[method-assign]
+            await session.aclose()
+        assert (await book.wait(task_id, timeout=0)).status is TaskStatus.SUCCEED
+
+
+async def test_a_session_that_is_closed_in_a_step_gives_back_what_that_brings(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """An id that was claimed by then is anybody's at once, and not when a lease is over."""
+    async with TaskBook() as book:
+        session = new_session(comet_api)
+        async with session.work(book):
+            await slow_turns(book, after_s=1.0)
+            task_id = comet_api.create_task(duration=0)
+            await book.add(task_id)
+            await asyncio.sleep(0.5)
+            await session.aclose()
+        closed = now()
+        async with new_session(comet_api) as other, other.work(book):
+            await book.wait(task_id)
+        assert now() <= closed + 10  # of 37
+    assert len(comet_api.queries) == 1
+
+
+async def test_a_session_may_be_closed_at_any_pass_of_the_loop(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever had begun by then: at once nobody holds a claim, and nothing has gone wrong."""
+    ids = [comet_api.create_task(duration=0) for _ in range(5)]
+    for passes in range(40):
+        async with TaskBook() as book:
+            await book.add_many(ids)
+            session = new_session(comet_api)
+            async with session.work(book):
+                began = now()
+                await asyncio.sleep(0.1 * (passes % 2))
+                await now_waiting(passes)
+                await session.aclose()
+            assert now() < began + 1
+            rows = [found.row for found in await (await open_inside(book)).store.list("", 9)]
+            assert [row.key for row in rows if row.token] == []
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 async def test_a_wrong_key_ends_its_worker_alone(comet_api: SimulatedCometAPI) -> None:
     """A key that is refused is raised on leaving, and the other worker brings the task back."""
     task_id = comet_api.create_task(duration=40)
