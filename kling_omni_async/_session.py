@@ -8,19 +8,17 @@ import warnings
 from collections.abc import AsyncIterable, Iterable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import aiohttp
 import attrs
 
 from ._api.callbacks import CallbackHint
-from ._api.client import Client, require_usable
+from ._api.client import require_usable
 from ._config import REFRESH_S, make_settings
-from ._engine import Engine
-from ._http import out_of_descriptors
 from ._ids import quoted, require_id
 from ._models import FINAL_STATUS, ImageTask, SavedImage
-from ._observer import Door, Observer, Trace
+from ._observer import Trace
 from ._order import ImageOrder, Orders, expected_s, require_max_tasks, require_order, require_orders
 from ._outcome import TaskOutcome
 from ._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
@@ -28,11 +26,12 @@ from ._polling.poller import Poller
 from ._polling.stream import StreamState, TaskIds
 from ._polling.verdicts import Verdict, VerdictKind, verdict_on
 from ._polling.waiters import QueryWaiter, ResultWaiter
-from ._results import Ending, Outlet, Successes
+from ._results import Ending, Outlet
 from ._saving.stores import StoreLike
 from ._stats import SessionStats
 from ._streams import OF_KEPT_ORDERS, OF_ORDERS, OutcomeStream, TaskUpdates, refusal
-from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, StorageError, copy_error
+from ._wings import Wings
+from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, copy_error
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs, deprecated
@@ -40,17 +39,12 @@ if TYPE_CHECKING:
     from ._book.book import OpenBook, TaskBook
     from ._book.intents import BookLedger
     from ._book.kept import KeptOrders
-    from ._book.own import OwnReader, OwnReaders
+    from ._book.own import OwnReader
     from ._book.work import BookWork
     from ._book.worker import Worker
-    from ._creating.creator import Creator
     from ._creating.ledger import Ledger, NamedOrder
     from ._creating.ordering import Ordering
     from ._saving.stores import SavePlan
-    from ._saving.wing import Saving
-
-
-_IMPORT_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 0.0)
 
 
 class KlingOmniSession:
@@ -105,24 +99,13 @@ class KlingOmniSession:
                 "faster: more queries bring nothing sooner",
                 stacklevel=2,
             )
-        self._door = Door()
-        self._client = Client(self._settings, http, door=self._door)
-        self._engine = Engine()
-        self._successes = Successes()
-        # Made at first use, as what draws pauses: processes that were forked after the session
-        # was made must not march in step.
-        self._poller: Poller | None = None
-        self._saving: Saving | None = None
-        self._creator: Creator | None = None
-        self._ordering: Ordering | None = None
-        self._own_readers: OwnReaders | None = None
+        self._wings = Wings(self._settings, http)
 
     def __repr__(self) -> str:
-        poller = repr(self._poller) if self._poller else f"<Poller {self._engine.state}>"
-        return f"<KlingOmniSession {self._settings.base_url} {poller}>"
+        return f"<KlingOmniSession {self._settings.base_url} {self._wings!r}>"
 
     def __str__(self) -> str:
-        return f"session with {self._settings.base_url}, {self._engine.state}"
+        return f"session with {self._settings.base_url}, {self._wings.engine.state}"
 
     @property
     def policy(self) -> PollPolicy:
@@ -132,7 +115,7 @@ class KlingOmniSession:
     @property
     def closed(self) -> bool:
         """Whether the session can be used no more."""
-        return self._engine.closed
+        return self._wings.engine.closed
 
     @property
     def close_reason(self) -> BaseException | None:
@@ -141,7 +124,7 @@ class KlingOmniSession:
         None while it is open, and after a plain `aclose`. A `SessionClosedError` that is raised
         afterwards has it as its ``__cause__``.
         """
-        return self._engine.close_reason
+        return self._wings.engine.close_reason
 
     async def query(self, task_id: str) -> ImageTask:
         """Ask for one task as the API sees it now, by one GET.
@@ -217,7 +200,7 @@ class KlingOmniSession:
         limit = self._time_limit(timeout)
         now = _now()
         expects = require_timeout(expect_callback, "expect_callback")
-        with self._door.trace("kling_omni.wait", task_id) as trace:
+        with self._wings.door.trace("kling_omni.wait", task_id) as trace:
             deadline = None if limit is None else now + limit
             waiter = ResultWaiter(added=now, deadline=deadline, trace=trace)
             return await self._final(poller, task_id, waiter, expects)
@@ -352,14 +335,14 @@ class KlingOmniSession:
         if is_book(task_ids):
             saving = None
             if save_to is not None:
-                saving = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+                saving = self._wings.outlet(save_to, watermarked=watermarked, overwrite=overwrite)
             if expect_callback is not None:
                 raise ConfigurationError("expect_callback is not for a book; use book.nudge")
             return self._poll_book(task_ids, limit, saving, until_empty=until_empty)
         source = _require_many(task_ids)
         if until_empty:
             raise ConfigurationError("until_empty is for a book: other inputs end by themselves")
-        outlet = self._outlet(save_to, watermarked=watermarked, overwrite=overwrite)
+        outlet = self._wings.outlet(save_to, watermarked=watermarked, overwrite=overwrite)
         state = StreamState(
             source,
             timeout=limit,
@@ -442,7 +425,7 @@ class KlingOmniSession:
         order = require_order(order)
         _require_place(note, book)
         ledger = None if book is None else await self._ledger_in(book, note)
-        task, _ = await self._creating_wing().create(order, ledger=ledger)
+        task, _ = await self._wings.creating_wing().create(order, ledger=ledger)
         return task
 
     async def _ledger_in(
@@ -466,7 +449,7 @@ class KlingOmniSession:
         return await open_ledger(
             _require_book(book),
             note,
-            self._creating_wing().look,
+            self._wings.creating_wing().look,
             self._settings,
             first_look_s=first_look_s,
             holder=None if reader is None else reader.name,
@@ -520,10 +503,10 @@ class KlingOmniSession:
         order, limit, began = require_order(order), self._time_limit(timeout), _now()
         expects = require_timeout(expect_callback, "expect_callback")
         _require_place(note, book)
-        with self._door.trace("kling_omni.generate") as trace:
+        with self._wings.door.trace("kling_omni.generate") as trace:
             plan = None
             if save_to is not None:
-                wing = self._saving_wing()
+                wing = self._wings.saving_wing()
                 plan = await wing.tried_plan(save_to, watermarked=watermarked, overwrite=overwrite)
             deadline = None if limit is None else began + limit
             self._ready()  # it may have been closed while the store was tried
@@ -537,7 +520,7 @@ class KlingOmniSession:
         return attrs.evolve(outcome, elapsed=_now() - began, order=order)
 
     async def _generate(self, wish: _Wish, waiter: ResultWaiter) -> TaskOutcome:
-        creator = self._creating_wing()
+        creator = self._wings.creating_wing()
         task, external_id = await creator.create(wish.order)
         try:
             wish.created(task)
@@ -559,9 +542,9 @@ class KlingOmniSession:
 
     async def _generate_in(self, book: TaskBook, note: object, wish: _Wish) -> TaskOutcome:
         """Create a task in a book, and bring its outcome out of that."""
-        async with self._readers_of_own().at(_require_book(book)) as reader:
+        async with self._wings.readers_of_own().at(_require_book(book)) as reader:
             ledger = await self._ledger_in(book, note, expects=wish.expects, reader=reader)
-            creator = self._creating_wing()
+            creator = self._wings.creating_wing()
             task, external_id = await creator.create(wish.order, ledger=ledger)
             wish.created(task)
             try:
@@ -574,7 +557,7 @@ class KlingOmniSession:
         return attrs.evolve(outcome, saved=saved, external_task_id=external_id)
 
     async def _save_by(self, task: ImageTask, plan: SavePlan | None) -> tuple[SavedImage, ...]:
-        return () if plan is None else await self._saving_wing().save_by(task, plan)
+        return () if plan is None else await self._wings.saving_wing().save_by(task, plan)
 
     async def _followed(
         self, task: ImageTask, waiter: ResultWaiter, expects: float | None
@@ -641,7 +624,7 @@ class KlingOmniSession:
             given,
             max_tasks=require_max_tasks(max_tasks),
             timeout=timeout,
-            outlet=self._outlet(save_to, watermarked=watermarked, overwrite=overwrite),
+            outlet=self._wings.outlet(save_to, watermarked=watermarked, overwrite=overwrite),
             expects=expects,
             ledger=kept,
             kept=kept,
@@ -658,7 +641,7 @@ class KlingOmniSession:
         async def make_ledger(reader: OwnReader) -> BookLedger:
             return await self._ledger_in(book, note, expects=expects, reader=reader)
 
-        return KeptOrders(self._engine, self._readers_of_own, book, make_ledger)
+        return KeptOrders(self._wings.engine, self._wings.readers_of_own, book, make_ledger)
 
     def _order_stream(
         self,
@@ -709,7 +692,7 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         self._ready()
-        return await self._creating_wing().recover(require_id(external_task_id))
+        return await self._wings.creating_wing().recover(require_id(external_task_id))
 
     def nudge(self, task: str | CallbackHint) -> bool:
         """Say that a task may have changed: it is asked for as soon as its pause allows.
@@ -761,8 +744,8 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         stats = self._ready().stats()
-        saving = self._saving.active if self._saving else 0
-        creating = self._creator.active if self._creator else 0
+        saving = self._wings.saving.active if self._wings.saving else 0
+        creating = self._wings.creator.active if self._wings.creator else 0
         return attrs.evolve(stats, saving=saving, creating=creating)
 
     async def save(
@@ -802,8 +785,8 @@ class KlingOmniSession:
             WrongLoopError: The session belongs to another event loop.
         """
         self._ready()
-        await self._import_saving(store)
-        return await self._saving_wing().save(
+        await self._wings.import_saving(store)
+        return await self._wings.saving_wing().save(
             task, store, watermarked=watermarked, overwrite=overwrite
         )
 
@@ -813,13 +796,13 @@ class KlingOmniSession:
         Raises:
             WrongLoopError: The session runs in another event loop.
         """
-        await self._engine.aclose()
+        await self._wings.engine.aclose()
 
     def __del__(self) -> None:
         """End the polling of a session that nobody can use any more."""
-        engine = getattr(self, "_engine", None)
-        if engine is not None and not engine.closed:
-            engine.call_from_anywhere(engine.cancel)
+        wings = getattr(self, "_wings", None)
+        if wings is not None and not wings.engine.closed:
+            wings.engine.call_from_anywhere(wings.engine.cancel)
 
     if not TYPE_CHECKING:  # pragma: no branch - a type checker refuses it better by itself
         __enter__ = __exit__ = refusal(
@@ -833,80 +816,17 @@ class KlingOmniSession:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    # What streams and works keep, and with it the session that makes what they need.
+
     def _ready(self) -> Poller:
         """Return the poller to a verb, bound to the running loop."""
-        if not self._engine.is_running_here():
-            self._poller = self._poller or Poller(
-                self._engine,
-                self._settings.policy,
-                self._client,
-                rng=Random(),
-                successes=self._successes,
-                door=self._door,
-            )
-            self._engine.start(self._poller, *([self._saving] if self._saving else []))
-        assert self._poller is not None  # noqa: S101 - it runs
-        return self._poller
-
-    async def _import_saving(self, store: StoreLike) -> None:
-        """Import what saves, and what opens a store, again where no descriptor is left for it."""
-        for pause_s in _IMPORT_PAUSES_S:
-            try:
-                self._saving_wing().store(store)
-            except (OSError, ImportError) as error:
-                if not out_of_descriptors(error):
-                    raise
-            else:
-                return
-            self._client.give_up_idle()
-            await asyncio.sleep(pause_s)
-        text = "no file descriptor is left to open the store with"
-        raise StorageError(text, reason="descriptors")
-
-    def _saving_wing(self) -> Saving:
-        """Return what saves images, made when it is first asked for."""
-        if self._saving is None:
-            from ._saving.wing import Saving  # noqa: PLC0415 - not for those who only poll
-
-            self._saving = Saving(
-                self._engine,
-                self._settings,
-                rng=Random(),
-                successes=self._successes,
-                on_exhausted=self._client.give_up_idle,
-                door=self._door,
-            )
-            self._engine.add(self._saving)
-        return self._saving
-
-    def _outlet(self, store: StoreLike | None, *, watermarked: bool, overwrite: bool) -> Outlet:
-        """Return an outlet of a stream, one that saves if there is a store."""
-        if store is None:
-            return Outlet()
-        wing = self._saving_wing()
-        return wing.outlet(store, watermarked=watermarked, overwrite=overwrite)
-
-    def _creating_wing(self) -> Creator:
-        """Return what creates tasks, made when it is first asked for, once the poller runs."""
-        if self._creator is None:
-            from ._creating.creator import Creator  # noqa: PLC0415 - not for those who only poll
-
-            poller = self._ready()
-            self._creator = Creator(
-                self._engine, self._settings, self._client, poller, rng=Random()
-            )
-            self._engine.add(self._creator)
-        return self._creator
+        return self._wings.ready()
 
     def _ordering_wing(self) -> Ordering:
-        """Return what brings the outcomes of orders, made as the above."""
-        poller = self._ready()
-        if self._ordering is None:
-            from ._creating.ordering import Ordering  # noqa: PLC0415 - not for those who only poll
+        return self._wings.ordering_wing()
 
-            self._ordering = Ordering(self._engine, poller, self._creating_wing())
-            self._engine.add(self._ordering)
-        return self._ordering
+    def _book_worker(self, timeout: float | None, inside: OpenBook) -> Worker:
+        return self._wings.book_worker(timeout, inside)
 
     def _poll_book(
         self, book: TaskBook, limit: float | None, saving: Outlet | None, *, until_empty: bool
@@ -923,84 +843,10 @@ class KlingOmniSession:
         )
         return OutcomeStream(partial(host_of, book), reading, origin=FROM_POLLED_BOOK)
 
-    def _book_worker(self, timeout: float | None, inside: OpenBook) -> Worker:
-        """Return what polls a book in this session."""
-        from ._book.worker import Identity, Worker  # noqa: PLC0415 - as above
-
-        async def look(external_id: str) -> ImageTask | KlingOmniError | None:
-            return await self._creating_wing().look_now(external_id)
-
-        poller, settings = self._ready(), self._settings
-        policy = attrs.evolve(settings.policy, timeout=timeout)
-        identity = Identity(settings.account, settings.base_url)
-        return Worker(self._engine, poller, inside, policy, identity, look=look, rng=Random())
-
-    def _readers_of_own(self) -> OwnReaders:
-        """Return what brings outcomes out of books for their own calls, made as the above."""
-        self._ready()
-        if self._own_readers is None:
-            from ._book.own import OwnReaders  # noqa: PLC0415 - not for those who only poll
-
-            self._own_readers = OwnReaders(
-                self._engine, partial(self._book_worker, self._settings.policy.timeout)
-            )
-            self._engine.add(self._own_readers)
-        return self._own_readers
-
     def _time_limit(self, timeout: float | None) -> float | None:
         if timeout is POLICY_TIMEOUT:
             return self._settings.policy.timeout
         return require_timeout(timeout)
-
-
-def observe(session: KlingOmniSession, observer: Observer | None) -> Observer | None:
-    """Put an observer at the door of a session, or nobody; return who stood there."""
-    door = session._door  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-    before, door.observer = door.observer, observer
-    return before
-
-
-def stats_from_any_thread(session: KlingOmniSession) -> SessionStats | None:
-    """Return what a session is doing, or None where it does nothing; nothing is changed."""
-    poller = session._poller  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-    return poller.stats() if poller is not None and poller.is_alive else None
-
-
-# The command line's doors: its journal names each order, and outlives the process.
-
-
-def external_id_in(session: KlingOmniSession, order: ImageOrder) -> str:
-    """Return the external id that a session gives an order; without a key each time another."""
-    from ._api.create import external_id_of  # noqa: PLC0415 - not for those who only poll
-
-    return external_id_of(order, session._settings.namespace)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-
-
-async def create_named(
-    session: KlingOmniSession, named: NamedOrder, ledger: Ledger | None
-) -> ImageTask:
-    """Create a task under a name that is fixed, as `create` does."""
-    session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-    creator = session._creating_wing()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    task, _ = await creator.create(named.order, external_id=named.external_id, ledger=ledger)
-    return task
-
-
-def generate_named(
-    session: KlingOmniSession,
-    orders: AsyncIterable[NamedOrder],
-    ledger: Ledger | None,
-    *,
-    max_tasks: int | None = None,
-    save_to: StoreLike | None = None,
-    watermarked: bool = False,
-    overwrite: bool = False,
-) -> OutcomeStream:
-    """Create many tasks under names that are fixed, as `generate_many` does."""
-    outlet = session._outlet(save_to, watermarked=watermarked, overwrite=overwrite)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return session._order_stream(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        orders, max_tasks=max_tasks, timeout=POLICY_TIMEOUT, outlet=outlet, ledger=ledger
-    )
 
 
 def _succeeded(result: Verdict | Ending) -> ImageTask:

@@ -19,10 +19,11 @@ from functools import cache
 from time import time_ns
 from typing import Final, Self
 
+from ._doors import observe, stats_from_any_thread
 from ._models import ImageTask
 from ._observer import Trace
 from ._results import one_line
-from ._session import KlingOmniSession, observe, stats_from_any_thread
+from ._session import KlingOmniSession
 from ._stats import SessionStats, count_of
 from ._version import __version__
 from .errors import ConfigurationError, CreateUncertainError, KlingOmniError

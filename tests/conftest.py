@@ -52,4 +52,4 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every session draw the same pauses on each run."""
-    monkeypatch.setattr("kling_omni_async._session.Random", lambda: Random(7))
+    monkeypatch.setattr("kling_omni_async._wings.Random", lambda: Random(7))

@@ -78,7 +78,7 @@ class Page:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.chdir(self.folder))
             stack.enter_context(mock.patch.dict(os.environ, self._variables))
-            stack.enter_context(mock.patch("kling_omni_async._session.Random", partial(Random, 7)))
+            stack.enter_context(mock.patch("kling_omni_async._wings.Random", partial(Random, 7)))
             stack.enter_context(mock.patch("asyncio.run", _run_virtually))
             # A book in a file counts as the loop does.
             clocks = partial(Clocks, since_boot=self._runner.get_loop().time)

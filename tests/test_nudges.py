@@ -355,8 +355,8 @@ async def test_the_oldest_wait_is_known_although_many_came_and_went(
             await now_waiting(2)
             other.cancel()
             await asyncio.wait([other])
-        assert session._poller is not None
-        assert len(session._poller._watchlist._oldest) < 100
+        assert session._wings.poller is not None
+        assert len(session._wings.poller._watchlist._oldest) < 100
         await later(9.0)
         assert session.stats().oldest == pytest.approx(10.0)
         first.cancel()
@@ -602,7 +602,7 @@ async def test_a_storm_of_bodies_is_believed_in_nothing(comet_api: SimulatedCome
             except ResponseError:
                 refused += 1
         assert session.stats().watched == 5
-        poller = session._poller
+        poller = session._wings.poller
         assert poller is not None
         assert len(poller._watchlist._entries) == 5
         assert poller._watchlist.planner.own.number == 0

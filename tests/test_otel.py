@@ -33,7 +33,7 @@ from kling_omni_async import (
     TaskFailedError,
     otel,
 )
-from kling_omni_async._session import stats_from_any_thread
+from kling_omni_async._doors import stats_from_any_thread
 from kling_omni_async.otel import Instrumentation, instrument
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -270,14 +270,14 @@ def test_a_loop_that_has_gone_is_asked_nothing(seen: Seen) -> None:
     loop.run_until_complete(session.__aenter__())
     assert seen.value("stretch") == 1.0
     loop.run_until_complete(asyncio.sleep(0))
-    owner = session._engine._owner
+    owner = session._wings.engine._owner
     assert stats_from_any_thread(session) is not None
     loop.close()
     assert (seen.value("tasks.open"), session.closed) == (0, False)
     assert stats_from_any_thread(session) is None  # uvloop's clock is gone with it
     assert owner is not None
     owner._log_destroy_pending = False  # type: ignore[attr-defined]
-    session._engine.closed = True
+    session._wings.engine.closed = True
 
 
 async def test_what_nobody_collects_does_not_grow(
@@ -391,7 +391,7 @@ async def test_a_defect_ends_a_span(comet_api: SimulatedCometAPI, seen: Seen) ->
         seen.instrument(session)
         waiting = asyncio.create_task(session.wait(comet_api.create_task(duration=99)))
         await now_waiting()
-        session._engine.fail(ZeroDivisionError("secret"))
+        session._wings.engine.fail(ZeroDivisionError("secret"))
         with pytest.raises(ZeroDivisionError):
             await waiting
     (span,) = seen.named("kling_omni.wait")
@@ -516,7 +516,7 @@ async def test_closing_undoes_it(comet_api: SimulatedCometAPI, seen: Seen) -> No
             await asyncio.wait([waiting])
             await session.wait(comet_api.create_task(duration=0))
             assert seen.value("outcomes") == len(seen.spans) / 2 == count
-        assert session._door.observer is None
+        assert session._wings.door.observer is None
 
 
 async def test_wrong_use(comet_api: SimulatedCometAPI, seen: Seen) -> None:

@@ -38,7 +38,7 @@ class TestOnTheRealClock:
             for task_id in task_ids:
                 comet_api.finish(task_id)
             outcomes = await polling
-            pool: Any = session._client._pool
+            pool: Any = session._wings.client._pool
             assert pool.http.connector._keepalive_timeout == KEEP_ALIVE_S
         assert all(outcome.ok for outcome in outcomes)
         assert comet_api.connections_opened <= comet_api.in_flight_peak

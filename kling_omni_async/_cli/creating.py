@@ -8,14 +8,10 @@ from contextlib import aclosing
 from typing import Final, TypeAlias
 
 from kling_omni_async._creating.ledger import NamedOrder
+from kling_omni_async._doors import create_named, external_id_in, generate_named
 from kling_omni_async._models import ImageTask, TaskStatus
 from kling_omni_async._outcome import TaskOutcome
-from kling_omni_async._session import (
-    KlingOmniSession,
-    create_named,
-    external_id_in,
-    generate_named,
-)
+from kling_omni_async._session import KlingOmniSession
 from kling_omni_async.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -62,7 +62,7 @@ def _round(queries: int) -> tuple[float, float, float]:
 
     reader = export.InMemoryMetricReader()
     session = KlingOmniSession(API_KEY, base_url="http://127.0.0.1:9")
-    door = session._door
+    door = session._wings.door
     off = _us_each(queries, lambda: (door.observer is None, door.observer is None))
     with instrument(session, meter_provider=sdk.MeterProvider([reader])):
         assert door.observer is not None

@@ -31,7 +31,7 @@ from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.contract import Store
 from kling_omni_async._book.records import EntryState
-from kling_omni_async._session import external_id_in
+from kling_omni_async._doors import external_id_in
 from kling_omni_async.errors import copy_error
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.creating.test_create import looks, posts, warnings_in

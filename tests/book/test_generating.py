@@ -306,6 +306,6 @@ async def test_who_reads_for_calls_shows_itself(
     async with new_session(comet_api) as session:
         calls = [asyncio.ensure_future(session.generate(FOX, book=memory_book)) for _ in range(2)]
         await comet_api.wait_for_queries(2)
-        assert repr(session._own_readers) == "<OwnReaders [<OwnReader of in memory users=2>]>"
+        assert repr(session._wings.own_readers) == "<OwnReaders [<OwnReader of in memory users=2>]>"
         await asyncio.gather(*calls)
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"

@@ -362,7 +362,7 @@ async def test_what_comes_behind_a_wrong_setup(
                 await anext(outcomes)
             comet_api.clear_faults()
             assert (await session.generate(ImageOrder("b"), book=memory_book)).ok
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"
 
 
 async def test_a_stream_that_was_told_nothing_yet(
@@ -379,7 +379,7 @@ async def test_a_stream_that_was_told_nothing_yet(
             with pytest.raises(AuthenticationError):
                 await anext(outcomes)
         assert (await generating).ok
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"
 
 
 async def test_who_enters_twice_enters_once(
@@ -395,7 +395,7 @@ async def test_who_enters_twice_enters_once(
         assert (await anext(stream)).ok
         await stream.aclose()
         assert outlet.has_ended
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"
 
 
 async def test_a_broken_book_ends_creating(
@@ -440,7 +440,7 @@ async def test_a_book_that_cannot_be_opened(
         stream = session.generate_many(orders(1), book=memory_book)
         with pytest.raises(BookError, match="damaged"):
             await stream.__aenter__()
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"
         async with stream as outcomes:
             assert (await anext(outcomes)).ok
 
@@ -484,7 +484,7 @@ async def test_a_stream_that_is_closed_while_it_begins(
         await asyncio.sleep(1)
         await stream.aclose()
         await entering
-        assert repr(session._own_readers) == "<OwnReaders []>"
+        assert repr(session._wings.own_readers) == "<OwnReaders []>"
         assert [outcome async for outcome in stream] == []
     assert comet_api.queries == ()
 

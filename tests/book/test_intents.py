@@ -22,7 +22,7 @@ from kling_omni_async._book.contract import Intent
 from kling_omni_async._book.forms import order_to_json
 from kling_omni_async._book.memory import MemoryStore
 from kling_omni_async._book.records import EntryState
-from kling_omni_async._session import external_id_in
+from kling_omni_async._doors import external_id_in
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.creating.test_create import posts
 from tests.support import new_session, now

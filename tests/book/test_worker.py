@@ -32,8 +32,8 @@ from kling_omni_async._book.contract import Turn, Turned
 from kling_omni_async._book.memory import MemoryStore
 from kling_omni_async._book.work import BookWork
 from kling_omni_async._book.worker import Identity, Worker
+from kling_omni_async._doors import observe
 from kling_omni_async._observer import Trace
-from kling_omni_async._session import observe
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import freeze, new_session, now, now_waiting
 

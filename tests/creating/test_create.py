@@ -547,7 +547,7 @@ async def test_closing_in_the_moment_before_it_is_sent(comet_api: SimulatedComet
     session = new_session(comet_api, max_rate=1)
     creating = [asyncio.ensure_future(session.create(FOX)) for _ in range(2)]
     await comet_api.wait_for_queries(1)
-    asyncio.get_running_loop().call_at(2.0, session._engine.cancel)
+    asyncio.get_running_loop().call_at(2.0, session._wings.engine.cancel)
     ends = await asyncio.gather(*creating, return_exceptions=True)
     assert [type(end) for end in ends] == [ImageTask, SessionClosedError]
     assert now() == 2.0
@@ -682,7 +682,7 @@ async def test_leaving_a_look(comet_api: SimulatedCometAPI) -> None:
         await comet_api.wait_for_queries(1)
         looking.cancel()
         await asyncio.sleep(10)
-        assert repr(session._creator) == "<Creator creating=0>"
+        assert repr(session._wings.creator) == "<Creator creating=0>"
 
 
 # The pace.

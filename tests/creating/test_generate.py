@@ -21,8 +21,8 @@ from kling_omni_async import (
     SessionClosedError,
     TaskFailedError,
 )
+from kling_omni_async._doors import observe
 from kling_omni_async._saving.wing import Saving
-from kling_omni_async._session import observe
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now, open_session
 

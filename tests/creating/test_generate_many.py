@@ -628,8 +628,8 @@ async def test_repr(comet_api: SimulatedCometAPI) -> None:
     async with open_session(comet_api) as session:
         async with session.generate_many(foxes(2)) as outcomes:
             await asyncio.sleep(1)
-            assert repr(session._ordering) == "<Ordering streams=1>"
+            assert repr(session._wings.ordering) == "<Ordering streams=1>"
             (stream,) = session._ordering_wing()._streams
             assert repr(stream).startswith("<OrderStream polling <SlotLimit 2 of 8> Progress(")
             assert [outcome.ok async for outcome in outcomes] == [True, True]
-        assert repr(session._ordering) == "<Ordering streams=0>"
+        assert repr(session._wings.ordering) == "<Ordering streams=0>"

@@ -19,7 +19,7 @@ from kling_omni_async import (
 )
 from kling_omni_async._api.create import CreateRequest
 from kling_omni_async._creating.ledger import NamedOrder
-from kling_omni_async._session import create_named, external_id_in, generate_named
+from kling_omni_async._doors import create_named, external_id_in, generate_named
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now_waiting, open_session
 

@@ -308,7 +308,7 @@ def test_the_places_of_an_account(
 
     A place whose task has ended unseen counts as held here, as it is the polling that sees it.
     """
-    monkeypatch.setattr("kling_omni_async._session.Random", lambda: Random(7))
+    monkeypatch.setattr("kling_omni_async._wings.Random", lambda: Random(7))
     orders = [ImageOrder(f"fox {number}") for number in range(500)]
     if seed is not None:
         big = Random(seed).sample(range(500), 10)

@@ -150,14 +150,16 @@ def scripted_session(
 ) -> KlingOmniSession:
     """Make a session that polls over a transport of ours, with pauses that repeat."""
     session = KlingOmniSession("a-key", base_url="http://127.0.0.1:9", policy=policy)
-    session._poller = Poller(session._engine, session.policy, transport, rng=Random(seed))
+    session._wings.poller = Poller(
+        session._wings.engine, session.policy, transport, rng=Random(seed)
+    )
     return session
 
 
 def poller_of(session: KlingOmniSession) -> Poller:
     """Give what polls inside a session."""
-    assert session._poller is not None
-    return session._poller
+    assert session._wings.poller is not None
+    return session._wings.poller
 
 
 def lines(*answers: Answer | KlingOmniError) -> deque[Line]:

@@ -256,7 +256,7 @@ async def test_a_wait_does_not_time_out_while_an_input_cleans_up(ends: str) -> N
     reading = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(1.0)
     if ends == "a defect":
-        session._engine.fail(ZeroDivisionError())
+        session._wings.engine.fail(ZeroDivisionError())
     await session.aclose()
     assert scripted.now() == pytest.approx(11.0)
     errors = await asyncio.gather(waiting, reading, return_exceptions=True)

@@ -555,7 +555,7 @@ async def test_streams_that_were_left_hold_nothing(
         async with session.poll(task_ids[1:], save_to=tmp_path) as second:
             await asyncio.sleep(5.0)
             assert len(second.pending) == 19
-        assert len(session._saving_wing()._saver._queue) == 0
+        assert len(session._wings.saving_wing()._saver._queue) == 0
         assert len(first.pending) == 1
 
 

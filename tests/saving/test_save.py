@@ -660,8 +660,8 @@ async def test_the_state_of_saving_in_one_line(
 ) -> None:
     """The repr of what saves tells what it has to do."""
     async with open_session(comet_api, max_downloads=2) as session:
-        saver = session._saving_wing()._saver
-        assert repr(session._saving_wing()) == f"<Saving {saver!r}>"
+        saver = session._wings.saving_wing()._saver
+        assert repr(session._wings.saving_wing()) == f"<Saving {saver!r}>"
         assert repr(saver) == "<Saver orders=0 workers=0>"
         tasks = [await finished(session, comet_api) for _ in range(3)]
         comet_api.fail_next_image(times=None, delay=1.0)

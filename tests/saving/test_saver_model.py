@@ -137,7 +137,7 @@ class World:
             self.transport, self.policy, seed=rng_seed
         )
         self.saver = Saver(self.fetcher, most=most, tries=5, rng=Random(rng_seed))
-        self.session._saving_wing()._saver = self.saver
+        self.session._wings.saving_wing()._saver = self.saver
         self.stores = [FakeStore(), FakeStore()]
         self.reads: list[Read] = []
         self.saves: list[Save] = []

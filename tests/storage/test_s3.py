@@ -76,7 +76,7 @@ async def session_for(
 ) -> AsyncGenerator[KlingOmniSession]:
     """Give a session for the simulator; its images may be large ones."""
     async with open_session(api, **QUICK) as session:
-        saver = session._saving_wing()._saver
+        saver = session._wings.saving_wing()._saver
         if large:
             saver._fetcher = LargeImages(saver._fetcher)
         yield session
