@@ -20,7 +20,14 @@ from .poll import poll
 from .query import query
 from .report import ending
 from .simulate import simulate
-from .terminal import draw_plainly, make_console, note, out, wants_colour
+from .terminal import (
+    draw_plainly,
+    make_console,
+    note,
+    out,
+    wants_colour,
+    without_passwords,
+)
 
 _DEBUG_OPTION: Final = "--debug"
 COMMANDS = frozenset(
@@ -132,7 +139,8 @@ def run(arguments: list[str]) -> int:
         return app(tokens + ids, console=_console()) or Exit.OK
     except CycloptsError as error:
         # Some of its texts have several lines.
-        note(f"{' '.join(str(error).split())} {_help_of(tokens)} shows what there is")
+        text = without_passwords(" ".join(str(error).split()))
+        note(f"{text} {_help_of(tokens)} shows what there is")
         return Exit.USAGE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - told in one line
         return ending(error, debug=debug)

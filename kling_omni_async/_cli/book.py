@@ -20,7 +20,7 @@ from .exit import Exit, UsageError
 from .inputs import require_ids
 from .signals import heed_signals, run
 from .terminal import note as tell
-from .terminal import out, plain
+from .terminal import out, plain, without_passwords
 from .units import plural
 
 _FLAG: Final = Parameter(show_default=False)
@@ -39,7 +39,8 @@ def progress(book: options.Book, /, *words: Annotated[str, Parameter(show=False)
     """
     if words:
         there = ", ".join(sorted(options.BOOK_ACTIONS))
-        raise UsageError(f"nothing is called {words[0]!r:.60} here: behind BOOK write {there}")
+        word = without_passwords(words[0])
+        raise UsageError(f"nothing is called {word!r:.60} here: behind BOOK write {there}")
     require_there(book)
     out(run(partial(_counts, book)))
 

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import select
 import shutil
 import sys
@@ -26,6 +27,8 @@ _ENDLESS: Final = 100_000
 
 _NARROWEST: Final = 20
 
+_USER_INFO: Final = re.compile(r"(?<=://)[^\s/]*@")
+
 # The name of what writes characters that an encoding has not.
 _PLAINLY: Final = "kling_omni_async.plainly"
 _DRAWN: Final = {
@@ -37,6 +40,11 @@ _DRAWN: Final = {
 }
 
 _CODES: Final = {"good": "32", "bad": "31", "unsure": "33"}
+
+
+def without_passwords(text: str) -> str:
+    """Return a text whose URLs have no user info, which may hold a password."""
+    return _USER_INFO.sub("…@", text)
 
 
 def plain(text: str) -> str:
