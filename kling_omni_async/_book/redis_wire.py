@@ -31,6 +31,8 @@ from .contract import (
 LONGEST_BRIEF: Final = 64
 """A task that is longer as JSON, in characters, is kept as its status alone."""
 
+_BRIEF: Final = "="  # by which no JSON begins
+
 _TIMES: Final = frozenset({"purged", "clock", "next_start"})
 
 Form = dict[str, Any]
@@ -154,7 +156,7 @@ def brief_of(task: str | None) -> str | None:
     """Return what is kept of a task that has not ended: bodies of answers stay out of Redis."""
     if task is None or len(task) <= LONGEST_BRIEF:
         return task
-    return dumps({"status": json.loads(task)["status"]})
+    return f"{_BRIEF}{json.loads(task)['status']}"
 
 
 # What is answered.
@@ -213,8 +215,8 @@ def row_from(values: Sequence[Any]) -> Row:
     """Return an entry."""
     fields = [_or_none(read, value) for read, value in zip(_READS, values, strict=True)]
     row = Row(*fields)
-    if row.task is not None and row.task.startswith('{"status"'):
-        row.task = dumps({"task_id": row.key, **json.loads(row.task)})
+    if row.task is not None and row.task.startswith(_BRIEF):
+        row.task = dumps({"task_id": row.key, "status": row.task.removeprefix(_BRIEF)})
     return row
 
 

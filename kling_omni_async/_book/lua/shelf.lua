@@ -78,12 +78,25 @@ local STATES = { o = 'open', u = 'unread', r = 'read', p = 'parked', x = 'remove
 local CODES = { open = 'o', unread = 'u', read = 'r', parked = 'p', removed = 'x' }
 local PLACES = { unread = UNREAD, read = READ, removed = REMOVED }
 
+-- A time that is as another one needs no second place: there are many rows.
+local function unless_same(time, other)
+  if time == other then return true end
+  return time
+end
+
+local function or_other(time, other)
+  if time == true then return other end
+  return time
+end
+
 local function packed(row)
+  local answered = row.answered > -FAR and row.answered or nil
   return pack(
-    CODES[row.state], row.at, row.number, row.is_new, row.due, row.token, row.added,
-    row.added_at, row.external_id, row.kind, row.queries, row.first, row.seen,
-    row.answered > -FAR and row.answered or nil, row.doubt_kind, row.doubt_count,
-    row.doubt_counted, row.fault, row.task, row.born, row.looked, row.is_nudged, row.ended,
+    CODES[row.state], row.at, row.number, row.is_new, unless_same(row.due, row.at), row.token,
+    row.added, row.added_at, row.external_id, row.kind, row.queries, row.first,
+    row.seen and unless_same(row.seen, answered), answered, row.doubt_kind, row.doubt_count,
+    row.doubt_counted, row.fault, row.task, row.born,
+    row.looked and unless_same(row.looked, answered), row.is_nudged, row.ended,
     row.has_outcome, row.count, row.is_settled, row.holder, row.deliveries, row.handed
   )
 end
@@ -97,6 +110,8 @@ local function unpacked(key, text)
     row.ended, row.has_outcome, row.count, row.is_settled, row.holder, row.deliveries,
     row.handed = unpack_all(text)
   row.state = STATES[state]
+  row.due = or_other(row.due, row.at)
+  row.seen, row.looked = or_other(row.seen, row.answered), or_other(row.looked, row.answered)
   row.answered = row.answered or -FAR
   return row
 end
