@@ -170,7 +170,7 @@ class SqliteStore:
             self._shelf.require_unchanged()  # else it is made in earnest, and answers anew
         if is_leaving:
             self._replies.pop(name, None)
-        elif name not in self._replies or self._replies[name].seq <= seq:  # no step of long ago
+        else:
             self._replies[name] = _Reply(seq, reply, is_kept=not self._shelf.is_look)
 
     async def add(self, additions: Sequence[Addition]) -> list[bool]:
