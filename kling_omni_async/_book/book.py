@@ -148,8 +148,8 @@ class TaskBook:
 
         Args:
             task_id: As the create answer gave it.
-            note: What belongs to it, such as where an answer goes: whatever JSON can carry, 64 KiB
-                at most. An id that is there keeps its own.
+            note: What belongs to it, such as where an answer goes: whatever JSON can carry, with
+                text as keys, 64 KiB at most. An id that is there keeps its own.
 
         Returns:
             Whether it is new.

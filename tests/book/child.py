@@ -97,6 +97,7 @@ class Child:
 
     def __init__(self, number: int, job: Job) -> None:
         forks = multiprocessing.get_context("forkserver")
+        # There is one such server for all: the first is what `tests.cli.warm` needs.
         forks.set_forkserver_preload(["kling_omni_async._cli.app", __name__])
         self.number = number
         self.job = job
