@@ -36,9 +36,10 @@ from .errors import ConfigurationError, InvalidTaskIdError, KlingOmniError, copy
 if TYPE_CHECKING:
     from typing_extensions import TypeIs, deprecated
 
-    from ._book.book import OpenBook, TaskBook
+    from ._book.book import TaskBook
     from ._book.intents import BookLedger
     from ._book.kept import KeptOrders
+    from ._book.opened import OpenBook
     from ._book.own import OwnReader
     from ._book.work import BookWork
     from ._book.worker import Worker

@@ -22,7 +22,7 @@ from ._saving.stores import StoreLike
 from .errors import KlingOmniError, StorageError
 
 if TYPE_CHECKING:
-    from ._book.book import OpenBook
+    from ._book.opened import OpenBook
     from ._book.own import OwnReaders
     from ._book.worker import Worker
     from ._creating.creator import Creator

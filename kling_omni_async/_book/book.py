@@ -8,16 +8,13 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from kling_omni_async._api.callbacks import CallbackHint
 from kling_omni_async._engine import Engine, Owner
 from kling_omni_async._ids import quoted, require_id
 from kling_omni_async._models import FINAL_STATUS, ImageTask
 from kling_omni_async._observer import Door
-from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import POLICY_TIMEOUT, PollPolicy, require_timeout
 from kling_omni_async._results import Outlet, Successes
 from kling_omni_async._saving.stores import StoreLike
@@ -26,19 +23,18 @@ from kling_omni_async.errors import (
     BookError,
     ConfigurationError,
     InvalidTaskIdError,
-    NotInBookError,
-    PollTimeoutError,
-    copy_error,
 )
 
 from .changes import Changes
-from .contract import Addition, Found, Row, Store
-from .forms import entry_of, note_to_json, outcome_of, task_from_json
+from .contract import Addition, Store
+from .forms import entry_of, note_to_json
+from .opened import OpenBook
 from .place import Where, place_of
 from .readers import Readers
 from .reading import Companion, Reading
 from .records import BookEntry, BookProgress
 from .saving import BookSettings, SavedAhead
+from .waiting import Wait
 
 if TYPE_CHECKING:
     from kling_omni_async._saving.wing import Saving
@@ -48,10 +44,6 @@ KEEP_S: Final = 7 * 86_400.0
 
 ADDED_AT_ONCE: Final = 500
 """How many ids of `add_many` one step keeps."""
-
-NO_WORKER_S: Final = 30.0
-LOOK_S: Final = 5.0
-"""How often `wait` looks although nothing was heard, in s."""
 
 OF_BOOK: Final = Owner("book", "book", "TaskBook", "book.wait(task_id)", BookError)
 
@@ -64,22 +56,6 @@ NewTask: TypeAlias = str | tuple[str, Any]
 """An id, or an id and its note."""
 
 logger: Final = logging.getLogger("kling_omni_async.book")
-
-
-@attrs.define(eq=False)
-class OpenBook:
-    """A book that is open, as its workers and readers of this process see it."""
-
-    name: str  # for the log
-    store: Store
-    engine: Engine
-    changes: Changes
-    fault: BaseException | None = None  # of the set-up of a worker in this process
-
-    def fail(self, fault: BaseException) -> None:
-        """Tell whoever waits here that a worker of this process cannot work."""
-        self.fault = fault
-        self.changes.wake_all()
 
 
 class TaskBook:
@@ -420,89 +396,6 @@ def _require_keep(keep: object) -> float:
     if isinstance(keep, int | float) and not isinstance(keep, bool) and 0 < keep < float("inf"):
         return float(keep)
     raise ConfigurationError("keep must be a number of seconds above 0, such as 7 * 86400")
-
-
-class Ended(NamedTuple):
-    """An entry that has an outcome."""
-
-    row: Row
-    outcome: TaskOutcome
-
-
-class Wait:
-    """One call of `wait`: it looks when the entry may have ended, and now and then."""
-
-    def __init__(
-        self,
-        inside: OpenBook,
-        task_id: str,
-        limit_s: float | None,
-        fault: Callable[[], BaseException | None] | None = None,
-    ) -> None:
-        self._inside = inside
-        self._fault = fault or (lambda: inside.fault)  # why it will not end
-        self._task_id = task_id
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-        self._deadline = None if limit_s is None else self._began + limit_s
-        self._worked = self._began  # when somebody was last seen to work
-        self._is_warned = False
-
-    async def result(self) -> ImageTask:
-        """Return the task, or raise why there is none."""
-        return (await self.ended()).outcome.result()
-
-    async def ended(self) -> Ended:
-        """Return how it ended, or raise why it has not."""
-        while True:
-            found = await self._find()
-            if (outcome := outcome_of(found)) is not None:
-                return Ended(found.row, outcome)
-            if (fault := self._fault()) is not None:
-                raise copy_error(fault)
-            left_s = self._left_s(found)
-            await self._inside.changes.ended(found.row.key, left_s)
-            await self._warn_if_alone()
-
-    async def _find(self) -> Found:
-        found = await self._inside.store.find(self._task_id)
-        if found is None:
-            text = f"the book does not hold {quoted(self._task_id)}; add it first"
-            raise NotInBookError(text, task_id=self._task_id)
-        return found
-
-    def _left_s(self, found: Found) -> float:
-        """Return how long to wait for a change, or raise that the time is over."""
-        if self._deadline is None:
-            return LOOK_S
-        now = self._loop.time()
-        if now < self._deadline:
-            return min(LOOK_S, self._deadline - now)
-        task = task_from_json(found.row.task)
-        state = f"its status was {task.status}" if task else "its status was never seen"
-        text = f"no final answer in {now - self._began:.1f} s; {state}"
-        raise PollTimeoutError(text, task_id=self._task_id, task=task)
-
-    async def _warn_if_alone(self) -> None:
-        """Say once that nobody polls what is waited for."""
-        now = self._loop.time()
-        if self._is_warned or now < self._worked + NO_WORKER_S:
-            return
-        _, workers = await self._inside.store.progress()
-        if workers:
-            self._worked = now
-            return
-        self._is_warned = True
-        text = "nobody polls the book %s: start `session.work(book)`, or `kling-omni work`"
-        logger.warning(text, self._inside.name)
-
-
-def wrong_origin(name: str, theirs: str | None, ours: str) -> ConfigurationError:
-    """Return the error of a session that asks another API than that of a book."""
-    return ConfigurationError(
-        f"the book {name} is for {theirs}, and this session asks {ours}; give each API a book of "
-        "its own"
-    )
 
 
 async def open_inside(book: TaskBook) -> OpenBook:

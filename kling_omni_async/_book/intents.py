@@ -23,9 +23,11 @@ from kling_omni_async.errors import (
     KlingOmniError,
 )
 
-from .book import LOOK_S, OpenBook, TaskBook, open_inside, wrong_origin
+from .book import TaskBook, open_inside
 from .contract import Addition, Intent, Known, Row
 from .forms import note_to_json, order_to_json, task_from_json, task_to_json
+from .opened import OpenBook, wrong_origin
+from .waiting import LOOK_S
 from .worker import Look
 
 LOOKS_S: Final = 30.0

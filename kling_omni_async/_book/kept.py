@@ -17,11 +17,12 @@ from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._results import End, Outlet
 from kling_omni_async.errors import BookError, CreateUncertainError, KlingOmniError, NotInBookError
 
-from .book import TaskBook, Wait
+from .book import TaskBook
 from .contract import Ack, Receipt
 from .handed import AckedOutlet
 from .intents import BookLedger
 from .own import OwnReader, OwnReaders
+from .waiting import Wait
 
 Tell: TypeAlias = Callable[[TaskOutcome | KlingOmniError], object]
 """Is told the outcome of a task, or why none of the stream will have any."""

@@ -22,9 +22,11 @@ from kling_omni_async.errors import (
     copy_error,
 )
 
-from .book import Ended, OpenBook, TaskBook, Wait, open_inside
+from .book import TaskBook, open_inside
 from .contract import MOST_AT_ONCE, Ack, Receipt, Take
 from .intents import persist
+from .opened import OpenBook
+from .waiting import Ended, Wait
 from .worker import FAREWELL_S, HEARTBEAT_S, Worker, wait
 
 logger: Final = logging.getLogger("kling_omni_async.book")

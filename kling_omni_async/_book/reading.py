@@ -26,7 +26,7 @@ from .reader import Reader
 from .saving import SavedAhead
 
 if TYPE_CHECKING:
-    from .book import OpenBook
+    from .opened import OpenBook
 
 FAREWELL_S: Final = 5.0
 """How long a reader that leaves tries to say what became of its outcomes, in s."""

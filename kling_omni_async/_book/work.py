@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 from kling_omni_async.errors import SessionClosedError, copy_error
 
-from .book import OpenBook, TaskBook, open_inside
+from .book import TaskBook, open_inside
+from .opened import OpenBook
 from .worker import Worker
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from kling_omni_async._polling.waiters import Entry
 from kling_omni_async._polling.watchlist import Decision
 from kling_omni_async.errors import BookError, ConfigurationError, KlingOmniError
 
-from .book import OpenBook, wrong_origin
 from .claims import HORIZON_S
 from .contract import INTENT, MOST_AT_ONCE, Claim, Said, Settle, Terms, Turn, Turned, plain_ids
 from .judging import Held, Judge, Query, aged, cut, hold, unasked
+from .opened import OpenBook, wrong_origin
 
 START_WITHIN_S: Final = 2.0
 """How long after the sending of its turn a claim may be started, in s."""

@@ -8,7 +8,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 
 import attrs
 
-from kling_omni_async._book.book import OpenBook, TaskBook, open_inside
+from kling_omni_async._book.book import TaskBook, open_inside
+from kling_omni_async._book.opened import OpenBook
 from kling_omni_async._book.records import BookProgress
 from kling_omni_async.errors import BookError
 

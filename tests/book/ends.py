@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from kling_omni_async import TaskBook, TaskFailedError, TaskOutcome
-from kling_omni_async._book.book import OpenBook, open_inside
+from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.contract import Said, Settle, Store, Take, Taken, Terms, Turn
 from kling_omni_async._book.forms import outcome_to_json
+from kling_omni_async._book.opened import OpenBook
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._models import ImageTask, TaskImage, TaskStatus
 

@@ -18,8 +18,9 @@ from kling_omni_async import (
     TaskBook,
     TaskOutcome,
 )
-from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, reading_of
+from kling_omni_async._book.book import FROM_POLLED_BOOK, host_of, reading_of
 from kling_omni_async._book.contract import Ack
+from kling_omni_async._book.opened import OpenBook
 from tests.support import now, now_waiting
 
 from .ends import ended, ender_of, kept_in, troubled

@@ -19,8 +19,9 @@ from kling_omni_async import (
     TaskBook,
     TaskOutcome,
 )
-from kling_omni_async._book.book import FROM_POLLED_BOOK, OpenBook, host_of, open_inside, reading_of
+from kling_omni_async._book.book import FROM_POLLED_BOOK, host_of, open_inside, reading_of
 from kling_omni_async._book.contract import Ack
+from kling_omni_async._book.opened import OpenBook
 from kling_omni_async._book.reading import Reading
 from kling_omni_async._book.saving import SavedAhead
 from kling_omni_async._results import End, Outlet

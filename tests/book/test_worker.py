@@ -27,9 +27,10 @@ from kling_omni_async import (
     TaskNotFoundError,
     TaskStatus,
 )
-from kling_omni_async._book.book import OpenBook, open_inside
+from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.contract import Turn, Turned
 from kling_omni_async._book.memory import MemoryStore
+from kling_omni_async._book.opened import OpenBook
 from kling_omni_async._book.work import BookWork
 from kling_omni_async._book.worker import Identity, Worker
 from kling_omni_async._doors import observe
