@@ -73,7 +73,7 @@ class Server:
         before = self.last.get(key)
         if before is None:
             return 0.0
-        return (before.started if before.ended is None else before.ended) + LOW_S
+        return (before.started + QUERY_S if before.ended is None else before.ended) + LOW_S
 
     def rename(self, intent: str, task_id: str) -> None:
         """Let the looks for what an intent has made count as queries of its task."""

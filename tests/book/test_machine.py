@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 )
 
 from kling_omni_async._book.book_clock import Clocks
-from kling_omni_async._book.claims import void_leases
+from kling_omni_async._book.claims import MEMBER_KEPT_S, void_leases
 from kling_omni_async._book.contract import (
     FAR,
     Ack,
@@ -220,7 +220,8 @@ class BookMachine(RuleBasedStateMachine):
         self.ledger.compare(found)
         for each in found.values():
             if each.row.state is State.OPEN and not each.row.token:
-                assert each.row.at >= self.server.may_start(each.row.key) - SLACK_S
+                first = max(each.row.at, self.now())
+                assert first >= self.server.may_start(each.row.key) - SLACK_S
         desk, _ = self.call("progress")
         self.ledger.count(desk)
 
@@ -616,6 +617,8 @@ class BookMachine(RuleBasedStateMachine):
         """Time passes, and somebody may put the clock on the wall."""
         self.clock.spend(seconds)
         self.clock.wall += wall_by_s
+        if seconds > MEMBER_KEPT_S:  # the book knows no worker for so long
+            self.late = []
 
     def _end_processes(self) -> None:
         for worker in list(self.workers.values()):
