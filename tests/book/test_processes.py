@@ -219,7 +219,7 @@ def test_a_key_of_another_account_ends_its_process_alone(tmp_path: Path) -> None
 
 
 def test_an_outcome_that_kills_whoever_handles_it(tmp_path: Path) -> None:
-    """All others pass by; it comes to each process that is started again, after longer pauses."""
+    """It comes to each process that is started again, and others pass by meanwhile."""
     with told(tmp_path, 20, 0.0) as story, crew_of(story) as crew:
         crew.add_all()
         crew.end_all()
@@ -233,10 +233,7 @@ def test_an_outcome_that_kills_whoever_handles_it(tmp_path: Path) -> None:
         got = [line for line in each_of(lines, "got") if line.task_id == poison.task_id]
         assert [line.child for line in got] == [first.number, second.number, story.number]
         assert [line.extra["deliveries"] for line in got] == [1, 2, 3]
-        assert got[1].time - got[0].time >= 1.0
-        assert got[2].time - got[1].time >= 2.0
-        by_second = [line for line in each_of(lines, "handled") if line.child == second.number]
-        assert by_second, "others were handled while it waited"
+        assert any(line.child == second.number for line in each_of(lines, "handled"))
         check(story)
 
 
