@@ -65,7 +65,9 @@ NAMES: Final = ("x", "y")
 MOST_WORKERS: Final = 3
 MOST_READERS: Final = 3
 OLD_RECEIPTS: Final = 20
-LEASE_OF_INTENT_S: Final = 30.0
+LEASE_OF_INTENT_S: Final = 60.0
+"""Longer than a claim: a name that is used again waits for the look that is still under way."""
+
 
 KEYS = st.sampled_from([*IDS, *IDS, *NAMES, *(f"t{name}" for name in NAMES)])
 SOME_KEYS = st.lists(st.sampled_from([*IDS, "#x", "tx"]), max_size=1)
@@ -198,6 +200,7 @@ class BookMachine(RuleBasedStateMachine):
         self.made: dict[str, tuple[int, Turned | Taken]] = {}  # the last step of each
         self.late: list[Turn | Take] = []
         self.old_receipts: list[Receipt] = []
+        self.removed: set[str] = set()  # external ids whose intents were removed
         self.posting: list[str] = []  # external ids whose process still lives
         self.outcomes = 0
         self.latest = 0.0
@@ -249,6 +252,8 @@ class BookMachine(RuleBasedStateMachine):
         assert self.call("remove", key) == self.ledger.remove(key)
         if found is not None and found.startswith("#") and key in self.posting:
             self.posting.remove(key)  # nobody is to say any more what it has made
+        if found is not None and found.startswith("#"):
+            self.removed.add(key.removeprefix("#"))
 
     # Intents.
 
@@ -274,7 +279,9 @@ class BookMachine(RuleBasedStateMachine):
             assert known is None
             self.posting.append(name)
         else:
-            assert known.wish.task_id == self.ledger.wishes[name]
+            # A look that was under way may have found the task of what was removed.
+            assert known.wish.task_id == self.ledger.wishes[name] or name in self.removed
+            self.ledger.wishes[name] = known.wish.task_id
             assert (known.row is None) == (self.ledger.key_of(name) is None)
 
     # Workers.
@@ -372,6 +379,10 @@ class BookMachine(RuleBasedStateMachine):
         if turn.terms is not None:
             rate = turn.terms.max_rate
             self.pace.gap_s = 0.0 if rate is None else 1.0 / rate
+        for settle in turn.settles:
+            task_id, entries = settle.task_id, self.ledger.entries
+            if task_id is not None and settle.key in entries and task_id not in entries:
+                self.server.rename(settle.key, task_id)
         self.ledger.turned(turn)
         self.gate.turned(turn, now)
         for claim in reply.claims:
@@ -435,8 +446,6 @@ class BookMachine(RuleBasedStateMachine):
         self.outcomes += 1
         if key.startswith("#"):
             said = said_of_intent(answer, key[1:], self.outcomes)
-            if said["said"] is Said.FOUND:
-                self.server.rename(key, said["task_id"])
         else:
             said = said_of_task(answer, worker.account, self.outcomes)
         worker.bring(asked, now, started_ago=now - query.started, pause_s=pause_s, **said)
@@ -576,6 +585,8 @@ class BookMachine(RuleBasedStateMachine):
         ledger, parked = self.ledger, list[str]()
         for name in sorted(self.dead - {take.reader}):
             parked += ledger.gone(name)
+            # Whoever was found dead is not known any more, nor is which step was its last.
+            self.late = [each for each in self.late if sender(each) != name]
         for each in take.receipts:
             parked += ledger.received(take.reader, each)
         for key in take.keep:
