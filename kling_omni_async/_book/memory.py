@@ -199,9 +199,8 @@ class MemoryStore:
         return self._clock()
 
     async def turn(self, turn: Turn) -> Turned:
-        kept = self._replies.get(turn.worker)
-        if kept is not None and kept[0] == turn.seq and isinstance(kept[1], Turned):
-            return kept[1]
+        if isinstance(known := self._known(turn.worker, turn.seq), Turned):
+            return known
         now, wall_s = self._clock(), self._wall_clock()
         reply = claims.turn(self.shelf, turn, now, wall_s=wall_s, keep_s=self._keep_s)
         self._keep_reply(turn.worker, turn.seq, reply, is_leaving=turn.is_leaving)
@@ -210,9 +209,8 @@ class MemoryStore:
         return reply
 
     async def take(self, take: Take) -> Taken:
-        kept = self._replies.get(take.reader)
-        if kept is not None and kept[0] == take.seq and isinstance(kept[1], Taken):
-            return kept[1]
+        if isinstance(known := self._known(take.reader, take.seq), Taken):
+            return known
         reply = handing.take(self.shelf, take, self._clock(), keep_s=self._keep_s)
         self._keep_reply(take.reader, take.seq, reply, is_leaving=take.is_leaving)
         if take.receipts or take.is_leaving:
@@ -266,6 +264,11 @@ class MemoryStore:
     async def aclose(self) -> None:
         """Let those go who wait for changes."""
         self._changes()
+
+    def _known(self, name: str, seq: int) -> Turned | Taken | None:
+        """Return the reply to a step that was made before, of a member that is still known."""
+        kept, member = self._replies.get(name), self.shelf.member(name)
+        return kept[1] if kept is not None and member is not None and kept[0] == seq else None
 
     def _keep_reply(self, name: str, seq: int, reply: Turned | Taken, *, is_leaving: bool) -> None:
         if is_leaving:

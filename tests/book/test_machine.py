@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
 from collections.abc import Coroutine, Sequence
@@ -315,6 +316,10 @@ class BookMachine(RuleBasedStateMachine):
     def turn(self, data: st.DataObject, fate: str, *, asks: bool, **fields: Any) -> None:
         """A worker makes a step, or sends the one again that was not answered."""
         worker = self._worker(data)
+        if worker.unheard is not None and self.now() > worker.sent + MEMBER_KEPT_S:
+            worker.unheard = None  # the book knows it no more, and would answer anew
+            self._die(worker)
+            return
         if worker.unheard is not None:
             self._hear_turn(worker)
         else:
@@ -831,6 +836,9 @@ def explore(machine: type[BookMachine], plans: int, steps: int = 50) -> None:
         deadline=None,
         suppress_health_check=QUIET,
         phases=set(Phase) - {Phase.explain},
+        # The same plans each time; to shrink one takes longer than a test may.
+        derandomize="NEW_PLANS" not in os.environ,
+        database=None,
     )
     run_state_machine_as_test(machine, settings=limits)
 
