@@ -78,11 +78,15 @@ def _look(path: Path) -> None:
     # Without a log the file is whole by itself, and SQLite need not make files beside it.
     options = "mode=ro" if log_path(path).exists() else "immutable=1"
     with closing(sqlite3.connect(uri(path, options), timeout=BUSY_S, uri=True)) as connection:
+        connection.execute("BEGIN")
         form_of(connection, path)
 
 
 def form_of(connection: sqlite3.Connection, path: Path) -> int | None:
-    """Return the form of a book, None where nothing is; raise `BookError` for anything else."""
+    """Return the form of a book, None where nothing is; raise `BookError` for anything else.
+
+    Within a transaction: of what another process makes at this moment all is seen, or nothing.
+    """
     application = value(connection, "PRAGMA application_id")
     form: int = value(connection, "PRAGMA user_version")
     if not application and not value(connection, "SELECT count(*) FROM sqlite_master"):
@@ -104,7 +108,9 @@ def value(connection: sqlite3.Connection, sql: str) -> int:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("BEGIN")
     form = form_of(connection, path)
+    connection.execute("COMMIT")
     mode = _use_log(connection)
     if mode != "wal":
         raise BookError(

@@ -48,9 +48,11 @@ def running(what: str, path: Path, names: list[str]) -> Iterator[list[Child]]:
 
 
 def read(child: Child, lines: int) -> list[str]:
-    """Wait for some lines of a process."""
+    """Wait for some lines of a process, which must not end by itself meanwhile."""
     assert child.stdout is not None
-    return [child.stdout.readline().strip() for _ in range(lines)]
+    found = [child.stdout.readline().strip() for _ in range(lines)]
+    assert all(found), child.communicate()[1]
+    return found
 
 
 @pytest.mark.parametrize("point", ["begun", "stepped", "committed"])

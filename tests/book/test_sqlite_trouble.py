@@ -110,6 +110,29 @@ async def test_an_empty_file_becomes_a_book(tmp_path: Path) -> None:
     assert outside(path, "PRAGMA journal_mode") == [("wal",)]
 
 
+async def test_a_book_that_another_process_makes_meanwhile_is_a_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what appears between two questions all is seen, or nothing: it is not taken for theirs."""
+    path, ask = tmp_path / "tasks.db", sqlite_opening.value
+    outside(path, "PRAGMA journal_mode = wal")
+    asked: list[str] = []
+
+    def value(connection: sqlite3.Connection, sql: str) -> int:
+        found = ask(connection, sql)
+        asked.append(sql)
+        if asked.count("PRAGMA application_id") == 2 and sql == "PRAGMA application_id":
+            others.append(sqlite_opening.connect(path))
+        return found
+
+    others: list[sqlite3.Connection] = []
+    monkeypatch.setattr(sqlite_opening, "value", value)
+    async with opened(path) as store:
+        assert await add(store, "a") == [True]
+        (other,) = others  # made in that thread, and closed there
+        await in_its_thread(store, lambda _: other.close())
+
+
 async def test_every_commit_is_on_the_disk(tmp_path: Path) -> None:
     """SQLite is told to wait for the disk, for others, and to leave its log to us."""
     path, machine = tmp_path / "tasks.db", Machine()
