@@ -68,6 +68,11 @@ class StreamWaiter(Waiter):
                 stream.set_alarm(alarms)
         return True
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether its stream was opened after the end of all waiting: else it was told, too."""
+        return self.stream.phase is not Phase.ENDED
+
     def left(self, alarms: Alarms) -> None:
         """Remove the alarms that nobody needs any more."""
         if self.when != NEVER:

@@ -64,6 +64,11 @@ class Waiter(Alarm):
         """Note that a query of the id starts, and return whether it is wanted."""
         return True
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it came after the end of all waiting, in the same moment."""
+        return False
+
     def left(self, alarms: Alarms) -> None:
         """Remove the alarm of one who waits no longer."""
         if self.when != NEVER:

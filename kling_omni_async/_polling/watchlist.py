@@ -215,7 +215,7 @@ class Watchlist:
         for entry in list(self._entries.values()):
             for waiter in entry.waiters():
                 # Who came later waits on: there may be a million before him.
-                if waiter.added <= since and (queries or not waiter.once):
+                if waiter.added <= since and not waiter.goes_on and (queries or not waiter.once):
                     yield waiter, entry.task_id
 
     def all_told(self) -> None:

@@ -281,3 +281,21 @@ async def test_a_parked_task_that_was_cancelled_gets_no_query() -> None:
     with pytest.raises(SessionClosedError):
         await waiting
     await session.aclose()
+
+
+async def test_a_stream_that_is_opened_while_all_others_end_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An id that comes anew in the very moment in which all waiting ends is polled all the same."""
+    monkeypatch.setattr("kling_omni_async._engine.SLICE_S", -1.0)  # each step a slice of its own
+    transport = ScriptedTransport({"a": [Line(scripted.SUCCEED)]})
+    transport.default = Line(scripted.UNAUTHORIZED)
+    async with scripted_session(transport) as session:
+        waiting = [asyncio.ensure_future(session.wait(f"{number}")) for number in range(200)]
+        waiting.append(asyncio.ensure_future(session.wait("a")))
+        with pytest.raises(AuthenticationError):
+            await waiting[0]
+        async with session.poll(["a"]) as later:
+            assert (await anext(later)).task_id == "a"
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(end) for end in ends} == {AuthenticationError}

@@ -808,6 +808,7 @@ async def test_ending_returns_all_who_wait() -> None:
     first, second = desk.wait("a", timeout=60.0), desk.watch("a")
     call, stream = desk.query("b"), desk.poll("c", timeout=60.0)
     of_stream = stream.ids["c"]
+    stream.cut(End())  # as each is told before its waiters are let go
     steps = desk.watchlist.ending(NEVER, queries=True)
     assert next(steps) == (first, "a")
     rest = list(steps)
