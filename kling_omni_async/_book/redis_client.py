@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 import attrs
@@ -136,7 +136,9 @@ def _block_s(client: object) -> float:
     """Return how long a ready client may wait for an answer that is long in coming."""
     pool = getattr(client, "connection_pool", client)
     settings = getattr(pool, "connection_kwargs", None)
-    limit = settings.get("socket_timeout") if isinstance(settings, Mapping) else None
+    limit: float | None = None
+    if isinstance(settings, Mapping):
+        limit = cast("Mapping[str, Any]", settings).get("socket_timeout")
     return BLOCK_S if limit is None else min(BLOCK_S, limit / 2)
 
 
@@ -149,7 +151,8 @@ def last_id(found: Any) -> str | None:
     """Return the id of the last change in an answer of XREAD, in either protocol's form."""
     if not found:
         return None
-    (changes,) = found.values() if isinstance(found, Mapping) else [each[1] for each in found]
+    by_stream: Any = getattr(found, "values", None)
+    changes: Any = found[0][1] if by_stream is None else next(iter(by_stream()))
     while changes and isinstance(changes[0], list) and isinstance(changes[0][0], list | tuple):
-        (changes,) = changes
+        changes = changes[0]
     return text_of(changes[-1][0])

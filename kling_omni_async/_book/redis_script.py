@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Final
+from typing import Final, cast
 
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.limits import BACKOFF_S
@@ -105,5 +105,5 @@ def digest_of(script: str) -> str:
 
 def _lua(value: object) -> str:
     if isinstance(value, tuple):
-        return f"{{ {', '.join(repr(each) for each in value)} }}"
+        return f"{{ {', '.join(map(repr, cast('tuple[object, ...]', value)))} }}"
     return repr(value)

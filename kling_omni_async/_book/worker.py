@@ -257,10 +257,7 @@ class Worker:
             now = self._book.store.clock()
             settles = [aged(settle, now - made) for settle, made in batch]
             try:
-                # To its end, also where the session is closed meanwhile: what it brings is final
-                # words, and what it gets is claims that nobody else would give back.
-                with anyio.CancelScope(shield=True):
-                    reply = await self._book.store.turn(attrs.evolve(message, settles=settles))
+                reply = await self._send(attrs.evolve(message, settles=settles))
             except BookError as error:
                 if not error.transient or self._is_leaving:
                     raise
@@ -270,6 +267,13 @@ class Worker:
             else:
                 self._is_warned = False
                 return reply
+
+    async def _send(self, message: Turn) -> Turned:
+        # To its end, also where the session is closed meanwhile: what it brings is final words, and
+        # what it gets is claims that nobody else would give back.
+        with anyio.CancelScope(shield=True):
+            return await self._book.store.turn(message)
+        raise AssertionError  # pragma: no cover - the scope is never cancelled
 
     def _message(self, terms: Terms | None) -> Turn:
         policy = self._judge.policy
