@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, cast, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import attrs
@@ -135,10 +135,8 @@ def _client(url: str, timeout_s: float) -> OwnClient:
 def _block_s(client: object) -> float:
     """Return how long a ready client may wait for an answer that is long in coming."""
     pool = getattr(client, "connection_pool", client)
-    settings = getattr(pool, "connection_kwargs", None)
-    limit: float | None = None
-    if isinstance(settings, Mapping):
-        limit = cast("Mapping[str, Any]", settings).get("socket_timeout")
+    settings: Any = getattr(pool, "connection_kwargs", {})
+    limit: float | None = settings.get("socket_timeout")
     return BLOCK_S if limit is None else min(BLOCK_S, limit / 2)
 
 
