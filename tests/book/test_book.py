@@ -18,7 +18,7 @@ from kling_omni_async import (
 )
 from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.contract import Turn
-from kling_omni_async._book.memory import MemoryShelf
+from kling_omni_async._book.memory import MemoryShelf, MemoryStore
 from tests.support import now
 
 pytestmark = pytest.mark.anyio
@@ -55,11 +55,20 @@ async def test_a_note_that_is_too_long_is_refused() -> None:
         assert await book.get("1") is None
 
 
-async def test_a_book_is_opened_once_by_all_who_come_first() -> None:
+class Slow(MemoryStore):
+    """A store that needs a second to open."""
+
+    async def open(self) -> None:
+        await asyncio.sleep(1)
+
+
+async def test_a_book_is_opened_once_by_all_who_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """First calls at the same time open one store."""
+    monkeypatch.setattr("kling_omni_async._book.memory.MemoryStore", Slow)
     book = TaskBook()
     assert await asyncio.gather(*(book.add("1") for _ in range(5))) == [True, *[False] * 4]
     await book.aclose()
+    assert now() == pytest.approx(1.0, abs=0.01)
 
 
 async def test_who_waits_alone_is_warned_once(caplog: pytest.LogCaptureFixture) -> None:
