@@ -181,6 +181,11 @@ class OwnReader:
                         await self._worker.aclose()
             self.end()
 
+    def _show_life(self, *, unless: bool) -> None:
+        """Say that it is still there, unless there is something else to say."""
+        if not unless:
+            self.note()
+
     async def _read(self) -> None:
         await self._say()
         self._worker.start()
@@ -188,8 +193,7 @@ class OwnReader:
         self._is_known.set()
         while not self._is_leaving:
             try:
-                if not await wait(self._wake, HEARTBEAT_S):
-                    self.note()  # it is still there
+                self._show_life(unless=await wait(self._wake, HEARTBEAT_S))
                 self._wake.clear()
                 await self.tell()
             except BookError as error:

@@ -170,10 +170,10 @@ class Poller:
     def granted(self, starts: Iterable[float], gate: float) -> None:
         """Use starts that a book has lent, in s; nothing scheduled starts before its gate opens."""
         now, lent = self._loop.time(), self._lent
-        if lent is not None:
-            lent.grant(starts, now)
-            self._watchlist.schedule.throttle.hold(gate)
-            self._look_soon(now)
+        assert lent is not None  # noqa: S101 - it was lent to
+        lent.grant(starts, now)
+        self._watchlist.schedule.throttle.hold(gate)
+        self._look_soon(now)
 
     @property
     def wanted_starts(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from kling_omni_async import (
     BookProgress,
     CallbackHint,
     ConfigurationError,
+    InvalidTaskIdError,
     PollTimeoutError,
     TaskBook,
     TaskStatus,
@@ -114,3 +116,18 @@ def test_to_drop_what_is_not_there_does_nothing() -> None:
     shelf = MemoryShelf()
     shelf.drop("1")
     assert shelf.row("1") is None
+
+
+@pytest.mark.parametrize("keep", [0, -1.0, float("inf"), float("nan"), True, "7 days"])
+def test_how_long_is_kept_is_a_number_of_seconds(keep: Any) -> None:
+    """Anything else says what to write."""
+    with pytest.raises(ConfigurationError, match="keep must be a number of seconds"):
+        TaskBook(keep=keep)
+
+
+async def test_what_is_no_pair_is_no_task() -> None:
+    """A tuple of one, or of three, is no id with its note."""
+    bad: Any = [("1",)]
+    async with TaskBook() as book:
+        with pytest.raises(InvalidTaskIdError):
+            await book.add_many(bad)

@@ -709,6 +709,16 @@ async def test_an_observer_sees_the_queries_of_a_book(comet_api: SimulatedCometA
     assert stats.faults == {"ServerError (HTTP 502)": 1}
 
 
+async def test_a_connection_that_breaks_costs_one_pause(comet_api: SimulatedCometAPI) -> None:
+    """A claim that got no answer is asked again after its pause."""
+    task_id = comet_api.create_task(duration=1)
+    comet_api.fail_next(task_id, reset=True)
+    async with worked(comet_api) as book:
+        await book.add(task_id)
+        await book.wait(task_id)
+    assert 20 <= now() <= 31
+
+
 class Seen:
     """An observer that notes what it is told."""
 

@@ -17,10 +17,13 @@ from kling_omni_async import (
     OutcomeStream,
     PollPolicy,
     PollTimeoutError,
+    ResponseError,
     SessionClosedError,
     TaskOutcome,
 )
-from kling_omni_async._polling.watchlist import Watchlist
+from kling_omni_async._polling.verdicts import Verdict, VerdictKind
+from kling_omni_async._polling.waiters import Entry
+from kling_omni_async._polling.watchlist import Decision, Watchlist
 
 from . import scripted
 from .oracle import NEVER, InputFailedError, Saying, spoken
@@ -293,9 +296,23 @@ async def test_a_stream_that_is_opened_while_all_others_end_goes_on(
     async with scripted_session(transport) as session:
         waiting = [asyncio.ensure_future(session.wait(f"{number}")) for number in range(200)]
         waiting.append(asyncio.ensure_future(session.wait("a")))
-        with pytest.raises(AuthenticationError):
-            await waiting[0]
-        async with session.poll(["a"]) as later:
-            assert (await anext(later)).task_id == "a"
+        async with session.poll([]):  # it has ended already
+            with pytest.raises(AuthenticationError):
+                await waiting[0]
+            async with session.poll(["a"]) as later:
+                assert (await anext(later)).task_id == "a"
         ends = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(end) for end in ends} == {AuthenticationError}
+
+
+async def test_an_idle_connection_with_a_stray_answer_is_given_up_for_books_too() -> None:
+    """What a claim of a book met is judged outside; a stray answer costs the idle connections."""
+    transport = ScriptedTransport()
+    async with scripted_session(transport) as session:
+        stray = ResponseError("about another task", task_id="b", http_status=200)
+        verdict = Verdict(VerdictKind.FAULT, error=stray)
+        decision = Decision(stray, verdict, [], 0.0, "a", ends_all=False, stretch=1.0)
+        poller = poller_of(session)
+        poller.judged(Entry("b"), decision, None, took_s=0.0, late_s=0.0, age_s=None)
+        assert transport.given_up == 1
+        assert session.stats().faults == {"ResponseError (HTTP 200)": 1}
