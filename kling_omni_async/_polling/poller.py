@@ -202,7 +202,11 @@ class Poller:
     async def ask(self, task_id: str) -> tuple[Reply, Mapping[str, str] | None]:
         """Send one query that others have scheduled; return what it brought, and its headers."""
         self._watchlist.schedule.starts += 1
-        answer = await self._client.fetch(task_id)
+        return self._reply_in(await self._client.fetch(task_id), task_id)
+
+    def _reply_in(
+        self, answer: Answer | KlingOmniError, task_id: str
+    ) -> tuple[Reply, Mapping[str, str] | None]:
         if not isinstance(answer, Answer):
             return answer, None
         reply = read_answer(answer, task_id, wall_s=self._wall_clock())
