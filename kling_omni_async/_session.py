@@ -374,12 +374,9 @@ class KlingOmniSession:
         """
         from ._book.work import BookWork  # noqa: PLC0415 - not for those who only poll
 
-        if not is_book(book):
-            raise ConfigurationError(
-                f"work takes a book, not {type(book).__name__}; write: "
-                "session.work(TaskBook('tasks.db'))"
-            )
-        return BookWork(book, partial(self._book_worker, self._settings.policy.timeout))
+        return BookWork(
+            _require_book(book), partial(self._book_worker, self._settings.policy.timeout)
+        )
 
     async def create(
         self, order: ImageOrder, *, book: TaskBook | None = None, note: Any = None

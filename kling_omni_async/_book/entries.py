@@ -46,9 +46,13 @@ def low_s(desk: Desk) -> float:
 
 
 def move(desk: Desk, row: Row, state: State) -> None:
-    """Change how far an entry is, and count it there; nobody else changes a state."""
+    """Change how far an entry is, and count it there."""
+    _become(desk, row, state, row.count)
+
+
+def _become(desk: Desk, row: Row, state: State, count: Count | None) -> None:
     _count(desk, row, -1)
-    row.state = state
+    row.state, row.count = state, count
     if state is not State.OPEN:
         row.is_new = False
     _count(desk, row, 1)
@@ -187,9 +191,7 @@ def retry(shelf: Shelf, key: str, now: float) -> bool:
 
 
 def _reopen(desk: Desk, row: Row, now: float) -> None:
-    _count(desk, row, -1)
-    row.state, row.count = State.OPEN, None
-    _count(desk, row, 1)
+    _become(desk, row, State.OPEN, None)
     row.at = row.due = max(now, may_be_asked(desk, row))
     row.outcome = row.ended = row.holder = row.handed = row.first = row.doubt = None
     row.deliveries = 0
@@ -217,9 +219,7 @@ def nudge(shelf: Shelf, key: str, now: float) -> bool:
 
 def end(desk: Desk, row: Row, now: float, outcome: str, count: Count, *, is_settled: bool) -> None:
     """Note a final word; the outcome may be taken from now on."""
-    _count(desk, row, -1)
-    row.state, row.is_new, row.count = State.UNREAD, False, count
-    _count(desk, row, 1)
+    _become(desk, row, State.UNREAD, count)
     row.outcome, row.ended, row.is_settled = outcome, now, is_settled
     row.number, row.at, row.is_nudged = next_number(desk), now, False
 

@@ -22,12 +22,13 @@ from kling_omni_async.errors import (
     copy_error,
 )
 
+from .bell import Bell
 from .book import TaskBook, open_inside
 from .contract import MOST_AT_ONCE, Ack, Receipt, Take
 from .intents import persist
 from .opened import OpenBook
 from .waiting import Ended, Wait
-from .worker import FAREWELL_S, HEARTBEAT_S, Worker, wait
+from .worker import FAREWELL_S, HEARTBEAT_S, Worker
 
 logger: Final = logging.getLogger("kling_omni_async.book")
 
@@ -57,7 +58,7 @@ class OwnReader:
         self._fault: BaseException | None = None  # why it ended by itself
         self._is_known = asyncio.Event()  # to the book; or it never will be
         self._is_leaving = False
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._seq = 0
         self._saying = asyncio.Lock()
         self._works = False
@@ -79,7 +80,7 @@ class OwnReader:
     def stop(self) -> None:
         """Begin to leave."""
         self._is_leaving = True
-        self._wake.set()
+        self._wake.ring()
 
     def end(self) -> None:
         """Let all go who wait here: nothing more will come."""
@@ -133,7 +134,7 @@ class OwnReader:
     ) -> None:
         """Say soon what became of outcomes, which ids are its own, and which are no longer."""
         self._untold.append(_News(tuple(receipts), tuple(keep), tuple(release)))
-        self._wake.set()
+        self._wake.ring()
 
     async def tell(self) -> None:
         """Wait until the book knows what was noted so far."""
@@ -181,20 +182,17 @@ class OwnReader:
                         await self._worker.aclose()
             self.end()
 
-    def _show_life(self, *, unless: bool) -> None:
-        """Say that it is still there, unless there is something else to say."""
-        if not unless:
-            self.note()
-
     async def _read(self) -> None:
         await self._say()
         self._worker.start()
         self._works = True
         self._is_known.set()
+        loop = asyncio.get_running_loop()
         while not self._is_leaving:
             try:
-                self._show_life(unless=await wait(self._wake, HEARTBEAT_S))
-                self._wake.clear()
+                if not await self._wake.wait(loop.time() + HEARTBEAT_S):
+                    self.note()  # it is still there
+                self._wake.silence()
                 await self.tell()
             except BookError as error:
                 if not error.transient:

@@ -24,6 +24,7 @@ from kling_omni_async._polling.waiters import Entry
 from kling_omni_async._polling.watchlist import Decision
 from kling_omni_async.errors import BookError, ConfigurationError, KlingOmniError
 
+from .bell import Bell
 from .claims import HORIZON_S
 from .contract import INTENT, MOST_AT_ONCE, Claim, Said, Settle, Terms, Turn, Turned, plain_ids
 from .judging import Held, Judge, Query, aged, cut, hold, unasked
@@ -136,11 +137,11 @@ class Worker:
         self._judge = Judge(policy, rng)
         self._name = str(uuid4())
         self._seq = 0
-        self._leave = asyncio.Event()
+        self._leave = Bell()
         self._held: dict[str, Held] = {}
         self._running: dict[str, anyio.CancelScope] = {}  # of those held, what has begun
         self._unsent: deque[_Unsent] = deque()
-        self._wake = asyncio.Event()
+        self._wake = Bell()
         self._gate = -1.0  # until when nothing starts, in s of the loop
         self._is_warned = False  # that the book is out of reach
         self._lent: LentPace | None = None  # what the session's plain verbs start by
@@ -162,18 +163,18 @@ class Worker:
 
     async def aclose(self) -> None:
         """Stop; what was not asked for goes back to the book."""
-        self._leave.set()
-        self._wake.set()
+        self._leave.ring()
+        self._wake.ring()
         # One that its engine could not start any more never ends by itself.
         await self._engine.wait_for(self.ended)
 
     @property
     def _is_leaving(self) -> bool:
-        return self._leave.is_set()
+        return self._leave.is_rung
 
     def wake(self) -> None:
         """Look again: the book may have changed."""
-        self._wake.set()
+        self._wake.ring()
 
     # The loop.
 
@@ -212,7 +213,7 @@ class Worker:
             self._fault = fault
             logger.error(WORKER_ENDS, self._book.name, fault)
             self._book.fail(fault)
-        self._wake.set()
+        self._wake.ring()
 
     def _end_with_session(self) -> None:
         """Let whoever reads the book here know that its session was closed."""
@@ -225,8 +226,8 @@ class Worker:
         began, until = loop.time(), HEARTBEAT_S
         if next_s is not None and self._want():
             until = min(until, max(next_s, LEAST_GAP_S))
-        await wait(self._wake, until)
-        self._wake.clear()
+        await self._wake.wait(began + until)
+        self._wake.silence()
         # What comes meanwhile shares a turn.
         if not self._is_leaving:
             await asyncio.sleep(max(0.0, began + LEAST_GAP_S - loop.time()))
@@ -262,7 +263,8 @@ class Worker:
                 if not error.transient or self._is_leaving:
                     raise
                 self._out_of_reach(error)
-                await wait(self._leave, _AGAIN_S[min(tries, len(_AGAIN_S) - 1)])
+                pause_s = _AGAIN_S[min(tries, len(_AGAIN_S) - 1)]
+                await self._leave.wait(asyncio.get_running_loop().time() + pause_s)
                 tries += 1
             else:
                 self._is_warned = False
@@ -445,13 +447,13 @@ class Worker:
 
     def _bring(self, settle: Settle) -> None:
         self._unsent.append(_Unsent(settle, self._book.store.clock()))
-        self._wake.set()
+        self._wake.ring()
 
     # The end.
 
     async def _farewell(self) -> None:
         """Bring back what is held, so that others need not wait for the end of its leases."""
-        self._leave.set()
+        self._leave.ring()
         self._stop_lending()
         for scope in list(self._running.values()):
             scope.cancel()
@@ -461,17 +463,7 @@ class Worker:
         with suppress(KlingOmniError, TimeoutError):  # why it ends is known already
             async with asyncio.timeout(FAREWELL_S):
                 while self._held:
-                    self._wake.clear()
+                    self._wake.silence()
                     await self._wake.wait()
                 for _ in range(1 + len(self._unsent) // MOST_AT_ONCE):
                     await self._turn()
-
-
-async def wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for an event, at most so long; return whether it came."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -82,7 +82,6 @@ class Poller:
         self._looks_at = NEVER
         self._fires_at = NEVER
         self._ended = dict.fromkeys(COUNTS, 0)
-        self._lent: LentPace | None = None
         self._others_next = NEVER
 
     def __repr__(self) -> str:
@@ -160,19 +159,19 @@ class Poller:
 
     def lend(self, pace: LentPace | None) -> bool:
         """Take starts from a book, or none any more; False where another book lends some."""
-        if pace is not None and self._lent is not None:
+        schedule = self._watchlist.schedule
+        if pace is not None and schedule.lent is not None:
             return False
-        self._lent = pace
-        self._watchlist.schedule.lend(pace)
+        schedule.lend(pace)
         self._look_soon(self._loop.time())
         return True
 
     def granted(self, starts: Iterable[float], gate: float) -> None:
         """Use starts that a book has lent, in s; nothing scheduled starts before its gate opens."""
-        now, lent = self._loop.time(), self._lent
-        assert lent is not None  # noqa: S101 - it was lent to
-        lent.grant(starts, now)
-        self._watchlist.schedule.throttle.hold(gate)
+        now, schedule = self._loop.time(), self._watchlist.schedule
+        assert schedule.lent is not None  # noqa: S101 - it was lent to
+        schedule.lent.grant(starts, now)
+        schedule.throttle.hold(gate)
         self._look_soon(now)
 
     @property
@@ -416,9 +415,9 @@ class Poller:
 
     def _tell_book(self, pause_s: float) -> None:
         """Let a book that lends its pace know of a 429 that met this session."""
-        if self._lent is not None:
-            self._lent.limits.append(pause_s)
-            self._lent.want()
+        if (lent := self._watchlist.schedule.lent) is not None:
+            lent.limits.append(pause_s)
+            lent.want()
 
     def _reads_a_list(self) -> bool:
         """Whether the number of ids is still to be known."""

@@ -144,7 +144,7 @@ class Schedule(Generic[S]):
         self.throttle = Throttle(rng)
         self._own_rate = RateLimit(policy.max_rate)
         self._rate: RateLimit | LentPace = self._own_rate
-        self._lent: LentPace | None = None  # the same, where a book lends the pace
+        self.lent: LentPace | None = None  # the same, where a book lends the pace
         self._dues: TimerHeap[S] = TimerHeap()
         # Ordered, as one who leaves must be removed at once, from wherever in the queue.
         self._newcomers: OrderedDict[S, float] = OrderedDict()
@@ -200,7 +200,7 @@ class Schedule(Generic[S]):
 
     def lend(self, pace: LentPace | None) -> None:
         """Take starts from a book from now on, or keep an own pace again."""
-        self._lent = pace
+        self.lent = pace
         self._rate = pace or self._own_rate
 
     def ready(self, now: float) -> int:
@@ -217,7 +217,7 @@ class Schedule(Generic[S]):
         """Return the time in s at which `pop` may next give something, or infinity."""
         if self.in_flight >= self.limit:
             return NEVER
-        opens = self._rate.next_start if self._lent is None else self._lent.opens
+        opens = self._rate.next_start if self.lent is None else self.lent.opens
         if self._asked:
             return opens
         due = -NEVER if self._newcomers else self._dues.first
@@ -231,8 +231,8 @@ class Schedule(Generic[S]):
         if self.in_flight >= self.limit:
             return None
         if self._rate.next_start > now:
-            if self._lent is not None and self.ready(now):
-                self._lent.want()
+            if self.lent is not None and self.ready(now):
+                self.lent.want()
             return None
         if self._asked:
             item, _ = self._asked.popitem(last=False)

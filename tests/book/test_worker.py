@@ -568,7 +568,7 @@ async def test_a_book_that_is_broken_ends_the_worker(comet_api: SimulatedCometAP
 async def test_only_a_book_can_be_worked(comet_api: SimulatedCometAPI) -> None:
     """`work` of anything else says what to write."""
     async with new_session(comet_api) as session:
-        with pytest.raises(ConfigurationError, match=r"session\.work\(TaskBook"):
+        with pytest.raises(ConfigurationError, match="book must be a TaskBook"):
             session.work("tasks.db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -670,7 +670,7 @@ async def test_the_first_reason_to_end_counts(comet_api: SimulatedCometAPI) -> N
         worker._end_with_session()
         assert str(worker.fault) == "first"
         leaving = session._book_worker(None, inside)
-        leaving._leave.set()
+        leaving._leave.ring()
         leaving._end_with_session()
         assert leaving.fault is None
         assert "holds=0" in repr(leaving)
