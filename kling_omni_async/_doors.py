@@ -46,7 +46,7 @@ async def create_named(
 ) -> ImageTask:
     """Create a task under a name that is fixed, as `create` does."""
     session._ready()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - our own
-    creator = session._wings.creating_wing()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    creator = session._wings.creating_wing()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
     task, _ = await creator.create(named.order, external_id=named.external_id, ledger=ledger)
     return task
 
@@ -62,7 +62,7 @@ def generate_named(
     overwrite: bool = False,
 ) -> OutcomeStream:
     """Create many tasks under names that are fixed, as `generate_many` does."""
-    outlet = session._wings.outlet(save_to, watermarked=watermarked, overwrite=overwrite)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    return session._order_stream(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    outlet = session._wings.outlet(save_to, watermarked=watermarked, overwrite=overwrite)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
+    return session._order_stream(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
         orders, max_tasks=max_tasks, timeout=POLICY_TIMEOUT, outlet=outlet, ledger=ledger
     )

@@ -173,7 +173,7 @@ def _end(shelf: Shelf, row: Row, settle: Settle, now: float) -> None:
     if row.token != settle.token:
         break_claim(shelf.desk, row)  # somebody else may be asking
     row.token, row.answered = 0, max(row.answered, now - settle.ended_ago)
-    assert settle.outcome is not None and settle.count is not None  # noqa: S101, PT018
+    assert settle.outcome is not None and settle.count is not None  # noqa: S101, PT018 - it has ended
     end(shelf.desk, row, now, settle.outcome, settle.count, is_settled=settle.is_settled)
     hold(shelf, row)
     if settle.lesson is not None:

@@ -316,7 +316,7 @@ def _take_up(shelf: Shelf, made: Addition, now: float, wall_s: float) -> None:
 
 def found(shelf: Shelf, intent: Row, settle: Settle, now: float, wall_s: float) -> None:
     """Note the task that an intent has made, which is polled from now on like any id."""
-    assert settle.task_id is not None and intent.external_id is not None  # noqa: S101, PT018
+    assert settle.task_id is not None and intent.external_id is not None  # noqa: S101, PT018 - of what was found
     made = Addition(
         settle.task_id,
         task=settle.task,

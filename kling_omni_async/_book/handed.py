@@ -22,7 +22,7 @@ logger: Final = logging.getLogger("kling_omni_async.book")
 _NO_FAILURES: Final = (asyncio.CancelledError, GeneratorExit)
 
 
-class Desk(Protocol):
+class Stepper(Protocol):
     """Who makes the steps of a reader."""
 
     async def prepare(self) -> None:
@@ -98,16 +98,16 @@ class AckedOutlet(Outlet, ABC):
 class HandedOutlet(AckedOutlet):
     """Hands out what a reader has."""
 
-    def __init__(self, reader: Reader, desk: Desk) -> None:
+    def __init__(self, reader: Reader, stepper: Stepper) -> None:
         super().__init__()
         self._reader = reader
-        self._desk = desk
+        self._stepper = stepper
         # By identity: equal ones may be two ends of one task.
         self._parcels: dict[int, tuple[TaskOutcome, Parcel]] = {}
 
     async def prepare(self) -> None:
         """Open the book, and try the store of images."""
-        await self._desk.prepare()
+        await self._stepper.prepare()
 
     def offer(self, parcel: Parcel, outcome: TaskOutcome) -> None:
         """Let the consumer have an outcome."""
@@ -131,7 +131,7 @@ class HandedOutlet(AckedOutlet):
     def _asking(self, most: int) -> Generator[None]:
         """Want outcomes for as long as the consumer waits; what comes later is kept for him."""
         self._reader.wanted = most
-        self._desk.ring()
+        self._stepper.ring()
         try:
             yield
         finally:
@@ -143,7 +143,7 @@ class HandedOutlet(AckedOutlet):
 
     async def kept(self) -> None:
         """Wait until the book knows what became of all outcomes so far."""
-        await self._desk.kept()
+        await self._stepper.kept()
 
     def settle(self, outcome: TaskOutcome, ack: Ack) -> bool:
         """Note what became of an outcome; return False if that is known, or it is none of ours."""
@@ -151,5 +151,5 @@ class HandedOutlet(AckedOutlet):
         if found is None:
             return False
         self._reader.settle(found[1], ack)
-        self._desk.ring()
+        self._stepper.ring()
         return True

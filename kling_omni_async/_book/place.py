@@ -82,13 +82,13 @@ def _require_path(where: object) -> Path | str | None:
 
 
 def _memory_store(keep_s: float) -> Store:
-    from .memory import MemoryStore  # noqa: PLC0415
+    from .memory import MemoryStore  # noqa: PLC0415 - each store for those who use it
 
     clock = asyncio.get_running_loop().time
     return MemoryStore(clock=clock, wall_clock=time.time, keep_s=keep_s)
 
 
 def _sqlite_store(path: Path, keep_s: float) -> Store:
-    from .sqlite import SqliteStore  # noqa: PLC0415
+    from .sqlite import SqliteStore  # noqa: PLC0415 - as above
 
     return SqliteStore(path, keep_s=keep_s)

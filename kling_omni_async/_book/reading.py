@@ -280,7 +280,7 @@ class Reading:
             return outcome_of_parcel(parcel)
         except BookError as error:
             name = plain_ids([parcel.key])[0]
-            logger.error("the outcome of %s is given back: %s", quoted(name), error)  # noqa: TRY400
+            logger.error("the outcome of %s is given back: %s", quoted(name), error)  # noqa: TRY400 - the text says all
             self._reader.refuse(parcel)
             self.ring()
             return None

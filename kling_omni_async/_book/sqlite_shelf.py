@@ -29,11 +29,11 @@ _SELECT: Final = f"SELECT {_NAMES} FROM entries "  # noqa: S608 - of our own nam
 # Not the key: SQLite would write its index anew.
 _CHANGES: Final = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "key")
 _PUT: Final = (
-    f"INSERT INTO entries ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO entries ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608 - names of ours alone
     f"ON CONFLICT (key) DO UPDATE SET {_CHANGES}"
 )
 _LIST: Final = (
-    f"SELECT {', '.join(f'e.{name}' for name in COLUMNS)}, c.note, c.brief FROM entries AS e "  # noqa: S608
+    f"SELECT {', '.join(f'e.{name}' for name in COLUMNS)}, c.note, c.brief FROM entries AS e "  # noqa: S608 - names of ours alone
     "LEFT JOIN contents AS c ON c.key = e.key "
     "WHERE e.key > ? AND e.state <> 'removed' ORDER BY e.key LIMIT ?"
 )
@@ -210,7 +210,7 @@ class SqliteShelf:
         values = attrs.astuple(lesson)
         self._write("INSERT OR REPLACE INTO lessons VALUES (?, ?, ?, ?, ?)", *values)
         last = "SELECT number FROM lessons ORDER BY number DESC LIMIT 1 OFFSET ?"
-        self._write(f"DELETE FROM lessons WHERE number <= ({last})", keep)  # noqa: S608
+        self._write(f"DELETE FROM lessons WHERE number <= ({last})", keep)  # noqa: S608 - names of ours alone
 
     def lessons_after(self, number: int) -> list[Lesson]:
         sql = "SELECT * FROM lessons WHERE number > ? ORDER BY number"
