@@ -20,7 +20,8 @@ from .redis_client import IS_URL, RedisClient, redis_place
 
 Where: TypeAlias = str | Path | RedisClient | None
 
-_URL: Final = re.compile("[a-z][a-z0-9+.-]+://|file:", re.IGNORECASE)
+# One of Redis without its slashes may have a password, which the path of a file would show.
+_URL: Final = re.compile("[a-z][a-z0-9+.-]+://|file:|rediss?:", re.IGNORECASE)
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Final
 
 import attrs
 
@@ -15,13 +16,46 @@ from kling_omni_async.errors import BookError
 
 from .exit import CliError, Exit, UsageError, described
 
+_FROM_ENVIRONMENT: Final = "env:"
 
-def require_there(where: str) -> None:
-    """Raise `UsageError` for a file that is not there: a wrong path makes no empty book."""
-    if "://" not in where and not os.path.isfile(where):  # noqa: PTH113 - a Path's raises for some
-        raise UsageError(
-            f"there is no book {where}: check the path; kling-omni book {where} add makes one"
-        )
+
+@attrs.frozen
+class Place:
+    """Where a book is: a path, or a URL of Redis and the name of the book there."""
+
+    where: str = attrs.field(repr=False)  # a URL may have a password
+    given: str = attrs.field(repr=False)  # as the user wrote it
+    name: str | None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is no URL."""
+        return "://" not in self.where
+
+    def require_there(self) -> None:
+        """Raise `UsageError` for a file that is not there: a wrong path makes no empty book."""
+        is_there = os.path.isfile(self.where)  # noqa: PTH113 - a Path's raises for some
+        if self.is_file and not is_there:
+            raise UsageError(
+                f"there is no book {self.given}: check the path; kling-omni book {self.given} add "
+                "makes one"
+            )
+
+
+def place_of(book: str, name: str | None) -> Place:
+    """Return where a book is; ``env:NAME`` is what the environment variable NAME has.
+
+    Other users of the machine see what stands in a command, passwords too.
+    """
+    if not book.startswith(_FROM_ENVIRONMENT):
+        return Place(book, book, name)
+    variable = book.removeprefix(_FROM_ENVIRONMENT)
+    if where := os.environ.get(variable):
+        return Place(where, book, name)
+    raise UsageError(
+        f"the environment variable {variable!r:.60} is not set: env:NAME is the book whose path or "
+        "URL the variable NAME has"
+    )
 
 
 def require_absent(path: str) -> None:
@@ -31,13 +65,13 @@ def require_absent(path: str) -> None:
 
 
 @asynccontextmanager
-async def opened(where: str) -> AsyncGenerator[tuple[TaskBook, OpenBook]]:
+async def opened(place: Place) -> AsyncGenerator[tuple[TaskBook, OpenBook]]:
     """Open a book; give its inside too, which lists and backs up.
 
     Raises:
         CliError: It cannot be opened.
     """
-    async with aclosing(TaskBook(where)) as book:
+    async with aclosing(TaskBook(place.where, name=place.name)) as book:
         try:
             inside = await open_inside(book)
         except BookError as error:

@@ -15,6 +15,11 @@ _UNITS: Final = (
     "or 100MB; a plain number is bytes."
 )
 _FOR_IDS: Final = (_UNITS, _KEY, _DEBUG)
+_WHERE: Final = (
+    "BOOK is a file, or the URL of a Redis, such as redis://host:6379/0, where --name tells books "
+    "apart. A URL with a password belongs into an environment variable: env:BOOK_URL takes it from "
+    "there, and no list of processes shows it."
+)
 
 
 def _page(examples: str, *paragraphs: str) -> str:
@@ -115,7 +120,11 @@ WORK: Final = _page(
 
   # Until nothing is open any more, with a log instead of the live lines:
   kling-omni work tasks.db --until-empty --quiet --verbose
+
+  # On several machines, one book in Redis; its URL is in the variable BOOK_URL:
+  kling-omni work env:BOOK_URL --name shop
 """,
+    _WHERE,
     *_FOR_IDS,
     "Exit codes: 0 nothing is open any more, 1 the book cannot be used any more, 2 wrong usage, "
     "3 the key is refused, 130 when Ctrl-C or SIGTERM ends it.",
@@ -132,6 +141,7 @@ BOOK: Final = _page(
   kling-omni book tasks.db add --from ids.txt
   kling-omni poll --book tasks.db --save images
 """,
+    _WHERE,
     "Each command has a --help of its own: kling-omni book add --help.",
     *_OF_BOOKS,
 )

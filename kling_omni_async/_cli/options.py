@@ -325,6 +325,7 @@ _HYPHEN_TOO: Final = Parameter(allow_leading_hyphen=True)  # "-" is stdin or std
 
 Book: TypeAlias = Annotated[FileName, Parameter(group=_BOOK)]
 BookOption: TypeAlias = Annotated[FileName | None, Parameter(metavar="BOOK", group=_BOOK)]
+BookName: TypeAlias = Annotated[str | None, Parameter(name="--name", metavar="NAME", group=_BOOK)]
 UntilEmpty: TypeAlias = Annotated[bool, _FLAG, Parameter(group=_BOOK)]
 Ids: TypeAlias = Annotated[str, Parameter(group=_IDS)]
 IdFile: TypeAlias = Annotated[

@@ -13,7 +13,7 @@ import attrs
 from kling_omni_async.errors import ConfigurationError
 
 from . import options
-from .exit import CliError, Exit, code_of
+from .exit import CliError, Exit, UsageError, code_of
 from .following import follow
 from .inputs import open_ids, require_ids
 from .job import PollJob
@@ -36,6 +36,7 @@ def poll(
     source: options.IdFile = None,
     column: options.Column = None,
     book: options.BookOption = None,
+    name: options.BookName = None,
     jsonl: options.JournalFile = None,
     csv: options.TableFile = None,
     quiet: options.Quiet = False,
@@ -55,6 +56,7 @@ def poll(
         source: A file with more ids: one a line, CSV or JSON; - for stdin, as they come.
         column: The column of the file that has the ids, by name or number; task_id by default.
         book: A book to poll until nothing is open or unread; ids are added to it first.
+        name: Which book of a Redis, whose URL is given as --book; tasks by default.
         jsonl: A journal to append to, as JSON lines; ids settled there are skipped. - for stdout.
         csv: A table to write: the rows of the input, with what came of each id behind them.
         quiet: Show neither progress nor a summary.
@@ -66,15 +68,19 @@ def poll(
         connection: Which API.
     """
     if book is None:
+        if name is not None:
+            raise UsageError("--name tells books in Redis apart: give --book too")
         require_ids(ids, source, column, "poll")
     saving.require_place()
     require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
     if book is not None:
-        from .poll_book import PollOptions, poll_book  # noqa: PLC0415 - not for those without one
+        # Not for those without one.
+        from .books import place_of  # noqa: PLC0415
+        from .poll_book import PollOptions, poll_book  # noqa: PLC0415
 
         return poll_book(
-            book,
+            place_of(book, name),
             PollOptions(policy, connection, saving, talk, jsonl=jsonl, csv=csv, quiet=quiet),
             ids,
             source,

@@ -19,7 +19,7 @@ from kling_omni_async._session import KlingOmniSession
 from .book_ids import NewIds, new_ids
 from .book_list import pages
 from .book_view import SilentBook, choose_book_view, shown
-from .books import LastCounts, opened, require_there
+from .books import LastCounts, Place, opened
 from .exit import Exit
 from .id_rows import IdRow
 from .inputs import require_ids, require_source
@@ -46,7 +46,7 @@ class PollOptions:
 
 
 def poll_book(
-    book: str,
+    place: Place,
     given: PollOptions,
     ids: Sequence[str] = (),
     source: str | None = None,
@@ -57,7 +57,7 @@ def poll_book(
     if ids or source is not None:
         require_ids(ids, source, column, "poll --book BOOK")
     else:
-        require_there(book)
+        place.require_there()
     last = LastCounts()
     with ExitStack() as stack:
         news = stack.enter_context(new_ids(ids, source, column, with_cells=given.csv is not None))
@@ -77,7 +77,7 @@ def poll_book(
             sink = sink.beside(table)
         stack.enter_context(last.noted(_left))
         follower = _Follower(job, sink, given.saving)
-        run(partial(follower.follow, book, session, news, view, last))
+        run(partial(follower.follow, place, session, news, view, last))
     if not given.quiet:
         if job.failures:
             draw(job.failures.table())
@@ -99,7 +99,7 @@ class _Follower:
 
     async def follow(
         self,
-        where: str,
+        place: Place,
         session: KlingOmniSession,
         news: NewIds,
         view: SilentBook,
@@ -107,7 +107,7 @@ class _Follower:
     ) -> None:
         """Bring new ids to a book, and hand out what it holds."""
         async with (
-            opened(where) as (book, inside),
+            opened(place) as (book, inside),
             session,
             last.taken(book),
             shown(book, session, view),

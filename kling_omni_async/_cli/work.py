@@ -13,7 +13,7 @@ from kling_omni_async.errors import BookError
 
 from . import options
 from .book_view import SilentBook, choose_book_view, shown
-from .books import LastCounts, opened, require_there
+from .books import LastCounts, Place, opened, place_of
 from .exit import Exit
 from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
@@ -26,6 +26,7 @@ def work(
     book: options.Book,
     /,
     *,
+    name: options.BookName = None,
     until_empty: options.UntilEmpty = False,
     quiet: options.Quiet = False,
     talk: options.TalkOptions = options.USUAL_TALK,
@@ -36,7 +37,8 @@ def work(
     """Poll the tasks of a book until Ctrl-C.
 
     Args:
-        book: The file of the book; it is made if it is missing.
+        book: The file of the book, which is made if it is missing; or a URL of Redis.
+        name: Which book of that Redis; tasks by default.
         until_empty: End when nothing is open any more.
         quiet: Show neither progress nor a summary.
         talk: How much is told.
@@ -44,8 +46,9 @@ def work(
         limits: What bounds queries.
         connection: Which API.
     """
+    place = place_of(book, name)
     if until_empty:
-        require_there(book)
+        place.require_there()
     policy = options.policy_of(pace, limits)
     heed_signals()
     session = make_session(connection, policy)
@@ -55,14 +58,14 @@ def work(
         choose_book_view(quiet=quiet) as view,
         last.noted(lambda counts: counts.pending),
     ):
-        run(partial(attend, book, session, view, last, until_empty=until_empty))
+        run(partial(attend, place, session, view, last, until_empty=until_empty))
     if not quiet and last.counts is not None:
         note(str(last.counts))
     return Exit.OK
 
 
 async def attend(
-    where: str,
+    place: Place,
     session: KlingOmniSession,
     view: SilentBook,
     last: LastCounts,
@@ -71,7 +74,7 @@ async def attend(
 ) -> None:
     """Poll a book until it is cancelled or, if that is wanted, until nothing is open."""
     async with (
-        opened(where) as (book, inside),
+        opened(place) as (book, inside),
         session,
         last.taken(book),
         session.work(book),

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -346,8 +347,11 @@ def test_trouble_that_may_pass_is_no_wrong_usage(
     [[], ["list"], ["add", "1"], ["add", "ids.txt"], ["backup", "copy.db"], ["lits"]],
     ids=" ".join,
 )
-def test_the_password_of_a_url_is_never_told(arguments: list[str], path: Path, call: Call) -> None:
+def test_the_password_of_a_url_is_never_told(
+    arguments: list[str], path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is wrong is said without the URL."""
+    monkeypatch.setitem(sys.modules, "redis", None)  # the extra is missing, so nobody is called
     path.with_name("ids.txt").touch()
     url = "redis://user:secret@host:6379/0"
     for debug in ([], ["--debug"]):
@@ -357,6 +361,34 @@ def test_the_password_of_a_url_is_never_told(arguments: list[str], path: Path, c
     for words in (["poll", "--book", url, "1"], ["work", "x", url], ["book", "ad", url]):
         code, _, stderr = call(*words)
         assert (code, "secret" in stderr) == (Exit.USAGE, False)
+
+
+def test_a_book_may_be_named_by_a_variable(
+    path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`env:NAME` is the book that the variable has; a missing one is told, and its value never."""
+    monkeypatch.setenv("BOOK_URL", str(path))
+    code, _, stderr = call("book", "env:BOOK_URL")
+    told = "kling-omni: there is no book env:BOOK_URL: check the path;"
+    assert (code, stderr) == (Exit.USAGE, f"{told} kling-omni book env:BOOK_URL add makes one\n")
+    assert call("book", "env:BOOK_URL", "add", *IDS)[0] == Exit.OK
+    assert call("book", str(path), "list")[1].split() == IDS
+    for value in ("", "redis:/:s3cret@host", "REDISS:s3cret@host"):
+        monkeypatch.setenv("BOOK_URL", value)
+        code, _, stderr = call("book", "env:BOOK_URL", "add", "1")
+        assert (code, "s3cret" in stderr) == (Exit.USAGE, False)
+    monkeypatch.delenv("BOOK_URL")
+    code, _, stderr = call("work", "env:BOOK_URL")
+    assert (code, "the environment variable 'BOOK_URL' is not set" in stderr) == (Exit.USAGE, True)
+
+
+def test_only_books_in_redis_have_names(path: Path, call: Call) -> None:
+    """A file holds one book, and a poll without a book has none to name."""
+    make_book(path)
+    code, _, stderr = call("book", "tasks.db", "--name", "shop")
+    assert (code, "name tells books in Redis apart" in stderr) == (Exit.USAGE, True)
+    code, _, stderr = call("poll", "1", "--name", "shop")
+    assert (code, "--name tells books in Redis apart" in stderr) == (Exit.USAGE, True)
 
 
 def test_redis_backs_itself_up(call: Call) -> None:
