@@ -248,14 +248,32 @@ async def create_all(
         await work.look(session, write, retry=retry)
         async with aclosing(work.orders()) as orders:
             async for named in orders:
-                try:
-                    task = named.task or await create_named(session, named, journal)
-                except KlingOmniError as error:
-                    outcome = failed(work.left[named.external_id], error)
-                    if not (outcome.settled or isinstance(error, _OF_ONE_ORDER)):
-                        raise
-                    await write(outcome)
-                    work.finish(outcome)
-                else:
-                    work.created(named.external_id)
-                    await show(task.task_id)
+                creating = _created(session, named, journal)
+                await show_created(work, named.external_id, creating, write, show)
+
+
+async def _created(
+    session: KlingOmniSession, named: NamedOrder, journal: OrderJournal | None
+) -> ImageTask:
+    return named.task or await create_named(session, named, journal)
+
+
+async def show_created(
+    work: Work, external_id: str, creating: Awaitable[ImageTask], write: Write, show: Show
+) -> None:
+    """Await a create and show the id that it gives; an order that alone is refused is written.
+
+    Raises:
+        KlingOmniError: It was refused for a reason that the next would meet, too.
+    """
+    try:
+        task = await creating
+    except KlingOmniError as error:
+        outcome = failed(work.left[external_id], error)
+        if not (outcome.settled or isinstance(error, _OF_ONE_ORDER)):
+            raise
+        await write(outcome)
+        work.finish(outcome)
+    else:
+        work.created(external_id)
+        await show(task.task_id)

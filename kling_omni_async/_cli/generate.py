@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
@@ -11,24 +11,23 @@ from typing import Annotated, Any, Final, TypeAlias
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from kling_omni_async._creating.files import digest_of_files
 from kling_omni_async._order import ImageOrder
 from kling_omni_async._outcome import TaskOutcome
-from kling_omni_async.errors import ConfigurationError
 
 from . import options
 from .creating import Work, create_all, generate_all
+from .creating_end import left_noted, tell_end, tell_failures, tell_uncertain
 from .exit import Exit, UsageError
 from .inputs import refuse_paths
 from .journal import IsDone
 from .options import FileName, Saving
 from .order_journal import OrderJournal, Record, read_records
 from .progress import choose_view
-from .prompts import Prompt, in_words, make_order, read_prompts
+from .prompts import Prompt, digest_in_words, make_order, read_prompts
 from .results import open_sink
 from .session import logged_as_notes, make_session
 from .signals import heed_signals, run
-from .terminal import draw, note, out, out_as_read, plain, tell
+from .terminal import note, out, out_as_read, plain, tell
 from .units import plural
 from .wanted import Todo, budget_of, left_out, match, summary, without_repeats
 
@@ -37,6 +36,7 @@ _FROM_1: Final = validators.Number(gte=1)
 _PROMPTS: Final = Group("Prompts", sort_key=0)
 _ORDER: Final = Group("What is wanted, where a row does not say so", sort_key=0.3)
 _MONEY: Final = Group("Money", sort_key=0.6)
+_BOOK: Final = Group("A book", sort_key=0.8)
 
 
 @attrs.frozen(kw_only=True)
@@ -94,6 +94,30 @@ class Money:
     dry_run: Annotated[bool, _FLAG] = False
 
 
+@attrs.frozen(kw_only=True)
+class Keeping:
+    """Where tasks are kept for longer than this run.
+
+    Attributes:
+        book: A book that knows each prompt; run again with it, nothing is created twice.
+        note: What the book keeps with each task, and hands out with its outcome.
+    """
+
+    book: Annotated[FileName | None, Parameter(metavar="BOOK")] = None
+    note: Annotated[str | None, Parameter(metavar="JSON")] = None
+
+    def require_sense(self, money: Money) -> None:
+        """Raise `UsageError` for options that say nothing with a book, or nothing without one."""
+        if self.book is None:
+            if self.note is not None:
+                raise UsageError("--note is kept in a book: give --book too")
+        elif money != _USUAL_MONEY:
+            raise UsageError(
+                "--max-units, --retry-uncertain and --dry-run go by a journal: write --jsonl FILE "
+                "instead of --book, or leave them out"
+            )
+
+
 Prompts: TypeAlias = Annotated[str, Parameter(group=_PROMPTS)]
 PromptFile: TypeAlias = Annotated[
     FileName | None,
@@ -105,9 +129,11 @@ MaxTasks: TypeAlias = Annotated[
 ]
 WishOptions: TypeAlias = Annotated[Wish, Parameter(name="*", group=_ORDER)]
 MoneyOptions: TypeAlias = Annotated[Money, Parameter(name="*", group=_MONEY)]
+KeepingOptions: TypeAlias = Annotated[Keeping, Parameter(name="*", group=_BOOK)]
 
 _USUAL_WISH: Final = Wish()
 _USUAL_MONEY: Final = Money()
+_NO_BOOK: Final = Keeping()
 
 
 def generate(
@@ -116,6 +142,7 @@ def generate(
     jsonl: options.JournalFile = None,
     wish: WishOptions = _USUAL_WISH,
     money: MoneyOptions = _USUAL_MONEY,
+    keeping: KeepingOptions = _NO_BOOK,
     max_tasks: MaxTasks = None,
     quiet: options.Quiet = False,
     talk: options.TalkOptions = options.USUAL_TALK,
@@ -135,6 +162,7 @@ def generate(
         jsonl: A journal; run again with it, nothing is created twice. - for JSON on stdout.
         wish: What is wanted.
         money: What may be spent.
+        keeping: Where tasks are kept.
         max_tasks: The most images that are made at a time.
         quiet: Show neither progress nor a summary.
         talk: How much is told.
@@ -145,8 +173,14 @@ def generate(
         connection: Which API.
     """
     saving.require_place()
+    keeping.require_sense(money)
     policy = options.policy_of(pace, limits, downloads)
     orders = _orders_of(prompts, source, wish)
+    if keeping.book is not None:
+        from .generate_book import KeptRun, generate_in_book  # noqa: PLC0415 - not without a book
+
+        run_in_book = KeptRun(keeping.book, keeping.note, orders, policy, connection, talk)
+        return generate_in_book(run_in_book, saving, jsonl, max_tasks, quiet=quiet)
     if money.dry_run:
         return _show_plan(orders, money, jsonl, saving.is_done)
     with ExitStack() as stack:
@@ -157,7 +191,7 @@ def generate(
         view = stack.enter_context(choose_view(quiet=quiet))
         journal = _open_journal(stack, jsonl, saving)
         work = _work_of(orders, money, journal, is_polled=True)
-        stack.enter_context(_left_noted(work, journal))
+        stack.enter_context(left_noted(work, can_go_on=journal is not None))
         write = (
             stack.enter_context(open_sink(jsonl, view.out)).write
             if journal is None
@@ -176,10 +210,8 @@ def generate(
         )
         run(main)
     if not quiet:
-        if work.failures:
-            draw(work.failures.table())
-        note(work.tally.line())
-    _tell_rest(work, money, has_journal=journal is not None)
+        tell_end(work)
+    _tell_rest(work, money, journal)
     return work.code
 
 
@@ -189,6 +221,7 @@ def create(
     jsonl: options.JournalFile = None,
     wish: WishOptions = _USUAL_WISH,
     money: MoneyOptions = _USUAL_MONEY,
+    keeping: KeepingOptions = _NO_BOOK,
     talk: options.TalkOptions = options.USUAL_TALK,
     limits: options.LimitOptions = options.USUAL_LIMITS,
     connection: options.ApiOptions = options.USUAL_API,
@@ -201,13 +234,22 @@ def create(
         jsonl: A journal; run again with it, nothing is created twice.
         wish: What is wanted.
         money: What may be spent.
+        keeping: Where tasks are kept.
         talk: How much is told.
         limits: What bounds requests.
         connection: Which API.
     """
     if jsonl == "-":
         raise UsageError("create prints ids: --jsonl is a journal here, give its name")
+    if jsonl is not None and keeping.book is not None:
+        raise UsageError("--book knows what is created, as --jsonl does: give one of them")
+    keeping.require_sense(money)
     orders = _orders_of(prompts, source, wish)
+    if keeping.book is not None:
+        from .generate_book import KeptRun, create_in_book  # noqa: PLC0415 - not without a book
+
+        policy = options.policy_of(limits)
+        return create_in_book(KeptRun(keeping.book, keeping.note, orders, policy, connection, talk))
     if money.dry_run:
         return _show_plan(orders, money, jsonl)
     with ExitStack() as stack:
@@ -216,7 +258,7 @@ def create(
         stack.enter_context(logged_as_notes(talk.verbose))
         journal = _open_journal(stack, jsonl, options.NOWHERE)
         work = _work_of(orders, money, journal, is_polled=False)
-        stack.enter_context(_left_noted(work, journal))
+        stack.enter_context(left_noted(work, can_go_on=journal is not None))
         write = _nowhere if journal is None else journal.append
         main = partial(
             create_all,
@@ -228,9 +270,8 @@ def create(
             retry=money.retry_uncertain,
         )
         run(main)
-    if work.failures:
-        draw(work.failures.table())
-    _tell_rest(work, money, has_journal=journal is not None)
+    tell_failures(work)
+    _tell_rest(work, money, journal)
     return work.code
 
 
@@ -265,7 +306,7 @@ def _work_of(
     orders: list[ImageOrder], money: Money, journal: OrderJournal | None, *, is_polled: bool
 ) -> Work:
     records = list(journal.records.by_name.values()) if journal else []
-    wanted = match(orders, records, _digest_of)
+    wanted = match(orders, records, digest_in_words)
     rest = left_out(wanted, records)
     # An id that `create` has printed needs no outcome.
     _tell_left_out(rest if is_polled else [each for each in rest if each.is_open])
@@ -283,13 +324,6 @@ def _tell_left_out(records: list[Record]) -> None:
         tell([f"  {each.task_id or each.external_id}" for each in records])
 
 
-def _digest_of(order: ImageOrder) -> str:
-    try:
-        return digest_of_files(order)
-    except ConfigurationError as error:
-        raise UsageError(in_words(error)) from None
-
-
 def _show_plan(
     orders: list[ImageOrder], money: Money, path: str | None, is_done: IsDone = lambda _: True
 ) -> Exit:
@@ -297,7 +331,7 @@ def _show_plan(
     records: list[Record] = []
     if path is not None and path != "-":
         records = list(read_records(Path(path), is_done).by_name.values())
-    wanted = match(orders, records, _digest_of)
+    wanted = match(orders, records, digest_in_words)
     budget = budget_of(money.max_units, wanted, records)
     for each in wanted:
         units = "?" if each.price is None else str(each.price)
@@ -309,29 +343,12 @@ def _show_plan(
     return Exit.OK
 
 
-def _tell_rest(work: Work, money: Money, *, has_journal: bool) -> None:
+def _tell_rest(work: Work, money: Money, journal: OrderJournal | None) -> None:
     """Tell what was left for want of units, and what nobody knows the end of."""
     if work.over_budget:
         prompts = plural(len(work.over_budget), "prompt is", "prompts are")
         note(f"{prompts} not created: --max-units {money.max_units} would be passed")
-    if not work.uncertain:
-        return
-    prompts = plural(len(work.uncertain), "prompt is", "prompts are")
     again = "kling-omni query with its external id may find it"
-    if has_journal:
+    if journal is not None:
         again = "run again to look for it, with --retry-uncertain to create it again"
-    note(f"{prompts} uncertain: each may be created, and paid for; {again}")
-    tell([f"  {each.external_id}  {each.order.prompt}" for each in work.uncertain])
-
-
-@contextmanager
-def _left_noted(work: Work, journal: OrderJournal | None) -> Generator[None]:
-    """Note on what ends a run early how many prompts are left, and how to go on with them."""
-    try:
-        yield
-    except BaseException as error:
-        if work.left:
-            prompts = plural(len(work.left), "prompt has", "prompts have")
-            go_on = "; run the same command to go on" if journal else ""
-            error.add_note(f"{prompts} no outcome{go_on}")
-        raise
+    tell_uncertain(work, again)

@@ -56,6 +56,9 @@ GENERATE: Final = _page(
   # Those of a file. Run again, also after a crash, nothing is created twice:
   kling-omni generate --from prompts.csv --jsonl run.jsonl --save images
 
+  # The same with a book, which other programs may poll and read, too:
+  kling-omni generate --from prompts.csv --book tasks.db --save images
+
   # What would that cost?
   kling-omni generate --from prompts.csv --jsonl run.jsonl --dry-run
 
@@ -73,6 +76,9 @@ CREATE: Final = _page(
 
   # Those of a file; their ids can be polled from anywhere:
   kling-omni create --from prompts.csv --jsonl run.jsonl > ids.txt
+
+  # Into a book, from which kling-omni work or poll --book goes on:
+  kling-omni create "a fox" --book tasks.db --note '{"chat": 42}'
 """,
     *_FOR_IDS,
     "Exit codes: 0 all are created, 1 some are not, 2 wrong usage, 3 the key is refused, "

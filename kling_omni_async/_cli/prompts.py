@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 import attrs
 
+from kling_omni_async._creating.files import digest_of_files
 from kling_omni_async._ids import WHITE_SPACE, quoted, trimmed
 from kling_omni_async._order import WIRE_NAMES, ImageOrder
 from kling_omni_async.errors import ConfigurationError
@@ -64,6 +65,14 @@ def _prompt(line: int, fields: Mapping[str, Any]) -> Prompt:
         return Prompt(ImageOrder(**fields), line)
     except ConfigurationError as error:
         raise FaultyInputError(line, in_words(error)) from None
+
+
+def digest_in_words(order: ImageOrder) -> str:
+    """Return the digest of an order and its files, or raise `UsageError`."""
+    try:
+        return digest_of_files(order)
+    except ConfigurationError as error:
+        raise UsageError(in_words(error)) from None
 
 
 def in_words(error: ConfigurationError) -> str:

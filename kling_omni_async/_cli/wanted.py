@@ -5,7 +5,7 @@ No clock, no await: what is read of files is read before.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
@@ -84,6 +84,25 @@ def without_repeats(prompts: Iterable[Prompt]) -> list[ImageOrder]:
         if key is not None:
             by_key.setdefault(key, prompt)
     return orders
+
+
+def with_keys(
+    orders: Iterable[ImageOrder], digest_of: Callable[[ImageOrder], str]
+) -> list[ImageOrder]:
+    """Return the orders with a key each: its own, or its contents and number among equal ones.
+
+    That is how a journal knows rows again; a book knows them by their keys alone.
+    """
+    numbers: Counter[str] = Counter()
+    keyed: list[ImageOrder] = []
+    for order in orders:
+        key = order.key
+        if key is None:
+            digest = digest_of(order)
+            numbers[digest] += 1
+            key = f"{digest}/{numbers[digest]}"
+        keyed.append(attrs.evolve(order, key=key))
+    return keyed
 
 
 def match(
