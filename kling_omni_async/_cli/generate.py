@@ -100,17 +100,19 @@ class Keeping:
 
     Attributes:
         book: A book that knows each prompt; run again with it, nothing is created twice.
+        name: Which book of a Redis; tasks by default.
         note: What the book keeps with each task, and hands out with its outcome.
     """
 
     book: Annotated[FileName | None, Parameter(metavar="BOOK")] = None
+    name: Annotated[str | None, Parameter(metavar="NAME")] = None
     note: Annotated[str | None, Parameter(metavar="JSON")] = None
 
     def require_sense(self, money: Money) -> None:
         """Raise `UsageError` for options that say nothing with a book, or nothing without one."""
         if self.book is None:
-            if self.note is not None:
-                raise UsageError("--note is kept in a book: give --book too")
+            if self.name is not None or self.note is not None:
+                raise UsageError("--name and --note are of a book: give --book too")
         elif money != _USUAL_MONEY:
             raise UsageError(
                 "--max-units, --retry-uncertain and --dry-run go by a journal: write --jsonl FILE "
@@ -177,9 +179,11 @@ def generate(
     policy = options.policy_of(pace, limits, downloads)
     orders = _orders_of(prompts, source, wish)
     if keeping.book is not None:
-        from .generate_book import KeptRun, generate_in_book  # noqa: PLC0415 - not without a book
+        from .books import place_of  # noqa: PLC0415 - not for those without a book
+        from .generate_book import KeptRun, generate_in_book  # noqa: PLC0415 - as above
 
-        run_in_book = KeptRun(keeping.book, keeping.note, orders, policy, connection, talk)
+        place = place_of(keeping.book, keeping.name)
+        run_in_book = KeptRun(place, keeping.note, orders, policy, connection, talk)
         return generate_in_book(run_in_book, saving, jsonl, max_tasks, quiet=quiet)
     if money.dry_run:
         return _show_plan(orders, money, jsonl, saving.is_done)
@@ -246,10 +250,12 @@ def create(
     keeping.require_sense(money)
     orders = _orders_of(prompts, source, wish)
     if keeping.book is not None:
-        from .generate_book import KeptRun, create_in_book  # noqa: PLC0415 - not without a book
+        from .books import place_of  # noqa: PLC0415 - not for those without a book
+        from .generate_book import KeptRun, create_in_book  # noqa: PLC0415 - as above
 
+        place = place_of(keeping.book, keeping.name)
         policy = options.policy_of(limits)
-        return create_in_book(KeptRun(keeping.book, keeping.note, orders, policy, connection, talk))
+        return create_in_book(KeptRun(place, keeping.note, orders, policy, connection, talk))
     if money.dry_run:
         return _show_plan(orders, money, jsonl)
     with ExitStack() as stack:

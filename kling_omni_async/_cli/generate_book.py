@@ -17,7 +17,7 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 
 from .book_ids import read_note
-from .books import opened
+from .books import Place, opened
 from .budget import Budget
 from .creating import Work, Write, show_created
 from .creating_end import left_noted, tell_end, tell_failures, tell_uncertain
@@ -40,7 +40,7 @@ _AGAIN: Final = "run again to look for it; a book never sends an order again tha
 class KeptRun:
     """What `generate` and `create` were told for a book."""
 
-    book: str
+    place: Place
     note: str | None
     orders: Sequence[ImageOrder]
     policy: PollPolicy
@@ -75,7 +75,7 @@ def generate_in_book(
             "watermarked": saving.watermarked,
             "overwrite": saving.overwrite,
         }
-        run(partial(_generate, given.book, session, work, sink.write, view, **options))
+        run(partial(_generate, given.place, session, work, sink.write, view, **options))
     if not quiet:
         tell_end(work)
     tell_uncertain(work, _AGAIN)
@@ -83,14 +83,14 @@ def generate_in_book(
 
 
 async def _generate(
-    where: str,
+    place: Place,
     session: KlingOmniSession,
     work: Work,
     write: Write,
     view: Silent,
     **options: Any,
 ) -> None:
-    async with opened(where) as (book, _), session, beating(session, view, str):
+    async with opened(place) as (book, _), session, beating(session, view, str):
         work.begin(session)
         view.show(work.tally)
         orders = [each.order for each in work.left.values()]
@@ -108,14 +108,14 @@ def create_in_book(given: KeptRun) -> Exit:
     heed_signals()
     session = make_session(given.connection, given.policy)
     with logged_as_notes(given.talk.verbose), left_noted(work, can_go_on=True):
-        run(partial(_create, given.book, session, work, note))
+        run(partial(_create, given.place, session, work, note))
     tell_failures(work)
     tell_uncertain(work, _AGAIN)
     return work.code
 
 
-async def _create(where: str, session: KlingOmniSession, work: Work, note: object) -> None:
-    async with opened(where) as (book, _), session:
+async def _create(place: Place, session: KlingOmniSession, work: Work, note: object) -> None:
+    async with opened(place) as (book, _), session:
         work.begin(session)
         for name, each in list(work.left.items()):
             creating = session.create(each.order, book=book, note=note)

@@ -243,8 +243,8 @@ OF_A_JOURNAL = (
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("generate x --note 1", "--note is kept in a book: give --book too"),
-        ("create x --note 1", "--note is kept in a book: give --book too"),
+        ("generate x --note 1", "--name and --note are of a book: give --book too"),
+        ("create x --name shop", "--name and --note are of a book: give --book too"),
         ("generate x --book tasks.db --dry-run", OF_A_JOURNAL),
         ("generate x --book tasks.db --max-units 8", OF_A_JOURNAL),
         ("create x --book tasks.db --retry-uncertain", OF_A_JOURNAL),
