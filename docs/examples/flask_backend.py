@@ -16,8 +16,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 from contextlib import ExitStack
 from functools import cache, partial
+from threading import Lock
 
 from anyio.from_thread import start_blocking_portal
 from flask import Flask
@@ -40,6 +42,7 @@ WAIT_S = float(os.environ.get("WAIT", "25"))
 
 logger = logging.getLogger(__name__)
 app = Flask(__name__)
+making = Lock()
 
 
 class Kling:
@@ -58,9 +61,15 @@ class Kling:
         return self._portal.call(partial(self._session.wait, task_id, timeout=timeout))
 
 
-@cache
 def kling() -> Kling:
     """Return the one of this process, made when it is first needed: behind a server's fork."""
+    with making:  # else each of several first requests would make one
+        return made()
+
+
+@cache
+def made() -> Kling:
+    """Make it once."""
     return Kling()
 
 
@@ -90,4 +99,6 @@ def trouble(error: KlingOmniError) -> ResponseReturnValue:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's `&` has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     app.run(port=int(os.environ.get("PORT", "5000")))

@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
+import pytest
 
 from kling_omni_async.simulator import SimulatedCometAPI
 
@@ -66,13 +67,20 @@ class Program:
         assert found, self.output
         return found[1]
 
-    async def ends(self, dirt: Collection[str] = ()) -> int:
+    async def ends(self, dirt: Collection[str] = (), *, patience: float = PATIENCE_S) -> int:
         """Wait for its end, check that it left nothing undone, and give its exit code.
 
         Args:
             dirt: What it may have written all the same, such as the traceback of trouble.
+            patience: How long its end may take, in s. If it takes longer, the test fails with
+                what each of its threads was doing.
         """
-        code = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+        try:
+            code = await asyncio.wait_for(self.process.wait(), patience)
+        except TimeoutError:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes where it is held up
+            await self.process.wait()
+            pytest.fail(f"it did not end:\n{self.output}")
         found = {sign for sign in _SIGNS_OF_DIRT if sign in self.output}
         assert found <= set(dirt), self.output
         return code
@@ -93,18 +101,37 @@ def environment(api: SimulatedCometAPI) -> dict[str, str]:
     return {"COMETAPI_BASE_URL": api.base_url, "COMETAPI_KEY": api.api_key}
 
 
+@contextmanager
+def inherited(*, in_background: bool) -> Generator[None]:
+    """Let a program begin with Ctrl-C as a terminal or as a shell script's ``&`` gives it.
+
+    What this process ignores stays ignored in another program; what it handles does not. So no
+    test depends on whether pytest itself was started in the background.
+    """
+    handler = signal.SIG_IGN if in_background else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @asynccontextmanager
 async def running(
-    name: str, *arguments: str, env: Mapping[str, str], folder: Path
+    name: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    folder: Path,
+    in_background: bool = False,
 ) -> AsyncGenerator[Program]:
     """Start an example, and leave nothing of it behind."""
     # util-linux's, where it is: if pytest is killed, so is what it started
     leash = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
     log = folder / f"{name}.log"
-    with log.open("wb") as file:
+    with log.open("wb") as file, inherited(in_background=in_background):
         process = await asyncio.create_subprocess_exec(
             *(*leash, sys.executable, "-W", "error", str(EXAMPLES / name), *arguments),
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **env},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=asyncio.subprocess.STDOUT,
