@@ -44,6 +44,8 @@ html_title = f"kling-omni-async {release}"
 html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_theme_options = {"light_logo": "logo-light.svg", "dark_logo": "logo-dark.svg"}
 html_show_sphinx = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]

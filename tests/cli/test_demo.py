@@ -13,8 +13,11 @@ from kling_omni_async._cli.demo import Script, in_words, play, table
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
 from kling_omni_async._cli.progress import Silent
 from kling_omni_async._cli.report import Tally
+from tests.program_demo_picture import COMMAND, lines_in, steady
 
 from .support import finish, start
+
+PICTURE = Path(__file__).parent.parent.parent / "docs" / "demo.svg"
 
 SCRIPTED = {
     "created from prompts": 170,
@@ -34,7 +37,8 @@ SCRIPTED = {
 def test_the_demo_runs_without_a_key(tmp_path: Path) -> None:
     """As a program it shows progress, prints matching counts and ends well.
 
-    Its images and their page are where its last line says, in a temporary directory.
+    Its images and their page are where its last line says, in a temporary directory. The picture
+    in the docs shows what it writes.
     """
     code, stdout, stderr = finish(start("demo", env={"TMPDIR": str(tmp_path)}))
     assert code == 0
@@ -51,6 +55,9 @@ def test_the_demo_runs_without_a_key(tmp_path: Path) -> None:
     assert len(told) == 4
     assert max(map(len, told)) < 80
     assert "warning" not in stderr
+    command, *shown = lines_in(PICTURE.read_text("utf-8"))
+    assert command == f"$ {COMMAND}"
+    assert steady(shown) == steady([*stderr.splitlines(), *stdout.splitlines()])
 
 
 class Watching(Silent):
