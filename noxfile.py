@@ -262,13 +262,14 @@ def faults(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def fleet(session: nox.Session) -> None:
-    """Keep books in a real Redis; bare ``nox`` leaves it out, as it needs a Debian package.
+    """Keep books in a real Redis, and run a deployment; bare ``nox`` leaves it out.
 
-    It alone covers what speaks to Redis; under 100 % is a failure here, too.
+    It needs a Debian package. It alone covers what speaks to Redis; under 100 % is a failure here,
+    too.
     """
     if not has_redis():
         session.skip("NOT TESTED in Redis: no redis-server here")
-    session.install("-e", ".[cli,fleet]", *group("test"))
+    session.install("-e", ".[cli,fleet]", *group("fleet"))
     shutil.rmtree(FLEET_COVERAGE, ignore_errors=True)
     FLEET_COVERAGE.mkdir(parents=True)
     env = {"COVERAGE_FILE": str(FLEET_COVERAGE / ".coverage")}

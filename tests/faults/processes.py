@@ -48,10 +48,12 @@ class Server:
         *,
         folder: Path,
         port: int,
+        cwd: Path = ROOT,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.port = port
+        self._cwd = cwd
         # util-linux's: if pytest is killed, so is what it started
         self._command = ("setpriv", "--pdeathsig", "TERM", *command)
         self._environment = {
@@ -70,7 +72,7 @@ class Server:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 self._command,
-                cwd=ROOT,
+                cwd=self._cwd,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
