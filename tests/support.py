@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kling_omni_async import KlingOmniSession, PollPolicy, TaskOutcome
+from kling_omni_async._ids import quoted
 from kling_omni_async.simulator import SimulatedCometAPI
 
 WEB_PAGE = "<!doctype html><html><body>Welcome</body></html>"
@@ -52,3 +53,11 @@ def freeze(seconds: float) -> None:
     """Let time pass while nothing runs, as for a process that was stopped or a loop that stood."""
     loop: Any = asyncio.get_running_loop()
     loop.freeze(seconds)
+
+
+def plain(value: object) -> str:
+    """Name a case so that pytest, which escapes a name once more each time it collects, leaves it.
+
+    Mutants find their tests by these names in processes that have collected before.
+    """
+    return ascii(quoted(value)).replace("\\", "/")[1:-1]

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kling_omni_async._http import detail_of, retry_after_s
-from kling_omni_async._ids import quoted
+
+from .support import plain
 
 INFO = cast("Any", SimpleNamespace(real_url="http://me:pw@proxy/"))
 NOW_S = 1_777_777_777.0
@@ -138,7 +139,7 @@ def test_retry_after(value: str, expected: float) -> None:
      "Thu, 01 Jan 1970 00:00:00 GMT", "Sun, 99 May 2026 03:10:07 GMT", "May", "0 0 0 0 0",
      "Sun, 03 May 99999999999999999999 03:10:07 GMT", "Sun, 03 May 2026 03:10:07 +9999",
      "Sun, 03 May 2026 03:10:07 +" + "9" * 30, "\x00", "\ud800"],
-    ids=quoted,
+    ids=plain,
 )  # fmt: skip
 def test_no_retry_after(value: str | None) -> None:
     """Nothing, zero, negative, past, and what is neither a number nor a date mean nothing."""

@@ -14,8 +14,9 @@ import attrs
 import pytest
 
 from kling_omni_async import ConfigurationError, PollPolicy
-from kling_omni_async._ids import quoted
 from kling_omni_async._policy import _number, require_timeout
+
+from .support import plain
 
 TOO_LONG_TO_WRITE = 10**5000
 """Python writes no int of more than 4,300 digits."""
@@ -157,7 +158,7 @@ WHOLE = [math.nan, 0, -1, 1.0, True, False, "5", None, [5], -TOO_LONG_TO_WRITE]
             ]
         ),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_bad_values(field: str, value: Any, rule: str) -> None:
     """A bad value is refused with the field's name and what to write instead."""
@@ -217,7 +218,7 @@ def test_time_limit_of_a_verb(given: float | None, expected: float | None) -> No
     assert require_timeout(given) == expected
 
 
-@pytest.mark.parametrize("given", NUMBERS, ids=quoted)
+@pytest.mark.parametrize("given", NUMBERS, ids=plain)
 def test_bad_time_limit_of_a_verb(given: Any) -> None:
     """Any other time limit is refused with a rule to follow."""
     with pytest.raises(

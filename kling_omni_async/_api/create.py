@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID, uuid4, uuid5
 
 import attrs
@@ -48,7 +48,7 @@ from kling_omni_async.errors import (
 from . import values
 from .answers import Answer, named_id, read_answer, snippet_of
 from .refusals import VENDOR_CODES, code_and_message, is_error_body, unwrapped
-from .values import an_object, parse
+from .values import an_array, an_object, parse
 
 # The model of a body, which the simulator reads too.
 
@@ -73,7 +73,7 @@ def _holds(key: str, fits: Fits) -> Fits:
 
 def _list_of(fits: Fits) -> Fits:
     def is_list(value: object) -> bool:
-        return isinstance(value, list) and all(map(fits, cast("list[object]", value)))
+        return isinstance(value, list) and all(map(fits, an_array(value)))
 
     return is_list
 

@@ -91,7 +91,7 @@ class Durations:
         return max(0.0, middle - age)
 
     def _bin(self, age: float) -> int:
-        return int(age) if age < PLANNED else bisect_right(self.edges, age) - 1
+        return bisect_right(self.edges, age) - 1
 
     def _weight_within(self, i: int, after: float, until: float) -> float:
         low, high = self.edges[i], self.edges[i + 1]
@@ -110,18 +110,16 @@ def plan(durations: Durations, high: float) -> Plan:
 
     A look at `b` after one at `a` costs what those wait that end between them; where a task goes
     on, so do the looks. With F for the share that has ended and M for its first moment that is
-    ``b F(b) - M(b) + W(b) - b F(a) + M(a)``, of which all but the last two depend on `b` alone.
+    ``b F(b) - M(b) + W(b) - b F(a) + M(a)``. From look to look each M is taken off again, and
+    behind the last planned age all have the same ahead: neither says which looks are best.
     """
     total = sum(durations.weights)
-    ended, moment = [0.0], [0.0]
+    ended = [0.0]
     for age in range(PLANNED):
-        share = durations.weights[age] / total
-        ended.append(ended[-1] + share)
-        moment.append(moment[-1] + share * (age + 0.5))
+        ended.append(ended[-1] + durations.weights[age] / total)
     nearest, farthest = UNITS_PER_LOW + 1, int(high) - 1
-    late = (1 - ended[-1]) * (UNITS_PER_LOW + high) / 4  # half of a mean pause
     costs = [0.0] * PLANNED
-    costs += [b * ended[-1] - moment[-1] + late for b in range(PLANNED, PLANNED + int(high) + 1)]
+    costs += [over * ended[-1] for over in range(int(high) + 1)]
     pauses = [0.0] * PLANNED
     for a in reversed(range(PLANNED)):
         looks = range(a + nearest, a + farthest + 1)

@@ -33,12 +33,17 @@ from kling_omni_async import (
 from kling_omni_async._api.answers import Answer
 from kling_omni_async._api.create import (
     PROOFS,
+    WIRE_RULES,
     CreateRequest,
     Doubt,
     NeverLeft,
     NotSent,
     Refused,
     Verdict,
+    _holds,
+    _list_of,
+    _one_of,
+    _says,
     external_id_of,
     fault_in,
     make_request,
@@ -170,6 +175,49 @@ def test_the_model_refuses_what_is_forbidden(body: dict[str, Any], fault: str | 
     """It names the parameter; null is as good as nothing, and what it does not know passes."""
     assert (fault_in(body) or "").startswith(fault or "")
     assert (fault_in(body) is None) is (fault is None)
+
+
+def test_a_word_is_one_of_those_allowed() -> None:
+    """Another word is not, nor a part of one, nor what is no text."""
+    fits = _one_of(("1k", "2k"))
+    assert [fits(value) for value in ("1k", "2k", "4k", "k", "", 1, None, ["1k"])] == [
+        *[True] * 2,
+        *[False] * 6,
+    ]
+
+
+def test_an_object_holds_what_fits() -> None:
+    """Under its own name; what is no object holds nothing."""
+    fits = _holds("image", _one_of(["x"]))
+    assert fits({"image": "x", "more": 1})
+    assert not any(map(fits, ({"image": "y"}, {"other": "x"}, {None: "x"}, {}, "x", ["x"], None)))
+    assert _holds("image", lambda value: value is None)("no object")
+
+
+def test_of_a_list_all_fits() -> None:
+    """One that does not is enough; an empty list fits, and what is no list does not."""
+    fits = _list_of(_one_of(["x"]))
+    assert fits([])
+    assert fits(["x", "x"])
+    assert not any(map(fits, (["x", "y"], ["y", "x"], "x", ("x",), {"x": 1}, None)))
+
+
+def test_each_parameter_says_what_it_may_be() -> None:
+    """In the order of the documentation, each with its own words."""
+    assert [rule.name for rule in WIRE_RULES] == [
+        "prompt",
+        "model_name",
+        "image_list",
+        "element_list",
+        "resolution",
+        "result_type",
+        "n",
+        "series_amount",
+        "aspect_ratio",
+        "watermark_info",
+        "callback_url",
+        "external_task_id",
+    ]
 
 
 def test_a_file_is_sent_as_its_bytes() -> None:
@@ -452,6 +500,15 @@ def test_each_proof_has_a_source() -> None:
     assert all(len(proof.source) > 20 for proof in PROOFS)
 
 
+def test_a_proof_by_status_and_code_is_for_both_together() -> None:
+    """Neither the one nor the other alone proves anything."""
+    holds = _says((500, "invalid_request"))
+    assert holds(500, "invalid_request")
+    assert not holds(503, "invalid_request")
+    assert not holds(500, "model_not_found")
+    assert not holds(500, None)
+
+
 def test_the_error_of_doubt() -> None:
     """It says by which name to look, keeps what the create met, and asks for no second try."""
     request = request_of(ImageOrder("a fox"))
@@ -601,9 +658,10 @@ def test_all_else_says_nothing_of_the_task(
     body: object, status: int, kind: type[KlingOmniError], text: str
 ) -> None:
     """An answer about another task, one that names none, and faults are errors."""
-    error = recovered(body, status)
+    error: Any = recovered(body, status)
     assert type(error) is kind
     assert text in str(error)
+    assert error.http_status == status
 
 
 def test_no_answer_to_a_look() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from kling_omni_async._api.refusals import is_error_body, refusal
 from kling_omni_async._api.values import NOT_JSON
-from kling_omni_async._ids import quoted
 from kling_omni_async.errors import ApiError
+from tests.support import plain
 
 NOW_S = 1_777_777_777.0
 """Sun, 03 May 2026 03:09:37 GMT."""
@@ -72,7 +72,7 @@ def test_a_body_that_says_no(body: dict[str, Any], *, says_no: bool) -> None:
         ({"code": 10**5000}, None),
         ({"code": "\ud800"}, "?"),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_code(body: object, code: int | str | None) -> None:
     """The code is the body's own, else that of its ``error``; 0, "" and booleans are none."""
@@ -94,7 +94,7 @@ def test_code(body: object, code: int | str | None) -> None:
         ("text", ""),
         pytest.param(NOT_JSON, "", id="no JSON"),  # its repr is another one in each process
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_message(body: object, message: str) -> None:
     """The error has the API's own words, wherever the family puts them."""

@@ -28,7 +28,7 @@ from kling_omni_async._api.values import (
     text,
     units,
 )
-from kling_omni_async._ids import quoted
+from tests.support import plain
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_reads_json(body: bytes, value: Any) -> None:
         b'"' + b"\x00" + b'"',
         '{"a": 1}'.encode("utf-16"),
     ],
-    ids=lambda body: repr(body[:20]),
+    ids=plain,
 )
 def test_what_is_no_json(body: bytes) -> None:
     """Text, half a document, what is no JSON number, and a scalar with more behind it are none."""
@@ -254,7 +254,7 @@ def test_no_instant(value: object) -> None:
         (2**128 - 1, str(2**128 - 1)),
         ("9" * 40, "9" * 40),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_units(value: object, expected: str) -> None:
     """A price is an exact decimal, as text or as a number."""
@@ -267,7 +267,7 @@ def test_units(value: object, expected: str) -> None:
     "value",
     [None, "", " ", True, False, [], {}, "NaN", "Infinity", "-inf", "sNaN", "free", "8 units",
      "1,5", "1_000", "0x10", "٨", "1e9999", "9" * 41, 2**128, 10**5000, "-", "."],
-    ids=quoted,
+    ids=plain,
 )  # fmt: skip
 def test_no_units(value: object) -> None:
     """What is no finite number of a sane length reads as None."""
@@ -284,7 +284,7 @@ def test_no_units(value: object) -> None:
         (2**128 - 1, str(2**128 - 1)),
         *((value, None) for value in [*NO_TEXT[2:], "", " ", 2**128, 10**5000]),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_request_id(value: object, expected: str | None) -> None:
     """A body's request id is text, or a whole number that is meant as text."""
@@ -313,7 +313,7 @@ def test_no_request_id() -> None:
         ("(request id: " + "x" * 129 + ")", None),
         ("", None),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_request_id_at_the_end_of_a_message(message: str, expected: str | None) -> None:
     """Gateways write their request id behind the message; the last 200 characters are looked at."""
@@ -508,7 +508,7 @@ NAMES = ["code", "external_task_id", "request_id", "status", "task_id", "task_st
         ("".join(f"%{ord(char):02x}" for char in KEY), "[redacted]"),
         (KEY.upper(), KEY.upper()),
     ],
-    ids=quoted,
+    ids=plain,
 )
 def test_the_key_is_redacted(text: str, shown: str) -> None:
     """The key is taken out of a text, as it is and as JSON or a URL would escape it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 from statistics import mean
-from typing import Final
+from typing import Final, cast
 
 import pytest
 from hypothesis import given
@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from kling_omni_async._polling.timing import (
     LEARNED_BEFORE_PLAN,
     MOST_KINDS,
+    MOST_UNITS,
     PLAN_PAUSE_S,
     PLANNED,
     UNITS_PER_LOW,
+    Crowd,
     Durations,
     Plan,
     Timing,
+    _prior_density,
+    _prior_share,
     plan,
 )
 
@@ -73,6 +77,46 @@ def test_before_anything_was_seen_an_image_takes_24_to_41_s() -> None:
     assert sum(durations.weights) == pytest.approx(12.0, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("age", "density"),
+    [
+        (0.0, 0.004),
+        (9.5, 0.004),
+        (17.0, 0.1285),  # an eighth, halfway up
+        (23.9999, 1.0),
+        (24.0, 1.0),
+        (41.0, 1.0),
+        (41.5, 0.9956961),
+        (55.5, 0.0353125),  # 45° down the slope
+        (69.9999, 0.02),
+        (70.0, 0.02),
+        (130.0, 0.02 / math.e),
+    ],
+)
+def test_how_likely_an_end_is_before_anything_was_seen(age: float, density: float) -> None:
+    """Hardly before 10 s, most at 24 to 41 s, then fewer and fewer, a few of them after minutes."""
+    assert _prior_density(age) == pytest.approx(density, abs=5e-5)
+
+
+@pytest.mark.parametrize(("age", "whole"), [(0.0, 0), (1.0, 1), (30.0, 30), (600.0, 600)])
+def test_what_has_ended_at_an_age_is_all_that_ended_before(age: float, whole: int) -> None:
+    """Second for second, as if none took more than ten minutes."""
+    ends = [_prior_density(second + 0.5) for second in range(600)]
+    assert _prior_share(age) == pytest.approx(sum(ends[:whole]) / sum(ends))
+
+
+def test_what_has_ended_grows_within_a_second_too() -> None:
+    """A quarter of what ends within a second has ended after a quarter of it."""
+    before, after = _prior_share(30.0), _prior_share(31.0)
+    assert _prior_share(30.25) == pytest.approx(before + (after - before) / 4)
+    assert _prior_share(599.5) < _prior_share(600.5) == 1.0
+
+
+def test_nothing_is_impossible() -> None:
+    """Each bin has some weight from the start."""
+    assert min(Durations(1.0).weights) >= 1e-4
+
+
 def test_the_prior_falls_off_without_a_cliff() -> None:
     """From one second to the next no duration becomes a tenth as likely."""
     weights = Durations(1.0).weights[24:PLANNED]
@@ -116,8 +160,19 @@ def test_parts_of_bins_count_as_parts() -> None:
     assert durations.weights[32:] == before[32:]
 
 
+LAST_EDGES: Final = Durations(1.0).edges[-2:]
+
+
 @pytest.mark.parametrize(
-    ("after", "until"), [(5.0, 5.0), (6.0, 5.0), (-1.0, 5.0), (10.0, 1e6), (float("nan"), 5.0)]
+    ("after", "until"),
+    [
+        (5.0, 5.0),
+        (6.0, 5.0),
+        (-1.0, 5.0),
+        (10.0, 1e6),
+        (10.0, LAST_EDGES[-1]),
+        (float("nan"), 5.0),
+    ],
 )
 def test_nonsense_teaches_nothing(after: float, until: float) -> None:
     """Ages that cannot be, or are out of all range, change nothing."""
@@ -125,6 +180,22 @@ def test_nonsense_teaches_nothing(after: float, until: float) -> None:
     before = list(durations.weights)
     assert not durations.learn(after, until)
     assert durations.weights == before
+
+
+def test_an_end_in_the_last_bin_is_learned() -> None:
+    """All that is within the bins counts."""
+    assert Durations(1.0).learn(LAST_EDGES[0], mean(LAST_EDGES))
+
+
+def test_what_is_new_weighs_as_much_after_weights_were_scaled_down() -> None:
+    """A fiftieth of all that was learned, as before."""
+    durations = Durations(1.0)
+    before = 0.0
+    while durations.weights[30] > before:
+        before = durations.weights[30]
+        durations.learn(30.25, 30.75)
+    durations.learn(60.25, 60.75)
+    assert share_between(durations, 60, 61) == pytest.approx(0.02, rel=0.01)
 
 
 def test_weights_stay_finite() -> None:
@@ -285,9 +356,47 @@ def test_compressed_time_behaves_alike() -> None:
     real, fast = make(), make((0.2, 0.3))
     assert fast.next_look(0.0, 0.05) == pytest.approx(real.next_look(0.0, 5.0) / 100)
     assert fast.first_look(0.0, 0.0) == pytest.approx(real.first_look(0.0, 0.0) / 100)
-    left, fast_left = real.left_s(10.0), fast.left_s(0.1)
-    assert left is not None
-    assert fast_left == pytest.approx(left / 100)
+    assert fast.left_s(0.1) == pytest.approx(cast("float", real.left_s(10.0)) / 100)
+
+
+def test_what_is_learned_in_compressed_time_counts_alike() -> None:
+    """Outcomes, their ends, and a crowd at many moments: each look is at a hundredth."""
+    real, fast = make(), make((0.2, 0.3))
+    for _ in range(60):
+        real.learn(50.0, 60.0)
+        fast.learn(0.5, 0.6)
+        real.learn(0.0, 60.0, ended_s=45.2)
+        fast.learn(0.0, 0.6, ended_s=0.452)
+    assert fast.left_s(0.0) == pytest.approx(cast("float", real.left_s(0.0)) / 100)
+    for turn in range(300):
+        now = 1000.0 + turn * 0.25
+        expected = (real.next_look(now, 5.0) - now) / 100
+        assert fast.next_look(now / 100, 0.05) - now / 100 == pytest.approx(expected)
+        expected = (real.first_look(now, now - 5.0) - now) / 100
+        assert fast.first_look(now / 100, (now - 5.0) / 100) - now / 100 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("interval", [(15.0, 22.5), (20.0, 30.0), (40.0, 60.0)])
+def test_what_is_known_of_the_api_is_in_seconds(interval: tuple[float, float]) -> None:
+    """Whatever the unit, half of the tasks have ended after some 35 s."""
+    assert make(interval).left_s(0.0) == pytest.approx(35.0, abs=2.0)
+
+
+def test_two_runs_from_one_seed_are_alike() -> None:
+    """Whatever the loop's clock said when they began, a crowd is spread over the same moments."""
+    early, late = make(), make()
+    for turn in range(200):
+        now = turn * 0.01
+        expected = early.next_look(now, 5.0) - now
+        assert late.next_look(1000.25 + now, 5.0) - 1000.25 - now == pytest.approx(expected)
+
+
+def test_what_is_left_is_told_from_the_first_moment_on() -> None:
+    """At age 0 too, and not where nothing is known."""
+    timing = make()
+    assert timing.left_s(0.0) is not None
+    assert timing.left_s(-0.001) is None
+    assert timing.left_s(1e6) is None
 
 
 def test_a_plan_is_made_anew_when_enough_was_learned_and_some_time_has_passed() -> None:
@@ -316,6 +425,21 @@ def test_a_first_look_waits_for_what_is_planned() -> None:
     assert timing.first_look(500.0, 100.0) == 500.0
 
 
+def test_a_first_look_whose_time_has_just_come_is_now() -> None:
+    """Not within the unit that others may be spread over."""
+    timing = make()
+    planned = plan(Durations(1.0), 30.0).first
+    assert timing.first_look(100.0 + planned, 100.0) == 100.0 + planned
+    assert timing.first_look(99.0 + planned, 100.0) > 99.0 + planned
+
+
+def test_first_looks_of_a_crowd_are_spread_by_a_unit_more_at_most() -> None:
+    """A thousand tasks that were created at once are not looked at later for that."""
+    timing = make()
+    planned = plan(Durations(1.0), 30.0).first
+    assert max(timing.first_look(0.0, 0.0) for _ in range(1000)) <= planned + 1.0
+
+
 def test_kinds_are_learned_apart() -> None:
     """What 4k images take says nothing of what others take."""
     timing = make()
@@ -323,6 +447,8 @@ def test_kinds_are_learned_apart() -> None:
         timing.learn(100.0, 101.0, "4k")
     assert timing.first_look(1000.0, 1000.0, "4k") - 1000.0 == pytest.approx(102.0, abs=2.1)
     assert timing.first_look(1000.0, 1000.0, "1k") - 1000.0 < 45
+    assert timing.next_look(2000.0, 80.0, "4k") - 2000.0 == pytest.approx(22.0, abs=1.01)
+    assert timing.left_s(0.0, "4k") == pytest.approx(100.5, abs=0.6)
 
 
 def test_kinds_are_bounded() -> None:
@@ -342,6 +468,16 @@ def test_a_known_end_teaches_more_than_two_looks() -> None:
     assert timing.first_look(1000.0, 1000.0) - 1000.0 == pytest.approx(46.5, abs=2.1)
 
 
+@pytest.mark.parametrize("before_s", [44.8, 45.7])
+def test_an_end_by_a_clock_that_differs_a_little_is_believed(before_s: float) -> None:
+    """What is given in whole s may lie half a one before the look that did not show it."""
+    timing = make()
+    timing.learn(before_s, 70.0, ended_s=45.2)
+    for _ in range(400):
+        timing.learn(0.0, 60.0, ended_s=45.2)
+    assert share_between(timing._kind(None).durations, 44, 46) > 0.99
+
+
 def test_a_gateway_that_is_told_late_is_believed_by_its_looks() -> None:
     """A task that a look did not show although it had ended: its end says nothing of the others."""
     timing = make()
@@ -350,6 +486,7 @@ def test_a_gateway_that_is_told_late_is_believed_by_its_looks() -> None:
         timing.learn(50.0, 60.0, ended_s=55.0)
         timing.learn(58.0, 60.0)
     assert timing.first_look(1000.0, 1000.0) - 1000.0 == pytest.approx(61.0, abs=2.1)
+    assert share_between(timing._kind(None).durations, 58, 60) > 0.95
 
 
 @pytest.mark.parametrize("high", [30.0, 60.0])
@@ -372,6 +509,67 @@ def test_after_a_crowd_pauses_are_planned_again() -> None:
         timing.next_look(1000.0 + turn, 0.0)
     pauses = [timing.next_look(5000.0 + turn, 0.0) - 5000.0 - turn for turn in range(100)]
     assert max(pauses) - min(pauses) <= 2.0 + SLACK_S
+
+
+class Draws(Random):
+    """Random numbers that were written down.
+
+    Args:
+        draws: They.
+    """
+
+    def __init__(self, *draws: float) -> None:
+        super().__init__(0)
+        self.draws = list(draws)
+
+    def random(self) -> float:
+        """Return the next one."""
+        return self.draws.pop(0)
+
+
+def test_a_few_in_a_unit_are_no_crowd() -> None:
+    """Up to forty are drawn within two units around their wish, the next from a quarter more."""
+    crowd = Crowd(Draws(*[0.5] * 40, 0.5, 0.9, 0.0), 100)
+    assert {crowd.place(0.0, 10.5, 60.0) for _ in range(40)} == {10.5}
+    assert crowd.place(0.0, 10.5, 60.0) == pytest.approx(11.5)
+    assert crowd.place(0.0, 30.5, 60.0) == pytest.approx(30.5 - 1.25)
+
+
+def test_of_two_units_that_are_as_full_the_first_is_taken() -> None:
+    """Only an emptier one is worth a change."""
+    crowd = Crowd(Draws(*[0.5] * 80, 0.5, 0.9), 100)
+    for wish in (10.5, 11.5):
+        assert {crowd.place(0.0, wish, 60.0) for _ in range(40)} == {wish}
+    assert crowd.place(0.0, 10.5, 60.0) == 10.5
+
+
+def test_without_a_crowd_the_spread_stays_as_it_is() -> None:
+    """One look after another comes up to a unit before or behind its wish."""
+    crowd = Crowd(Draws(*[0.0] * 3), 100)
+    assert [crowd.place(0.0, wish, 60.0) for wish in (10.5, 20.5, 30.5)] == [9.5, 19.5, 29.5]
+
+
+@given(
+    seed=st.integers(0, 99),
+    spans=st.lists(
+        st.tuples(st.floats(0, 50), st.floats(1, 60), st.floats(0, 1)), min_size=1, max_size=5
+    ),
+)
+def test_no_crowd_is_spread_over_its_bounds(
+    seed: int, spans: list[tuple[float, float, float]]
+) -> None:
+    """However many come, and however wide those before them had to be spread."""
+    crowd = Crowd(Random(seed), PLANNED)
+    for low, width, part in spans:
+        high = low + width
+        for _ in range(100):
+            when = crowd.place(low, low + part * width, high)
+            assert low - SLACK_S <= when <= high + SLACK_S
+
+
+def test_each_unit_that_a_look_may_be_in_is_counted_apart() -> None:
+    """From now to the last planned age and a longest pause on."""
+    assert len(make()._crowd._units) > PLANNED + MOST_UNITS
 
 
 # How soon a finished task is seen.
@@ -512,7 +710,7 @@ def test_the_median_counts_parts_of_bins() -> None:
     """Of what may end in one bin alone, half is left in its middle."""
     durations = Durations(1.0)
     durations.weights = [0.0] * len(durations.weights)
-    durations.weights[30], durations.weights[40] = 1.0, 2.0
+    durations.weights[30], durations.weights[40] = 2.0, 3.0
     assert durations.median_left(0.0) == pytest.approx(40.5)
     assert durations.median_left(30.5) == pytest.approx(10.0)
     assert durations.median_left(40.75) == 0.0

@@ -1191,9 +1191,14 @@ def stats_beside(count: int) -> tuple[SessionStats, int]:
 
 
 async def test_stats_look_at_no_id() -> None:
-    """They tell queries, flights, the next turn and the longest wait, by as many steps always."""
-    (few, steps), (many, as_many) = map(stats_beside, (3, 200))
+    """They take as many steps beside 200 ids as beside three."""
+    (_, steps), (_, as_many) = map(stats_beside, (3, 200))
     assert steps == as_many
+
+
+async def test_stats_tell_of_all_ids() -> None:
+    """They tell queries, flights, the next turn and the longest wait, beside many ids too."""
+    (few, _), (many, _) = map(stats_beside, (3, 200))
     assert attrs.evolve(many, watched=3) == few
     assert (few.queries, few.in_flight, few.stretch) == (1, 1, 1.0)
     assert [few.oldest, few.next_query] == pytest.approx([0.04, 0.06])
