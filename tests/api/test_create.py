@@ -659,9 +659,9 @@ def test_all_else_says_nothing_of_the_task(
 ) -> None:
     """An answer about another task, one that names none, and faults are errors."""
     error: Any = recovered(body, status)
+    assert error.http_status == status
     assert type(error) is kind
     assert text in str(error)
-    assert error.http_status == status
 
 
 def test_no_answer_to_a_look() -> None:
