@@ -20,8 +20,8 @@ STICKS_OUT = """[...document.querySelectorAll("article *")].filter((element) => 
     const width = document.documentElement.clientWidth;
     return !inside && element.getBoundingClientRect().right > width + 1;
 }).map((element) => element.outerHTML.slice(0, 200))"""
-# Tables that must be shifted to be read, but for those of many columns, which are figures.
-SHIFTED = """[...document.querySelectorAll(".table-wrapper:not(:has(th:nth-child(5)))")]
+# Tables that must be shifted to be read, but for those of figures.
+SHIFTED = """[...document.querySelectorAll(".table-wrapper:not(#benchmarks *)")]
     .filter((table) => table.scrollWidth > table.clientWidth + 1)
     .map((table) => table.innerText.slice(0, 200))"""
 BLOCKS = "document.querySelectorAll('article div.highlight pre').length"
