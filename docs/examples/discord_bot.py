@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from typing import Any
 
 import discord
@@ -131,4 +132,7 @@ async def send(ctx: commands.Context[ImageBot], images: tuple[SavedImage, ...]) 
 
 
 if __name__ == "__main__":
+    # On Ctrl-C asyncio cancels what runs, so `close` is called; SIGTERM is to do the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` has it ignored
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     ImageBot().run(os.environ["DISCORD_TOKEN"])
