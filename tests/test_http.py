@@ -18,7 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kling_omni_async._http import detail_of, retry_after_s
+from kling_omni_async._http import (
+    detail_of,
+    never_left,
+    out_of_descriptors,
+    reason_of,
+    retry_after_s,
+)
 
 from .support import plain
 
@@ -105,6 +111,64 @@ def test_what_an_error_says(error: Exception, detail: str) -> None:
     What cannot be read is told as that, and nothing as aiohttp, asyncio and OpenSSL decorate it.
     """
     assert detail_of(error) == detail
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the words and numbers are Linux's")
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (OSError(errno.EPERM, "an errno of 1"), "Operation not permitted"),
+        (OSError(0, "no error"), "[Errno 0] no error"),
+        (
+            caused(aiohttp.ClientPayloadError("400, message: no"), WordedError("")),
+            "400, message: no",
+        ),
+        (aiohttp.ClientError("odd"), "odd"),
+    ],
+)
+def test_what_an_error_says_that_has_few_words(error: Exception, detail: str) -> None:
+    """The system's where it has a number, else its own."""
+    assert detail_of(error) == detail
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (aiohttp.ServerDisconnectedError(), "reset"),
+        (ConnectionResetError(errno.ECONNRESET, "it was"), "reset"),
+        (failed(OSError(errno.ECONNREFUSED, "call failed")), "connect"),
+        (aiohttp.ClientConnectorDNSError(WHERE, socket.gaierror(-2, "unknown")), "dns"),
+        (aiohttp.ClientHttpProxyError(INFO, (), status=407, message="Auth"), "proxy"),
+        (aiohttp.ClientConnectorCertificateError(WHERE, tls()), "certificate"),
+        (tls(), "tls"),
+        (TimeoutError(), "timeout"),
+        (aiohttp.ClientPayloadError("cut"), "cut-off"),
+        (aiohttp.ClientResponseError(INFO, (), status=400), "protocol"),
+        (OSError(errno.EMFILE, "too many open files"), "descriptors"),
+        (failed(OSError(errno.ENFILE, "too many open files")), "descriptors"),
+        (aiohttp.ClientError("odd"), "network"),
+    ],
+)
+def test_why_no_answer_came(error: Exception, reason: str) -> None:
+    """One word for each kind of error."""
+    assert reason_of(error) == reason
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_process_without_descriptors(number: int) -> None:
+    """The system says so by a number, and a library that cannot be loaded in words alone."""
+    assert out_of_descriptors(OSError(number, "no"))
+    assert out_of_descriptors(ImportError(f"libssl.so: cannot open: {os.strerror(number)}"))
+    assert not out_of_descriptors(OSError(errno.EPERM, os.strerror(number)))
+    assert not out_of_descriptors(ImportError("None"))
+    assert not out_of_descriptors(WordedError(os.strerror(number)))
+
+
+def test_what_never_left() -> None:
+    """There was no connection: that is certain of these alone."""
+    assert never_left(failed(OSError(errno.ECONNREFUSED, "call failed")))
+    assert never_left(aiohttp.ConnectionTimeoutError())
+    assert not never_left(ConnectionResetError(errno.ECONNRESET, "it was"))
 
 
 # How long to wait.

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from kling_omni_async import ConfigurationError, PollPolicy
-from kling_omni_async._policy import _number, require_timeout
+from kling_omni_async._policy import POLICY_TIMEOUT, _number, require_timeout
 
 from .support import plain
 
@@ -225,3 +225,8 @@ def test_bad_time_limit_of_a_verb(given: Any) -> None:
         ConfigurationError, match="timeout must be a number of s, 0 or more, or None, not "
     ):
         require_timeout(given)
+
+
+def test_the_default_time_limit_says_where_it_stands() -> None:
+    """Signatures and the documentation show its name."""
+    assert repr(POLICY_TIMEOUT) == "policy.timeout"

@@ -17,12 +17,14 @@ from kling_omni_async._api.answers import (
     SNIPPET_LENGTH,
     Answer,
     Echo,
+    age_of,
     foreign_id,
     read_answer,
     read_task,
     snippet_of,
     status_word,
     unusable_images,
+    without,
 )
 from kling_omni_async._api.values import NO_KEY, Secret
 from kling_omni_async.errors import ApiError, ResponseError, TransportError
@@ -1007,3 +1009,61 @@ def test_messages_come_unchanged(text: str) -> None:
     error = error_of({"code": 1200, "message": text}, 400)
     assert isinstance(error, ApiError)
     assert error.message == (text if text.strip() else "")
+
+
+# The age of a task, and what must not be in a body.
+
+
+@pytest.mark.parametrize(
+    ("made", "age_s"),
+    [
+        (1_777_777_787.0, 10.5),  # a date in a header is cut to whole seconds
+        (1_777_777_777.0, 0.5),
+        (1_777_777_776.0, 0.0),
+        (1_777_777_775.0, 0.0),
+        (1_777_777_774.0, None),
+    ],
+)
+def test_how_old_a_task_is_by_the_clock_of_its_answer(made: float, age_s: float | None) -> None:
+    """Clocks may differ by 2 s; a task from farther in the future has no age."""
+    task = ImageTask(
+        task_id=ASKED,
+        status=TaskStatus.PROCESSING,
+        created_at=datetime.fromtimestamp(NOW_S, UTC),
+    )
+    assert age_of(task, CIMultiDict({"Date": formatdate(made, usegmt=True)})) == age_s
+
+
+def test_an_age_is_not_known_without_both_times() -> None:
+    """Neither the answer's nor the task's own may be missing."""
+    date = {"Date": formatdate(NOW_S, usegmt=True)}
+    task = ImageTask(task_id=ASKED, status=TaskStatus.PROCESSING)
+    assert age_of(task, date) is None
+    born = ImageTask(
+        task_id=ASKED,
+        status=TaskStatus.PROCESSING,
+        created_at=datetime.fromtimestamp(NOW_S, UTC),
+    )
+    assert age_of(born, {}) is None
+    assert age_of(born, date) == 0.5
+
+
+def test_an_answer_without_what_it_must_not_hold() -> None:
+    """The text is taken out however it is escaped, and all else stays byte for byte."""
+    answer = Answer(201, b'{"a": "\xff https:\\/\\/hooks.example"}', {"X": "y"}, Secret("sk-key"))
+    shown = without(answer, "https://hooks.example")
+    assert shown.body == b'{"a": "\xff [redacted]"}'
+    assert (shown.status, shown.headers, shown.secret) == (201, {"X": "y"}, answer.secret)
+    assert type(shown.body) is bytes
+    assert without(answer, "https://other.example") is answer
+
+
+def test_an_answer_that_holds_the_key_goes_on_to_know_that() -> None:
+    """Its body stays one from which the key is taken when it is read."""
+    echo = Echo(b'{"a": "sk-key at hooks.example"}')
+    echo.secret = Secret("sk-key")
+    answer = Answer(200, echo, {}, echo.secret)
+    body = without(answer, "hooks.example").body
+    assert type(body) is Echo
+    assert body.secret is echo.secret
+    assert bytes(body) == b'{"a": "sk-key at [redacted]"}'

@@ -103,3 +103,11 @@ def test_the_earliest_end_counts() -> None:
         expected.add("a", 120.0)
         expected.answered("a", ended=True, started=60.0)
     assert not expected.comes
+
+
+def test_after_one_that_came_three_more_have_to_be_missed() -> None:
+    """What was missed before it counts no more."""
+    expected = Expected()
+    assert [missed(expected) for _ in range(MOST_MISSED - 1)] == [False, False]
+    expected.nudged("b")
+    assert [missed(expected) for _ in range(MOST_MISSED)] == [False, False, True]

@@ -47,6 +47,13 @@ def test_a_start_moves_the_next_one_by_one_gap() -> None:
     assert pace.next_start == 10.25
 
 
+def test_a_start_in_advance_takes_its_place_in_the_row() -> None:
+    """At once after a quiet time, else behind those before; the next one is a gap later."""
+    pace = RateLimit(4.0)
+    assert [pace.reserve(now) for now in (10.0, 10.0, 10.1, 20.0)] == [10.0, 10.25, 10.5, 20.0]
+    assert pace.next_start == 20.25
+
+
 def test_no_rate_is_no_pace() -> None:
     """Without a rate any number of queries may start at one time."""
     pace = RateLimit(None)

@@ -281,3 +281,25 @@ def test_stretching_is_told_when_it_begins_and_doubles(caplog: pytest.LogCapture
         f"more ids than max_rate can serve: they are asked at {factor} times their intervals"
         for factor in ("1.10", "2.20", "4.50")
     ]
+
+
+# What else there is to know.
+
+
+def test_callbacks_that_do_not_come_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """With their number: somebody's endpoint cannot be reached."""
+    PollingLog().no_callbacks()
+    assert said(caplog, logging.WARNING) == [
+        "3 callbacks in a row did not come: ids are asked for as without them"
+    ]
+
+
+def test_a_loop_that_stood_still_is_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """By how long, from 2 s on; what is a bit late is no word."""
+    log = PollingLog()
+    for late_s, now in ((2.0, 0.0), (3.0, 1.0), (4.0, 60.9), (5.0, 61.0), (6.0, 62.0)):
+        log.stood_still(late_s, now)
+    assert said(caplog, logging.WARNING) == [
+        f"the event loop stood still for {late_s} s: it is blocked, or the machine slept"
+        for late_s in (3.0, 5.0)
+    ]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kling_omni_async import PollPolicy, RateLimitError
-from kling_omni_async._polling.limits import NEVER
+from kling_omni_async._polling.limits import NEVER, LentPace
 from kling_omni_async._polling.schedule import Schedule, Scheduled, Timed, TimerHeap
 
 SLACK_S: Final = 1e-9
@@ -876,3 +876,42 @@ def test_any_order_of_events_keeps_the_limits(
     assert not [item for item in (*driver.newcomers, *driver.dues) if item.wanted]
     gap = 0.0 if rate is None else 1 / rate
     assert all(after - before >= gap - SLACK_S for before, after in pairwise(driver.starts))
+
+
+# What a book lends, and what is no query.
+
+
+def test_a_lent_pace_stands_in_place_of_the_own_one() -> None:
+    """From the moment it is lent until it is taken back."""
+    schedule = make(max_rate=10.0)
+    pace = LentPace(5.0, list)
+    schedule.lend(pace)
+    pace.grant([7.0], 1.0)
+    assert schedule.lent is pace
+    assert schedule.reserve(1.0) == 7.0
+    schedule.lend(None)
+    assert schedule.lent is None
+    assert [schedule.reserve(1.0) for _ in range(2)] == pytest.approx([1.0, 1.1])
+
+
+def test_how_many_starts_could_be_used() -> None:
+    """All asked for by hand, all newcomers, and one for whatever is overdue."""
+    schedule = make()
+    assert schedule.ready(5.0) == 0
+    put(schedule, 5.0, 5.0, 9.0)
+    assert [schedule.ready(now) for now in (4.9, 5.0, 9.0)] == [0, 1, 1]
+    add_newcomers(schedule, 3, 5.0)
+    assert [schedule.ready(now) for now in (4.9, 5.0)] == [3, 4]
+    schedule.ask(Scheduled())
+    assert schedule.ready(5.0) == 5
+
+
+def test_behind_a_closed_gate_only_queries_by_hand_could_be_used() -> None:
+    """Until its pause is over."""
+    schedule = make()
+    add_newcomers(schedule, 3, 5.0)
+    close_gate(schedule, now=5.0, pause_s=2.0)
+    assert [schedule.ready(now) for now in (6.9, 7.0)] == [0, 3]
+    for _ in range(2):
+        schedule.ask(Scheduled())
+    assert [schedule.ready(now) for now in (6.9, 7.0)] == [2, 5]

@@ -779,3 +779,28 @@ async def test_a_stream_that_is_left_before_it_began_keeps_its_ids() -> None:
     stream.begin()
     assert pending(stream) == {"a": UNREAD, "b": UNREAD}
     assert (stream.phase, stream.intake.closed.is_set()) == (Phase.ENDED, True)
+
+
+def test_a_stream_knows_its_youngest_task() -> None:
+    """Whichever order they are noted in."""
+    stream = new_stream()
+    first, second = give(stream, "a", "b")
+    assert stream.youngest is None
+    found: list[float | None] = []
+    for waiter, born in ((first, 5.0), (second, 7.0), (first, 6.0)):
+        waiter.aged(born)
+        found.append(stream.youngest)
+    assert found == [5.0, 7.0, 7.0]
+
+
+async def test_who_reads_an_input_does_not_wait_for_its_end() -> None:
+    """An input may close its own stream; all others wait until it is closed."""
+    stream = new_stream(feed())
+    stream.intake.task = asyncio.current_task()
+    await stream.closed()
+    stream.intake.task = None
+    closing = asyncio.ensure_future(stream.closed())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    stream.intake.closed.set()
+    await closing

@@ -1214,3 +1214,138 @@ async def test_stats_of_nothing() -> None:
     assert desk.watchlist.stats(3.0).next_query == 0.0
     desk.ask(SUCCEED)
     assert desk.watchlist.stats(3.0).oldest is None
+
+
+async def test_stats_tell_how_long_all_is_held_and_which_faults_there_were() -> None:
+    """Faults by their kind; the pause from now to its end, and none when it is over."""
+    desk = new_desk(max_rate=None)
+    for task_id in "abc":
+        desk.wait(task_id)
+    for reply in (RESET, RESET, RateLimitError("slow", http_status=429, retry_after=8.0)):
+        desk.say(desk.start(), reply)
+    stats = [desk.watchlist.stats(now) for now in (0.0, 3.0, 8.0, 20.0)]
+    assert [each.throttled for each in stats] == [8.0, 5.0, 0.0, 0.0]
+    assert stats[0].faults == {"TransportError (reset)": 2, "RateLimitError (HTTP 429)": 1}
+    assert stats[0].faults is not desk.watchlist.faults
+    assert desk.watchlist.stats(0.0, others_next=2.5).next_query == 2.5
+
+
+async def test_the_longest_wait_is_that_of_who_came_first() -> None:
+    """Also where others have come since."""
+    desk = new_desk()
+    desk.wait("a")
+    desk.now = 3.0
+    desk.wait("b")
+    assert desk.watchlist.oldest_s(5.0) == 5.0
+
+
+# What is known of a task, and callbacks.
+
+
+async def test_the_last_that_is_known_of_a_task() -> None:
+    """Its last answer, else what its create said, else nothing."""
+    desk = new_desk()
+    watchlist = desk.watchlist
+    assert watchlist.peek("a", 0.0) is None
+    desk.wait("a")
+    assert watchlist.peek("a", 0.0) is None
+    created = ImageTask(task_id="b", status=TaskStatus.SUBMITTED)
+    watchlist.planner.own.add(created, 0.0, None)
+    assert watchlist.peek("b", 10.0) is created
+    assert watchlist.peek("b", 10_000.0) is None
+    desk.ask(PENDING)
+    known = watchlist.peek("a", 1.0)
+    assert known is not None
+    assert (known.task_id, known.status) == ("a", TaskStatus.PROCESSING)
+
+
+async def test_how_long_a_task_needs_still() -> None:
+    """Known of an own task, by its age and kind, and of one that somebody waits for since then."""
+    desk = new_desk(interval=(20, 30))
+    watchlist = desk.watchlist
+    desk.wait("a")
+    assert watchlist.eta_s("a", 0.0) is None
+    watchlist.planner.own.add(ImageTask(task_id="b", status=TaskStatus.SUBMITTED), 0.0, None)
+    young, old = watchlist.eta_s("b", 0.0), watchlist.eta_s("b", 10.0)
+    assert young is not None
+    assert old is not None
+    assert 20 < old < young < 40
+    desk.wait("b")
+    assert watchlist.eta_s("b", 10.0) == old
+    assert watchlist.eta_s("b", 4000.0) is not None  # by when it was born, as it is forgotten
+
+
+async def test_a_nudge_of_a_stranger_changes_nothing() -> None:
+    """Nobody waits for it, and no create has made it."""
+    desk = new_desk()
+    assert not desk.watchlist.nudge("a", 0.0)
+    assert desk.ids == set()
+
+
+async def test_a_nudge_of_an_own_task_counts_when_somebody_waits_for_it() -> None:
+    """Its first look is then at once, and not when it is likely done."""
+    desk = new_desk(interval=(20, 30))
+    for task_id in ("a", "b"):
+        task = ImageTask(task_id=task_id, status=TaskStatus.SUBMITTED)
+        desk.watchlist.planner.own.add(task, 0.0, None)
+    assert desk.watchlist.nudge("a", 1.0)
+    assert not desk.watchlist.nudge("a", 10_000.0)  # it was forgotten
+    desk.watchlist.planner.own.add(ImageTask(task_id="c", status=TaskStatus.SUBMITTED), 0.0, None)
+    assert desk.watchlist.nudge("c", 1.0)
+    desk.now = 2.0
+    desk.wait("c")
+    assert desk.start().task_id == "c"
+
+
+async def test_a_nudge_before_the_first_query_makes_it_a_newcomer() -> None:
+    """It is asked at once, ahead of the place that a list gave it."""
+    desk = new_desk(max_rate=4.0)
+    desk.poll(*"abc")
+    assert desk.due("c") == [0.5]
+    assert desk.watchlist.nudge("c", 0.1)
+    assert desk.due("c") == [NEVER]
+    assert desk.watchlist.schedule.has_turn(desk.entry("c"), 0.1)
+
+
+async def test_a_nudge_asks_as_soon_as_the_shortest_pause_allows() -> None:
+    """At its end if that is to come, and at once if it is over or just over."""
+    for nudged, due in ((5.0, 20.0), (19.0, 20.0), (20.0, NEVER), (25.0, NEVER)):
+        desk = new_desk(interval=(20, 1000), timeout=None)
+        desk.wait("a")
+        desk.ask(PENDING)
+        assert desk.due("a")[0] > 25.0
+        assert desk.watchlist.nudge("a", nudged)
+        assert desk.due("a") == [due]
+        assert desk.watchlist.schedule.has_turn(desk.entry("a"), nudged) is (due == NEVER)
+
+
+async def test_a_nudge_while_a_query_is_under_way_counts_behind_its_answer() -> None:
+    """Nothing is put into the schedule meanwhile."""
+    desk = new_desk(interval=(20, 1000), timeout=None)
+    desk.wait("a")
+    entry = desk.start()
+    assert desk.watchlist.nudge("a", 1.0)
+    assert desk.due("a") == [NEVER]
+    assert desk.watchlist.next_event() == NEVER
+    desk.now = 2.0
+    desk.say(entry, PENDING)
+    assert desk.due("a") == [22.0]
+
+
+async def test_a_nudge_where_nobody_waits_any_more_is_of_no_id_of_ours() -> None:
+    """Its pause is kept as it is."""
+    desk = new_desk(interval=(20, 1000), timeout=None)
+    waiter = desk.wait("a")
+    desk.ask(PENDING)
+    desk.watchlist.leave(waiter)
+    before = desk.due("a")
+    assert not desk.watchlist.nudge("a", 5.0)
+    assert desk.due("a") == before
+
+
+async def test_an_answer_to_something_else_proves_the_set_up() -> None:
+    """Once the API has answered a create, a web page ends nothing."""
+    desk = new_desk()
+    desk.wait("a")
+    desk.watchlist.heard()
+    assert not desk.say(desk.start(), WEB_PAGE).ends_all
