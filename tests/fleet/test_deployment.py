@@ -129,8 +129,8 @@ class Browsers:
 
     async def wait(self, task_id: str) -> Any:
         """Ask until the images are there."""
-        while (answer := await self._ask("GET", f"/tasks/{task_id}"))[0] == 202:
-            pass
+        while (answer := await self._ask("GET", f"/tasks/{task_id}"))[0] in {202, 502}:  # noqa: ASYNC110 - nobody sets an Event for us
+            await asyncio.sleep(0.05)
         assert answer[0] == 200, answer
         return answer[1]
 
@@ -150,10 +150,11 @@ async def browsers(fleet: Fleet) -> AsyncGenerator[Browsers]:
         yield browsers
 
 
-async def test_all_are_served_though_a_worker_and_a_web_process_are_killed(
+async def test_all_are_served_though_a_worker_a_web_process_and_redis_are_killed(
     comet_api: SimulatedCometAPI, fleet: Fleet, browsers: Browsers
 ) -> None:
     """Each wish is paid for once, comes to its browser and is stored; then all ends by SIGTERM."""
+    (redis,) = fleet.parts["redis"]
     (web,), (saver,), workers = fleet.parts["web"], fleet.parts["saver"], fleet.parts["work"]
     keys = [f"wish-{number}" for number in range(WISHES)]
     ids = await asyncio.gather(*map(browsers.order, keys))
@@ -165,6 +166,9 @@ async def test_all_are_served_though_a_worker_and_a_web_process_are_killed(
     await in_time(lambda: browsers.cut > 0)
     again = await asyncio.gather(*map(browsers.order, keys))
     assert (again, len(comet_api.billed)) == (ids, WISHES)
+    redis.kill()
+    redis.begin()
+    await in_time(fleet.services["redis"].is_well)
     for task_id in ids:
         comet_api.finish(task_id)
     told = await asyncio.gather(*waiting)
