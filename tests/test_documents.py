@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import kling_omni_async
 from kling_omni_async._cli.demo import table
 
 from . import documents
@@ -47,6 +48,19 @@ def test_the_tutorial_shows_what_the_demo_prints() -> None:
     """The table on the page is the one that the demo prints when all goes well."""
     page = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
     assert f"```text\n{table(SCRIPTED, SCRIPTED)}\neverything came as scripted\n```" in page
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    """Under what is not released yet stand the versions with their days, the latest first."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    unreleased, *versions = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    names = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)", each) for each in versions]
+    assert all(names)
+    assert names[0] is not None
+    assert names[0][1] == kling_omni_async.__version__
+    days = [name[2] for name in names if name is not None]
+    assert days == sorted(days, reverse=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
