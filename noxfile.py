@@ -45,7 +45,12 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 LEAST_KILLED = 0.95  # of all mutants
 # By file, as the blocks of a page belong together.
 SPREAD = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
-LIGHT = (*SPREAD, "-m", "not heavy", "--hypothesis-profile=brief")
+BRIEF = "--hypothesis-profile=brief"
+LIGHT = (*SPREAD, "-m", "not heavy and not many", BRIEF)
+# Coverage doubles the time of a test, so what covers nothing new runs without; a seed, as what an
+# example covers by chance is no proof.
+COVERED = (*SPREAD, "-m", "not many", BRIEF, "--hypothesis-seed=0")
+UNCOVERED = (*SPREAD, "-m", "many or hypothesis")
 # What talks to the run-time dependencies.
 OF_THE_DEPENDENCIES = (
     *("tests/saving", "tests/cli", "tests/simulator", "tests/api/test_client.py"),
@@ -127,12 +132,10 @@ def warn_of_missing_pythons(session: nox.Session) -> None:
         session.warn(f"NOT TESTED on Python {python}: no working python{python} on this machine")
 
 
-def choice(session: nox.Session, *, heavy: bool = False) -> Sequence[str]:
-    """Return pytest's arguments: the caller's own, else all tests or all but the heavy ones."""
+def choice(session: nox.Session) -> Sequence[str]:
+    """Return pytest's arguments: the caller's own, else all but the heavy tests."""
     if session.posargs:
         return session.posargs
-    if heavy:
-        return SPREAD
     session.log(f"heavy tests, and all examples of properties, run once, in tests-{OLDEST}")
     return LIGHT
 
@@ -181,9 +184,11 @@ def tests(session: nox.Session) -> None:
     shutil.rmtree(COVERAGE_DATA, ignore_errors=True)
     COVERAGE_DATA.mkdir(parents=True)
     session.run(
-        *("coverage", "run", "-m", "pytest", *choice(session, heavy=True)),
+        *("coverage", "run", "-m", "pytest", *(session.posargs or COVERED)),
         env={"COVERAGE_FILE": str(COVERAGE_DATA / ".coverage")},
     )
+    if not session.posargs:
+        session.run("pytest", *UNCOVERED)
 
 
 @nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
@@ -236,7 +241,7 @@ def wheel(session: nox.Session) -> None:
             shutil.copytree(ROOT / folder, outside / folder)
         with session.chdir(outside):
             # Heavy ones, too: they start the program that was installed.
-            brief = (*SPREAD, "--hypothesis-profile=brief", *OF_THE_WHEEL)
+            brief = (*SPREAD, BRIEF, *OF_THE_WHEEL)
             session.run("pytest", *(session.posargs or brief))
 
 

@@ -49,7 +49,7 @@ FIGURES = (
 )
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as on Linux")
 @pytest.mark.timeout(180)
 def test_a_quick_run_writes_a_page_with_every_row(tmp_path: Path) -> None:

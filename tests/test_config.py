@@ -13,6 +13,7 @@ from yarl import URL
 from kling_omni_async import ConfigurationError, PollPolicy
 from kling_omni_async._config import Settings, is_loopback, make_settings
 from kling_omni_async._ids import quoted
+from tests.plans import share_of
 
 KEY = "sk-Aa0-._~+/="
 ENV_KEY = "COMETAPI_KEY"
@@ -246,7 +247,7 @@ def test_plain_http(host: str) -> None:
     assert made(base_url=f"http://{host}:8000", allow_http=True).base_url == f"http://{host}:8000"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=share_of(200), deadline=None)
 @given(st.text(max_size=20) | st.text("htps:/.@?#[]%\\ a0", max_size=12).map("https://{}".format))
 def test_any_base_url(given: str) -> None:
     """Any text is refused as ours, or gives an https base URL that a route can be put behind."""

@@ -108,8 +108,9 @@ async def main():
     async with SimulatedCometAPI() as api:
         ids = [api.create_task(duration=0.3) for _ in range(20)]
         api.fail_next(ids[0], reset=True, times=2)
+        api.fail_next(ids[1], status=502, times=2)  # so that one has gaps, however slow all is
         async with KlingOmniSession(api.api_key, base_url=api.base_url, policy=policy) as session:
-            await session.query(ids[1])
+            await session.query(ids[2])
             async with session.poll(ids) as outcomes:
                 seen = [outcome.task_id async for outcome in outcomes if outcome.ok]
             stream = session.poll([api.create_task(duration=100), api.create_task(duration=0)])

@@ -25,6 +25,7 @@ from kling_omni_async._http import (
     reason_of,
     retry_after_s,
 )
+from tests.plans import share_of
 
 from .support import plain
 
@@ -235,7 +236,7 @@ def test_dates_are_never_local(value: str) -> None:
 WORDS = ["Sun,", "3", "May", "2026", "03:10:07", "-0000", "GMT", "+9999", ":", ",", "-", "99", ""]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share_of(300), deadline=None)
 @given(st.text(max_size=30) | st.lists(st.sampled_from(WORDS), max_size=7).map(" ".join))
 def test_any_retry_after(value: str) -> None:
     """Any header gives a finite number above 0, or None."""

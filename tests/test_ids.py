@@ -21,6 +21,7 @@ from kling_omni_async._ids import (
     require_id,
     trimmed,
 )
+from tests.plans import share_of
 
 
 class Unshowable:
@@ -152,7 +153,7 @@ def test_shown(value: object, text: str) -> None:
     assert quoted(value) == text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share_of(300), deadline=None)
 @given(st.text(max_size=40) | st.text("./\\%?#: a", max_size=12))
 def test_no_id_leaves_its_segment(task_id: str) -> None:
     """Any text is refused, or it adds exactly one path segment from which it can be read back."""

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 @pytest.mark.timeout(180)
 def test_100_000_ids_fit_in_one_process(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from kling_omni_async import ImageTask, KlingOmniError, TaskOutcome
 from kling_omni_async._api.answers import Answer, foreign_id, read_answer, read_task, status_word
 from kling_omni_async.errors import ApiError
+from tests.plans import share_of
 from tests.test_errors import facts
 
 ASKED = "878106242831892487"
@@ -78,7 +79,9 @@ HEADER_TEXTS = st.text(max_size=20) | st.sampled_from(
 )
 HEADERS = st.dictionaries(HEADER_NAMES | st.text(max_size=5), HEADER_TEXTS, max_size=4)
 
-BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+BOUNDED = settings(
+    max_examples=share_of(150), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def through_json(outcome: TaskOutcome) -> TaskOutcome:

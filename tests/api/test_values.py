@@ -28,6 +28,7 @@ from kling_omni_async._api.values import (
     text,
     units,
 )
+from tests.plans import share_of
 from tests.support import plain
 
 
@@ -170,7 +171,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share_of(100), deadline=None)
 @given(VALUES, st.booleans())
 def test_reads_what_json_writes(value: Any, ascii_only: bool) -> None:  # noqa: FBT001 - drawn
     """Whatever Python writes as JSON is read back."""

@@ -16,7 +16,7 @@ from kling_omni_async.simulator import SimulatedCometAPI
 
 from .creating_child import DIED, MANY, ORDERS, new_session, shorten_leases
 
-pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
+pytestmark = [pytest.mark.anyio, pytest.mark.many]
 
 ROOT = Path(__file__).parents[2]
 

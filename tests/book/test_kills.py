@@ -13,7 +13,7 @@ import pytest
 from .kills import tell
 
 pytestmark = [
-    pytest.mark.heavy,
+    pytest.mark.many,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]
 

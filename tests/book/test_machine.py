@@ -52,6 +52,7 @@ from kling_omni_async._book.contract import (
 from kling_omni_async._book.memory import MemoryShelf, MemoryStore
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._book.sqlite_schema import COLUMNS
+from tests.plans import share_of
 
 from .oracle import HORIZON_S, SLACK_S, START_WITHIN_S, Gate, Ledger, Pace, Query, Server
 from .pure import DENIED, GAVE_UP, KEEP_S, LEASE_S, LOW_S, PROBE_S, WON
@@ -854,16 +855,16 @@ def explore(machine: type[BookMachine], plans: int, steps: int = 50) -> None:
 @pytest.mark.timeout(60)
 def test_a_book_keeps_its_promises() -> None:
     """In memory, whatever comes."""
-    explore(BookMachine, 60)
+    explore(BookMachine, share_of(60))
 
 
 @pytest.mark.timeout(60)
 def test_a_file_gives_the_answers_of_the_memory() -> None:
     """Step by step, and keeps the same rows."""
-    explore(FileMachine, 8)
+    explore(FileMachine, share_of(8))
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("machine", "plans"), [(BookMachine, 2000), (FileMachine, 150)])
 def test_a_book_keeps_its_promises_in_many_plans(machine: type[BookMachine], plans: int) -> None:

@@ -24,7 +24,7 @@ from .kills import LATENCY_S, Story, check
 from .two_accounts import one_address
 
 pytestmark = [
-    pytest.mark.heavy,
+    pytest.mark.many,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kling_omni_async import BookError, OutcomeStream, TaskBook, TaskOutcome
 from kling_omni_async._book.contract import Take
+from tests.plans import share_of
 from tests.virtual_clock import VirtualClockLoop
 
 from .ends import TroubledStore, ender_of, troubled
@@ -147,7 +148,7 @@ async def run_chaos(seed: int) -> None:
         assert progress.failed == TASKS
 
 
-@settings(max_examples=40)
+@settings(max_examples=share_of(40))
 @given(seed=st.integers(0, 2**32))
 def test_nothing_is_lost_and_nothing_comes_again(seed: int) -> None:
     """Each outcome comes to one at a time, until it is acknowledged, and to nobody after that."""

@@ -17,7 +17,7 @@ from kling_omni_async._book.contract import State
 from .sqlite_child import DIED
 from .sqlite_support import keys, opened, outside, take
 
-pytestmark = [pytest.mark.anyio, pytest.mark.heavy]
+pytestmark = [pytest.mark.anyio, pytest.mark.many]
 
 ROOT = Path(__file__).parents[2]
 

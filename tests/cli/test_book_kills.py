@@ -23,7 +23,7 @@ LOW_S = 0.2
 KILLS = 5
 
 pytestmark = [
-    pytest.mark.heavy,
+    pytest.mark.many,
     pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]

@@ -26,7 +26,7 @@ MOST = 6  # tasks at a time, and so creates under way
 LATENCY_S = 0.02
 
 pytestmark = [
-    pytest.mark.heavy,
+    pytest.mark.many,
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]
 

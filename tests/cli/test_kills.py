@@ -148,7 +148,7 @@ def tell(seed: int, folder: Path) -> None:
         assert story.surplus(task_id) <= story.killed_before_settled(task_id)
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @can_kill
 @pytest.mark.timeout(300)
 def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None
         list(pool.map(tell, range(STORIES), [tmp_path] * STORIES))
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits other processes")
 def test_a_disk_that_fills_up_tears_a_line_that_the_next_run_mends(tmp_path: Path) -> None:
     """Half a line is on the disk: its id is pending, and the next run writes each id once."""

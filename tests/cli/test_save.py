@@ -345,7 +345,7 @@ class Folder:
         }
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @can_kill
 @pytest.mark.timeout(300)
 def test_kills_leave_no_half_image_under_its_name(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_kills_leave_no_half_image_under_its_name(tmp_path: Path) -> None:
     assert parts_seen > 0
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
 @pytest.mark.timeout(300)
 def test_2000_images_of_1_mb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -497,7 +497,7 @@ def signalled_run(seed: int, folder: Path) -> int:
     return code
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @on_linux
 @pytest.mark.timeout(300)
 def test_a_signal_may_come_at_any_moment(tmp_path: Path) -> None:

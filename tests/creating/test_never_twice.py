@@ -265,7 +265,7 @@ def test_never_twice_and_nothing_lost(plan: Plan) -> None:
     check(plan)
 
 
-@pytest.mark.heavy
+@pytest.mark.many
 @pytest.mark.timeout(900)
 @settings(max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 @given(plan=PLANS)

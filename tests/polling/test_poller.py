@@ -17,6 +17,7 @@ from kling_omni_async import (
     OutcomeStream,
     PollPolicy,
     PollTimeoutError,
+    RateLimitError,
     ResponseError,
     SessionClosedError,
     TaskOutcome,
@@ -316,3 +317,21 @@ async def test_an_idle_connection_with_a_stray_answer_is_given_up_for_books_too(
         poller.judged(Entry("b"), decision, None, took_s=0.0, late_s=0.0, age_s=None)
         assert transport.given_up == 1
         assert session.stats().faults == {"ResponseError (HTTP 200)": 1}
+
+
+async def test_a_429_of_the_same_burst_lengthens_no_pause(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Requests that met one limit together close the gate once, and the log tells it once."""
+    async with scripted_session(
+        ScriptedTransport({"7": scripted.lines(scripted.SUCCEED)})
+    ) as session:
+        await session.wait("7")
+        poller = poller_of(session)
+        started = asyncio.get_running_loop().time()
+        error = RateLimitError("", retry_after=5.0)
+        for _ in range(2):
+            poller.limited(error, started=started)
+    assert [record.message for record in caplog.records if "throttled" in record.message] == [
+        "throttled by the API: no scheduled query for 5.0 s"
+    ]

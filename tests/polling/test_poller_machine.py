@@ -37,6 +37,7 @@ from kling_omni_async import (
 from kling_omni_async._polling.schedule import TimerHeap
 from kling_omni_async._polling.stream import StreamState
 from kling_omni_async._polling.waiters import Entry, Waiter
+from tests.plans import share_of
 from tests.virtual_clock import VirtualClockLoop
 
 from .oracle import (
@@ -1013,7 +1014,7 @@ def _check_size(heap: TimerHeap[Any]) -> None:
 
 
 PollerMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=share_of(150),
     stateful_step_count=40,
     deadline=None,
     report_multiple_bugs=False,

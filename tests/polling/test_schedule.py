@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from kling_omni_async import PollPolicy, RateLimitError
 from kling_omni_async._polling.limits import NEVER, LentPace
 from kling_omni_async._polling.schedule import Schedule, Scheduled, Timed, TimerHeap
+from tests.plans import share_of
 
 SLACK_S: Final = 1e-9
 """What times that were added up may differ by, in s."""
@@ -850,7 +851,7 @@ class Driver:
             self.dues[item] = item.when
 
 
-@settings(max_examples=200)
+@settings(max_examples=share_of(200))
 @given(
     steps=STEPS,
     rate=st.sampled_from([None, 1.0, 4.0, 100.0]),

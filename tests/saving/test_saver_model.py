@@ -33,6 +33,7 @@ from kling_omni_async._api.answers import Answer, read_answer
 from kling_omni_async._polling.stream import StreamState
 from kling_omni_async._saving.saver import SaveJob, Saver
 from kling_omni_async._saving.wing import SavingOutlet
+from tests.plans import share_of
 from tests.polling import scripted
 from tests.polling.scripted import Line, ScriptedTransport, Start, scripted_session
 from tests.virtual_clock import VirtualClockLoop
@@ -512,7 +513,7 @@ def run(plan: list[Step], most: int, seed: int, *, debug: bool = False) -> None:
 
 
 @settings(
-    max_examples=30,
+    max_examples=share_of(30),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
