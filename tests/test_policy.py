@@ -230,3 +230,9 @@ def test_bad_time_limit_of_a_verb(given: Any) -> None:
 def test_the_default_time_limit_says_where_it_stands() -> None:
     """Signatures and the documentation show its name."""
     assert repr(POLICY_TIMEOUT) == "policy.timeout"
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[1::]", "::1", "1::", "a.example", "*.a.example"])
+def test_allowed_hosts(host: str) -> None:
+    """A name, all below a name, and an address, also as it stands in a URL."""
+    assert PollPolicy(allow_hosts=(host,)).allow_hosts == (host,)

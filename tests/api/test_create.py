@@ -168,6 +168,14 @@ def test_the_model_accepts_what_is_sent(order: ImageOrder, body: str) -> None:
             },
             "image_list and element_list hold more than 10 together",
         ),
+        (
+            {
+                "prompt": "a",
+                "image_list": [{"image": ""}] * 5,
+                "element_list": [{"element_id": 1}] * 5,
+            },
+            None,
+        ),
         ({"prompt": "a fox", "n": None, "style": "flat"}, None),
     ],
 )
@@ -229,6 +237,7 @@ def test_a_file_is_sent_as_its_bytes() -> None:
         {"image": URL},
     ]
     same = make_request(ImageOrder("a fox", images=[PNG, URL]), [PNG, URL], EXTERNAL)
+    assert request.order is order
     assert request.digest == same.digest
     assert request.digest != make_request(order, [JPG, URL], EXTERNAL).digest
     assert "iVBOR" not in repr(request)
@@ -248,19 +257,41 @@ def test_the_digest_is_of_the_contents() -> None:
     assert plain.digest not in {request_of(order).digest for order in others}
 
 
+def test_a_body_is_as_short_as_json_can_be() -> None:
+    """No spaces, and letters as they are: a prompt may be long."""
+    body = f'{{"prompt":"狐狸","external_task_id":"{EXTERNAL}"}}'
+    assert request_of(ImageOrder("狐狸")).body == body.encode()
+
+
+def test_the_digest_knows_no_order_of_names() -> None:
+    """What else is to be sent may be given in any."""
+    digests = {
+        request_of(ImageOrder("a fox", extra=extra)).digest
+        for extra in ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1})
+    }
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize(
-    ("order", "field"),
+    ("order", "text"),
     [
-        (ImageOrder("a fox", images=[PNG]), r"images\[0\]"),
-        (ImageOrder("a fox", callback_url="https://hooks.example/x"), "callback_url"),
+        (
+            ImageOrder("a fox", images=[PNG]),
+            "images[0] was read from JSON, which holds no bytes; give the image itself",
+        ),
+        (
+            ImageOrder("a fox", callback_url="https://hooks.example/x"),
+            "callback_url was read from JSON, which holds its host alone; give the whole URL",
+        ),
     ],
 )
-def test_an_order_read_from_json_may_lack_what_is_to_be_sent(order: ImageOrder, field: str) -> None:
-    """It is refused then, and the field is named."""
+def test_an_order_read_from_json_may_lack_what_is_to_be_sent(order: ImageOrder, text: str) -> None:
+    """It is refused then, with the field's name and what to give instead."""
     again = order_from_dict(json.loads(json.dumps(order_to_dict(order))))
     assert again is not None
-    with pytest.raises(ConfigurationError, match=rf"^ImageOrder\.{field} was read from JSON"):
+    with pytest.raises(ConfigurationError) as caught:
         request_of(again)
+    assert str(caught.value) == f"ImageOrder.{text}"
 
 
 def test_external_ids() -> None:
@@ -465,12 +496,14 @@ def test_no_answer() -> None:
 @pytest.mark.parametrize("body", [vendor, wrapped], ids=["plain", "wrapped"])
 def test_a_duplicate(message: str, body: Any) -> None:
     """1201 that says "exists" means that the vendor knows the order: it may be looked for."""
-    verdict = verdict_on(body(1201, message), 400)
+    verdict = verdict_on(body(1201, message), 400, {"Retry-After": "7"})
     assert isinstance(verdict, Doubt)
     assert verdict.duplicate
-    assert type(verdict.error) is DuplicateOrderError
-    assert verdict.error.external_task_id == EXTERNAL
-    assert (verdict.error.code, verdict.error.message) == (1201, message)
+    error = verdict.error
+    assert type(error) is DuplicateOrderError
+    assert error.external_task_id == EXTERNAL
+    assert (error.code, error.message) == (1201, message)
+    assert (error.http_status, error.request_id, error.retry_after) == (400, "req-1", 7.0)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +531,20 @@ def test_each_proof_has_a_source() -> None:
     """The table says why each of its rows is one."""
     assert len({proof.what for proof in PROOFS}) == len(PROOFS) == 5
     assert all(len(proof.source) > 20 for proof in PROOFS)
+
+
+@pytest.mark.parametrize(
+    ("what", "statuses"),
+    [
+        ("4xx but 408, 409 and 499", {*range(400, 500)} - {408, 409, 499}),
+        ("3xx but 303", {*range(300, 400)} - {303}),
+    ],
+)
+def test_a_proof_by_status_is_for_just_these(what: str, statuses: set[int]) -> None:
+    """Whatever the code says."""
+    proof = next(proof for proof in PROOFS if proof.what == what)
+    assert {status for status in range(100, 1000) if proof.holds(status, None)} == statuses
+    assert {status for status in range(100, 1000) if proof.holds(status, "x")} == statuses
 
 
 def test_a_proof_by_status_and_code_is_for_both_together() -> None:
@@ -662,6 +709,24 @@ def test_all_else_says_nothing_of_the_task(
     assert error.http_status == status
     assert type(error) is kind
     assert text in str(error)
+
+
+def test_a_look_that_comes_too_soon_says_how_long_to_wait() -> None:
+    """Until a date too, from the time at which the answer came."""
+    answer = Answer(429, b"", {"Retry-After": "Sun, 03 May 2026 03:10:07 GMT"})
+    error = read_recovered(answer, EXTERNAL, wall_s=1_777_777_777.0)
+    assert isinstance(error, RateLimitError)
+    assert (error.retry_after, error.task_id) == (30.0, EXTERNAL)
+
+
+@pytest.mark.parametrize("body", [found(task_info={"external_task_id": "b"}), found(task_id="a b")])
+def test_an_answer_of_no_use_says_what_was_asked_for(body: object) -> None:
+    """By its external id, with the status that it came under."""
+    error = recovered(body)
+    assert isinstance(error, ResponseError)
+    assert error.http_status == 200
+    assert str(error).startswith("the answer is of no use: it ")
+    assert repr(EXTERNAL) in str(error)
 
 
 def test_no_answer_to_a_look() -> None:

@@ -28,6 +28,24 @@ def test_what_fits() -> None:
     assert not limit.fits(1)
 
 
+def test_a_task_that_was_not_created_gives_its_places_back() -> None:
+    """And no others."""
+    limit = SlotLimit(None)
+    limit.take(3)
+    limit.take(5)
+    limit.release(5)
+    assert limit.held == 3
+
+
+def test_there_are_as_many_places_as_are_held() -> None:
+    """A large task that runs alone proves more of them than were believed."""
+    limit = SlotLimit(None)
+    limit.take(9)
+    limit.take(1)
+    limit.refused(1)
+    assert (limit.held, limit.limit) == (9, 9)
+
+
 def test_a_refusal_tells_the_limit() -> None:
     """There are fewer places than it would have taken, but one at least."""
     limit = SlotLimit(None)

@@ -1151,6 +1151,67 @@ async def test_after_a_freeze_nothing_is_asked_before_its_pause_is_over() -> Non
     assert timeout_of(waiter).last_error is None
 
 
+@pytest.mark.parametrize(
+    ("interval", "now"),
+    [((3.0, 3.0), 10.0), ((5.0, 5.0), 10.0), ((3.0, 4.9), 4.0)],
+    ids=["soon", "at the end of the grace", "after the shortest pause"],
+)
+async def test_an_answer_from_before_a_freeze_is_no_last_look(
+    interval: tuple[float, float], now: float
+) -> None:
+    """More would have been asked in that time: the wait goes on to the look that is due soon."""
+    desk = new_desk(interval=interval)
+    waiter = desk.wait("a", timeout=2.0)
+    entry = desk.start()
+    desk.now = now
+    desk.say(entry, PENDING)
+    assert not waiter.result.done()
+    desk.ask(SUCCEED)
+    assert error_of(waiter) is None
+
+
+async def test_an_answer_from_before_a_freeze_that_was_noticed_is_no_last_look_either() -> None:
+    """The wait was given a grace from the end of the standstill, and now one to its next look."""
+    desk = new_desk(interval=(3.0, 3.0))
+    waiter = desk.wait("a", timeout=2.0)
+    entry = desk.start()
+    assert desk.pass_time(10.0) == 0
+    desk.now = 10.5
+    desk.say(entry, PENDING)
+    assert not waiter.result.done()
+    desk.ask(SUCCEED)
+    assert error_of(waiter) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "started", "now"),
+    [((3.0, 3.0), 1.0, 4.0), ((5.5, 5.5), 0.0, 10.0)],
+    ids=["within a pause", "next look is too late"],
+)
+async def test_after_a_freeze_without_a_look_to_come_a_wait_ends(
+    interval: tuple[float, float], started: float, now: float
+) -> None:
+    """Nothing more would have been asked, or the next look is farther away than a grace."""
+    desk = new_desk(interval=interval)
+    waiter = desk.wait("a", timeout=2.0)
+    desk.now = started
+    entry = desk.start()
+    desk.now = now
+    desk.say(entry, PENDING)
+    assert isinstance(error_of(waiter), PollTimeoutError)
+
+
+async def test_an_answer_within_the_usual_grace_is_the_last_look() -> None:
+    """Where nothing stood still a wait ends with the answer that it was given time for."""
+    desk = new_desk(interval=(3.0, 3.0))
+    waiter = desk.wait("a", timeout=2.0)
+    entry = desk.start()
+    assert desk.pass_time(2.5) == 0
+    desk.now = 3.5
+    desk.say(entry, PENDING)
+    assert isinstance(error_of(waiter), PollTimeoutError)
+
+
 async def test_at_a_moment_all_starts_that_can_be_made_are_made() -> None:
     """Of those that are due as many as the limit carries, in their order."""
     desk = new_desk(max_rate=None, max_concurrency=3)

@@ -355,6 +355,8 @@ def test_hosts_of_other_letters_are_written_in_ascii(url: str, expected: str) ->
         ("b", "https://host/a/b"),
         ("//other/b", "https://other/b"),
         ("?x", "https://host/a/1.png?x"),
+        ("/X", "https://host/X"),
+        (" /x\u3000", "https://host/x%E3%80%80"),
         ("/b c.png?d e#f g", "https://host/b%20c.png?d%20e#f%20g"),
         (" https://other/b c ", "https://other/b%20c"),
         ("HTTPS://Other/b c", "https://Other/b%20c"),
@@ -403,6 +405,7 @@ def test_the_error_of_a_private_host(host: str, address: str | None, shown: str)
     ("host", "plain"),
     [
         ("Images.Example.", "images.example"),
+        ("imageX..", "imagex"),
         ("*.B\u00fccher.Example", "*.xn--bcher-kva.example"),
         ("*.a_b", "*.a_b"),
         ("10.1", "10.0.0.1"),
