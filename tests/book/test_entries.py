@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from kling_omni_async._book import entries
@@ -28,6 +29,7 @@ from .pure import (
     LEASE_S,
     LOW_S,
     START_S,
+    TERMS,
     WALL_S,
     WON,
     PureBook,
@@ -480,6 +482,16 @@ def test_a_nudge_while_claimed_asks_a_shortest_pause_after_the_answer() -> None:
     assert not book.row("t").is_nudged
 
 
+def test_a_nudge_of_fast_pauses_waits_for_no_longer_than_one() -> None:
+    """Also where all pauses are below a second."""
+    book = PureBook(attrs.evolve(TERMS, interval=(0.25, 0.5)))
+    book.add("t")
+    claim = book.claim()
+    book.nudge("t")
+    book.settle(claim, pause_s=0.5)
+    assert (book.at("t"), book.row("t").is_nudged) == (0.25, False)
+
+
 def test_a_nudge_after_a_lease_asks_at_once() -> None:
     """Nobody is asking any more; the next claim starts after the nudge, and pauses as ever."""
     book = PureBook()
@@ -866,3 +878,13 @@ def test_a_key_that_was_denied_is_polled_no_more() -> None:
     book.add("t")
     book.settle(book.claim(), **DENIED)
     assert not book.retry("t")
+
+
+def test_what_is_known_of_a_wish_is_of_the_time_of_its_step() -> None:
+    """By which whoever asks can tell how old it is."""
+    book = PureBook()
+    book.intend("x")
+    book.now += 7.0
+    known = book.intend("x")
+    assert known is not None
+    assert known.now == book.now

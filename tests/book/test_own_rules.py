@@ -93,6 +93,7 @@ async def test_what_is_released_is_for_others(book: StoreBook) -> None:
     await book.take(reader="stranger", release=["open", "ended", "unknown"])
     assert await keys(book, "other") == []
     await book.take(reader="own", release=["open", "ended"])
+    assert (await book.found("open")).row.holder is None
     await end(book, "open")
     assert await keys(book, "other") == ["ended", "open"]
 
@@ -103,6 +104,7 @@ async def test_who_comes_first_has_it(book: StoreBook) -> None:
     await book.take(reader="two")
     await book.add("x", holder="one")
     await book.take(reader="two", keep=["x"])
+    assert (await book.found("x")).row.holder == "one"
     await book.take(reader="one", is_leaving=True)
     await book.take(reader="two", keep=["x"])
     await end(book, "x")
