@@ -256,7 +256,7 @@ def check_contents(session: nox.Session, built: Path) -> None:
         session.error(f"the wheel holds more than the package: {strangers}")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def faults(session: nox.Session) -> None:
     """Poll through nginx and tinyproxy; bare ``nox`` leaves it out, as it needs Debian packages."""
     if missing := missing_for_faults():
@@ -265,7 +265,7 @@ def faults(session: nox.Session) -> None:
     session.run("pytest", "tests/faults", *(session.posargs or SPREAD))
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def fleet(session: nox.Session) -> None:
     """Keep books in a real Redis, and run a deployment; bare ``nox`` leaves it out.
 
@@ -278,8 +278,10 @@ def fleet(session: nox.Session) -> None:
     shutil.rmtree(FLEET_COVERAGE, ignore_errors=True)
     FLEET_COVERAGE.mkdir(parents=True)
     env = {"COVERAGE_FILE": str(FLEET_COVERAGE / ".coverage")}
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["tests/fleet"]), env=env)
+    chosen = session.posargs or (*SPREAD, "-m", "not many", "tests/fleet")
+    session.run("coverage", "run", "-m", "pytest", *chosen, env=env)
     if not session.posargs:
+        session.run("pytest", *SPREAD, "-m", "many", "tests/fleet")
         session.run("coverage", "combine", "--quiet", env=env)
         session.run("coverage", "report", f"--include={OF_REDIS}", env=env)
 
