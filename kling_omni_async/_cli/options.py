@@ -58,10 +58,15 @@ def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
 def with_action_first(tokens: list[str]) -> list[str]:
     """Return ``book BOOK add`` as ``book add BOOK``: a command comes before what it is given."""
     match tokens:
-        case ["book", where, action, *rest] if action in BOOK_ACTIONS and not where.startswith("-"):
-            return ["book", action, where, *rest]
+        case ["book", where, "--name", name, action, *rest]:
+            place = [where, "--name", name]
+        case ["book", where, action, *rest]:
+            place = [where]
         case _:
             return tokens
+    if action not in BOOK_ACTIONS or where.startswith("-"):
+        return tokens
+    return ["book", action, *place, *rest]
 
 
 def with_values_joined(arguments: list[str]) -> list[str]:

@@ -406,6 +406,10 @@ def test_redis_backs_itself_up(call: Call) -> None:
 def test_the_command_may_stand_before_the_book(path: Path, call: Call) -> None:
     """As shells complete it; a book that is called like a command is one all the same."""
     assert with_action_first(["book", "x", "add", "1"]) == ["book", "add", "x", "1"]
+    named = ["x", "--name", "shop"]
+    assert with_action_first(["book", *named, "add", "1"]) == ["book", "add", *named, "1"]
+    assert with_action_first(["book", *named]) == ["book", *named]
+    assert with_action_first(["book", "add", *named, "add"]) == ["book", "add", *named, "add"]
     assert with_action_first(["book", "add", "--help"]) == ["book", "add", "--help"]
     assert with_action_first(["book", "--help", "add"]) == ["book", "--help", "add"]
     assert with_action_first(["poll", "x", "add"]) == ["poll", "x", "add"]

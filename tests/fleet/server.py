@@ -20,8 +20,6 @@ class RedisServer(Server):
 
     def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
         port = port or free_port()
-        program = next(filter(None, (shutil.which(each, path=SBIN) for each in PROGRAMS)), None)
-        program = program or next(filter(None, map(shutil.which, PROGRAMS)), PROGRAMS[0])
         settings = {
             "port": str(port),
             "bind": HOST,
@@ -31,7 +29,7 @@ class RedisServer(Server):
         }
         given = [word for name, value in settings.items() for word in (f"--{name}", value)]
         options = tuple(str(port) if each == "PORT" else each for each in options)
-        super().__init__([program, *given, *options], folder=folder, port=port)
+        super().__init__([program_of(), *given, *options], folder=folder, port=port)
 
     @property
     def url(self) -> str:
@@ -57,6 +55,12 @@ class RedisServer(Server):
     def client(self, **options: Any) -> Any:
         """Give a client of the tests' own."""
         return Redis.from_url(self.url, **options)
+
+
+def program_of() -> str:
+    """Return the program of a Redis."""
+    found = next(filter(None, (shutil.which(each, path=SBIN) for each in PROGRAMS)), None)
+    return found or next(filter(None, map(shutil.which, PROGRAMS)), PROGRAMS[0])
 
 
 def has_server() -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import redis.asyncio
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from kling_omni_async import BookError, ConfigurationError, TaskBook
 from kling_omni_async._book.contract import Ack, State
@@ -291,7 +293,8 @@ async def test_a_cluster(tmp_path: Path) -> None:
             assert caught.value.transient
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await until(node.is_whole_cluster)
-        cluster = redis.asyncio.RedisCluster(host=HOST, port=node.port)
+        never = Retry(NoBackoff(), 0)
+        cluster = redis.asyncio.RedisCluster(host=HOST, port=node.port, retry=never)
         await use(new_book(cluster, Clock()))
         await cluster.aclose()
     finally:
@@ -323,7 +326,7 @@ async def test_pending_answers_wake_nobody(server: RedisServer) -> None:
 
 
 def test_the_page_names_the_rights() -> None:
-    """What the page on books grants is what a step needs, each command once."""
-    page = (ROOT / "docs" / "books.md").read_text(encoding="utf-8")
+    """What the page on fleets grants is what a step needs, each command once."""
+    page = (ROOT / "docs" / "fleet.md").read_text(encoding="utf-8")
     granted = page.partition("ACL SETUSER")[2].partition("```")[0]
     assert sorted(word[1:] for word in granted.split() if word[0] == "+") == sorted(RIGHTS)
