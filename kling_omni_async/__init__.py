@@ -1,4 +1,4 @@
-"""Brings paid Kling Omni image tasks back from CometAPI: an asyncio polling SDK.
+"""From prompts to stored Kling Omni images of CometAPI: an asyncio polling SDK.
 
 `KlingOmniSession` is where to start; ``README.md`` shows it at work.
 

@@ -61,6 +61,7 @@ class Page:
         }
         self.folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
         self._runner = self._ends.enter_context(asyncio.Runner(loop_factory=VirtualClockLoop))
+        self._loop = self._runner.get_loop()
         self.api = SimulatedCometAPI(seed=1, epoch=datetime(2026, 1, 1, tzinfo=UTC))
         self._runner.run(self.api.start())
         self._variables = {"COMETAPI_KEY": self.api.api_key, "COMETAPI_BASE_URL": self.api.base_url}
@@ -79,9 +80,9 @@ class Page:
             stack.enter_context(contextlib.chdir(self.folder))
             stack.enter_context(mock.patch.dict(os.environ, self._variables))
             stack.enter_context(mock.patch("kling_omni_async._wings.Random", partial(Random, 7)))
-            stack.enter_context(mock.patch("asyncio.run", _run_virtually))
-            # A book in a file counts as the loop does.
-            clocks = partial(Clocks, since_boot=self._runner.get_loop().time)
+            stack.enter_context(mock.patch("asyncio.run", self._run_virtually))
+            # A book in a file counts as the loop does that runs.
+            clocks = partial(Clocks, since_boot=self._now)
             stack.enter_context(mock.patch("kling_omni_async._book.sqlite.Clocks", clocks))
             stack.enter_context(contextlib.redirect_stdout(self._stream))
             stack.enter_context(contextlib.redirect_stderr(self._stream))
@@ -89,6 +90,18 @@ class Page:
             stack.callback(self._swap_log)
             yield
         self.said = self._stream.getvalue()[before:]
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+    def _run_virtually(self, main: Coroutine[Any, Any, object]) -> object:
+        """Run what a program hands to `asyncio.run`, in a loop of its own."""
+        with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+            own, self._loop = self._loop, runner.get_loop()
+            try:
+                return runner.run(main)
+            finally:
+                self._loop = own
 
     def _swap_log(self) -> None:
         """Exchange the settings of the log of this page for those of the tests, or back."""
@@ -105,11 +118,6 @@ class Page:
                 if isinstance(value, KlingOmniSession):
                     self._runner.run(value.aclose())
             self._runner.run(self.api.aclose())
-
-
-def _run_virtually(main: Coroutine[Any, Any, object]) -> object:
-    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
-        return runner.run(main)
 
 
 def _set_up(names: dict[str, Any]) -> None:

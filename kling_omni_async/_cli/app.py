@@ -39,7 +39,7 @@ COMMANDS = frozenset(
 
 app = App(
     name="kling-omni",
-    help="Poll Kling Omni image tasks of CometAPI.",
+    help="Kling Omni images of CometAPI: from prompts to stored images, paid for once.",
     usage="Usage: kling-omni COMMAND [OPTIONS]",
     help_epilogue=help_pages.APP,
     help_format="plaintext",

@@ -31,17 +31,20 @@ APP: Final = _page(
   # See it work, without a key:
   kling-omni demo
 
-  # Make images of a wish, and save them:
+  # Make images of a prompt, and save them:
   kling-omni generate "a fox in the snow" --save images
 
-  # Look once at a task:
-  kling-omni query 842250903629086785
+  # Those of a file of prompts; run again, also after a crash, it goes on:
+  kling-omni generate --from prompts.csv --jsonl images/run.jsonl --save images
 
-  # Poll all tasks of a file, and save their images:
-  kling-omni poll --from ids.txt --jsonl run.jsonl --save images
+  # Poll tasks that others have created, and save their images:
+  kling-omni poll --from ids.txt --jsonl images/polled.jsonl --save images
 
   # Then look at them:
-  kling-omni gallery images --jsonl run.jsonl
+  kling-omni gallery images
+
+  # A list of tasks that programs and machines share:
+  kling-omni work tasks.db
 """,
     "Each command has a --help of its own. With --debug it shows the traceback of an error.",
     _KEY,
@@ -117,7 +120,10 @@ WORK_HELP: Final = (
     "Poll the tasks of a book until Ctrl-C; programs that read it hand out what came of them.\n\n"
     "Any number of processes may work one book: they share its ids and one pace."
 )
-BOOK_HELP: Final = "Print what a book holds; or add to it, take from it, list it, back it up."
+BOOK_HELP: Final = (
+    "Print what a book, a lasting list of tasks, holds; or add to it, take from it, list it, "
+    "back it up."
+)
 
 WORK: Final = _page(
     """
