@@ -1336,6 +1336,34 @@ async def test_how_long_a_task_needs_still() -> None:
     assert watchlist.eta_s("b", 4000.0) is not None  # by when it was born, as it is forgotten
 
 
+async def test_a_stream_that_expects_callbacks_waits_for_them() -> None:
+    """Each id is asked when its callback should have come, or when somebody wants it sooner."""
+    desk = new_desk(interval=(20, 30))
+    desk.now = 5.0
+    stream = desk.feed()
+    stream.expects = 60.0
+    desk.admit(stream, "a")
+    assert desk.due("a") == [65.0]
+    assert desk.watchlist.planner.expected
+    desk.now = 6.0
+    later = desk.feed()
+    later.expects = 90.0
+    desk.admit(later, "a")
+    assert desk.due("a") == [65.0]
+
+
+@pytest.mark.parametrize("is_feed", [False, True])
+async def test_a_stream_asks_an_own_task_when_it_is_likely_done(*, is_feed: bool) -> None:
+    """And a stranger among them at once."""
+    desk = new_desk(interval=(20, 30))
+    created = ImageTask(task_id="b", status=TaskStatus.SUBMITTED)
+    desk.watchlist.planner.own.add(created, 0.0, None)
+    (desk.feed if is_feed else desk.poll)("a", "b")
+    assert 24.0 < desk.due("b")[0] < 45.0
+    assert desk.entry("b").born == 0.0
+    assert desk.start().task_id == "a"
+
+
 async def test_a_nudge_of_a_stranger_changes_nothing() -> None:
     """Nobody waits for it, and no create has made it."""
     desk = new_desk()
