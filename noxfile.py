@@ -338,6 +338,8 @@ def mutation(session: nox.Session) -> None:
         session.log(f"{module}: {killed_share(counts):.1%} killed of {dict(counts)}")
     total = sum(verdicts.values(), Counter[str]())
     session.log(f"all: {killed_share(total):.1%} killed of {dict(total)}")
+    if total["suspicious"]:
+        session.error("some mutants could not be tried: pytest ended without a test that failed")
     if killed_share(total) < LEAST_KILLED:
         session.error(f"less than {LEAST_KILLED:.0%} of the mutants were killed")
 

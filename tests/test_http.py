@@ -124,6 +124,7 @@ def test_what_an_error_says(error: Exception, detail: str) -> None:
             caused(aiohttp.ClientPayloadError("400, message: no"), WordedError("")),
             "400, message: no",
         ),
+        (caused(aiohttp.ClientPayloadError("cut"), WordedError(cast("str", 7))), "cut"),
         (aiohttp.ClientError("odd"), "odd"),
     ],
 )

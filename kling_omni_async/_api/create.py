@@ -73,7 +73,7 @@ def _holds(key: str, fits: Fits) -> Fits:
 
 def _list_of(fits: Fits) -> Fits:
     def is_list(value: object) -> bool:
-        return isinstance(value, list) and all(map(fits, an_array(value)))
+        return all(map(fits, an_array(value))) and isinstance(value, list)
 
     return is_list
 

@@ -1170,17 +1170,22 @@ async def test_an_answer_from_before_a_freeze_is_no_last_look(
     assert error_of(waiter) is None
 
 
-async def test_an_answer_from_before_a_freeze_that_was_noticed_is_no_last_look_either() -> None:
-    """The wait was given a grace from the end of the standstill, and now one to its next look."""
+@pytest.mark.parametrize(
+    ("noticed", "answered", "ends"),
+    [(10.0, 10.5, False), (2.5, 3.5, True)],
+    ids=["of a freeze", "of a query"],
+)
+async def test_an_answer_within_a_grace_is_the_last_look_where_nothing_stood_still(
+    noticed: float, answered: float, *, ends: bool
+) -> None:
+    """After a standstill the wait goes on to the look that is due soon."""
     desk = new_desk(interval=(3.0, 3.0))
     waiter = desk.wait("a", timeout=2.0)
     entry = desk.start()
-    assert desk.pass_time(10.0) == 0
-    desk.now = 10.5
+    assert desk.pass_time(noticed) == 0
+    desk.now = answered
     desk.say(entry, PENDING)
-    assert not waiter.result.done()
-    desk.ask(SUCCEED)
-    assert error_of(waiter) is None
+    assert waiter.result.done() is ends
 
 
 @pytest.mark.parametrize(
@@ -1197,17 +1202,6 @@ async def test_after_a_freeze_without_a_look_to_come_a_wait_ends(
     desk.now = started
     entry = desk.start()
     desk.now = now
-    desk.say(entry, PENDING)
-    assert isinstance(error_of(waiter), PollTimeoutError)
-
-
-async def test_an_answer_within_the_usual_grace_is_the_last_look() -> None:
-    """Where nothing stood still a wait ends with the answer that it was given time for."""
-    desk = new_desk(interval=(3.0, 3.0))
-    waiter = desk.wait("a", timeout=2.0)
-    entry = desk.start()
-    assert desk.pass_time(2.5) == 0
-    desk.now = 3.5
     desk.say(entry, PENDING)
     assert isinstance(error_of(waiter), PollTimeoutError)
 
