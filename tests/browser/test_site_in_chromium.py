@@ -31,7 +31,7 @@ KEEP_WHAT_IS_COPIED = (
     "navigator.clipboard.writeText = async (text) => { window.copied = text; }; undefined"
 )
 SEARCHED = "document.querySelector('.search-summary')?.textContent.includes('finished')"
-FIRST_HITS = "[...document.querySelectorAll('ul.search li a')].slice(0, 10).map((a) => a.href)"
+FIRST_HITS = "[...document.querySelectorAll('ul.search li a')].slice(0, 15).map((a) => a.href)"
 
 
 @pytest.fixture(scope="module")
