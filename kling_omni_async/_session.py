@@ -437,19 +437,14 @@ class KlingOmniSession:
         """Return what keeps creates in a book."""
         from ._book.intents import open_ledger  # noqa: PLC0415 - not for those who only poll
 
-        poller = self._ready()
-
-        def first_look_s(order: ImageOrder) -> float:
-            planned_s = poller.first_look_s((order.model, order.resolution))
-            expected = expected_s(order, expects)
-            return planned_s if expected is None else expected
-
+        self._ready()
         return await open_ledger(
             _require_book(book),
             note,
             self._wings.creating_wing().look,
             self._settings,
-            first_look_s=first_look_s,
+            find_planner=self._wings.book_planner,
+            expects=expects,
             holder=None if reader is None else reader.name,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import attrs
@@ -24,6 +25,7 @@ from .errors import KlingOmniError, StorageError
 if TYPE_CHECKING:
     from ._book.opened import OpenBook
     from ._book.own import OwnReaders
+    from ._book.planning import BookPlanner
     from ._book.worker import Worker
     from ._creating.creator import Creator
     from ._creating.ordering import Ordering
@@ -35,7 +37,7 @@ _IMPORT_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 0.0)
 class Wings:
     """The engine of a session, and what runs in it."""
 
-    # Ten attributes: what is there from the start (5), and what is made at first use: processes
+    # Eleven attributes: what is there from the start (5), and what is made at first use: processes
     # that were forked after the session was made must not march in step.
     def __init__(self, settings: Settings, http: aiohttp.ClientSession | None) -> None:
         self.settings = settings
@@ -48,6 +50,7 @@ class Wings:
         self.creator: Creator | None = None
         self.ordering: Ordering | None = None
         self.own_readers: OwnReaders | None = None
+        self.book_planners: WeakKeyDictionary[OpenBook, BookPlanner] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return repr(self.poller) if self.poller else f"<Poller {self.engine.state}>"
@@ -136,6 +139,15 @@ class Wings:
         policy = attrs.evolve(settings.policy, timeout=timeout)
         identity = Identity(settings.account, settings.base_url)
         return Worker(self.engine, poller, inside, policy, identity, look=look, rng=Random())
+
+    def book_planner(self, inside: OpenBook) -> BookPlanner:
+        """Return what says when tasks are asked for first that this session creates into a book."""
+        if (planner := self.book_planners.get(inside)) is None:
+            from ._book.planning import BookPlanner  # noqa: PLC0415 - as above
+
+            planner = BookPlanner(inside.store, self.ready(), self.settings.policy, Random())
+            self.book_planners[inside] = planner
+        return planner
 
     def readers_of_own(self) -> OwnReaders:
         """Return what brings outcomes out of books for their own calls, made as the above."""

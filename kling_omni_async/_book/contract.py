@@ -499,6 +499,10 @@ class Store(Protocol):
         """
         ...
 
+    async def lessons_after(self, number: int) -> Sequence[Lesson]:
+        """Return how long tasks have taken, as was kept after a number, in order."""
+        ...
+
     async def changed(self, timeout_s: float) -> None:
         """Wait until something may have changed, by whomever, at most so long."""
 

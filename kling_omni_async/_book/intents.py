@@ -14,7 +14,7 @@ from kling_omni_async._api.posting import CONNECT_S
 from kling_omni_async._config import Settings
 from kling_omni_async._ids import quoted
 from kling_omni_async._models import ImageTask, TaskStatus
-from kling_omni_async._order import ImageOrder
+from kling_omni_async._order import ImageOrder, expected_s
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async.errors import (
     BookError,
@@ -27,6 +27,7 @@ from .book import TaskBook, open_inside
 from .contract import Addition, Intent, Known, Row
 from .forms import note_to_json, order_to_json, task_from_json, task_to_json
 from .opened import OpenBook, wrong_origin
+from .planning import BookPlanner
 from .waiting import LOOK_S
 from .worker import Look
 
@@ -49,14 +50,16 @@ class BookLedger:
         look: Look,
         policy: PollPolicy,
         *,
-        first_look_s: Callable[[ImageOrder], float],
+        planner: BookPlanner,
+        expects: float | None = None,  # a callback for each task, within s
         note: str | None = None,
         holder: str | None = None,  # the reader whose the outcomes are to be
     ) -> None:
         self._inside = inside
         self._look = look
         self._policy = policy
-        self._first_look_s = first_look_s
+        self._planner = planner
+        self._expects = expects
         self._note = note
         self._holder = holder
 
@@ -75,6 +78,7 @@ class BookLedger:
         except ConfigurationError as error:
             return Refused(error)
         until, has_looked = _now() + self._policy.create_timeout, False
+        await self._planner.look(_now())  # now: behind the POST nothing may fail any more
         while True:
             known = await self._kept(intent)
             if known is None:
@@ -150,17 +154,22 @@ class BookLedger:
 
     def _addition(self, request: CreateRequest, task: ImageTask, *, is_new: bool) -> Addition:
         is_waited_for = is_new and not task.is_terminal
+        kind = kind_of(request.order)
         return Addition(
             task.task_id,
             self._note,
             external_id=request.external_id,
             task=None if task.status is TaskStatus.UNKNOWN else task_to_json(task),
-            kind=kind_of(request.order),
+            kind=kind,
             age_s=0.0 if is_new else None,
-            first_s=self._first_look_s(request.order) if is_waited_for else 0.0,
+            first_s=self._first_look_s(request, task, kind) if is_waited_for else 0.0,
             order=order_to_json(request.order, request.digest),
             holder=self._holder,
         )
+
+    def _first_look_s(self, request: CreateRequest, task: ImageTask, kind: str | None) -> float:
+        expects_s = expected_s(request.order, self._expects)
+        return self._planner.first_look_s(task.task_id, kind, _now(), expects_s)
 
 
 async def open_ledger(
@@ -169,7 +178,8 @@ async def open_ledger(
     look: Look,
     settings: Settings,
     *,
-    first_look_s: Callable[[ImageOrder], float],
+    find_planner: Callable[[OpenBook], BookPlanner],
+    expects: float | None,
     holder: str | None,
 ) -> BookLedger:
     """Return what keeps the creates of a session in a book.
@@ -183,8 +193,10 @@ async def open_ledger(
     desk, _ = await inside.store.progress()
     if desk.origin not in (None, settings.base_url):
         raise wrong_origin(inside.name, desk.origin, settings.base_url)
+    planner = find_planner(inside)
+    planner.adopt(desk.terms)
     return BookLedger(
-        inside, look, settings.policy, first_look_s=first_look_s, note=kept, holder=holder
+        inside, look, settings.policy, planner=planner, expects=expects, note=kept, holder=holder
     )
 
 

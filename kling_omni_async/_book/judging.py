@@ -39,6 +39,7 @@ from kling_omni_async.errors import (
 
 from .contract import Claim, Lesson, Row, Said, Settle, Terms
 from .forms import outcome_to_json, task_from_json, task_to_json
+from .planning import Learned
 
 LOOKS_FOR_INTENT: Final = 3
 """How often a task is looked for that a create may have made, before its end is called unknown."""
@@ -88,8 +89,7 @@ class Judge:
         self.policy = policy
         self.setup = SetupCheck(policy.interval[0])
         self._random = rng
-        self.timing = self._new_timing()
-        self._taught = 0  # the number of the last lesson
+        self._learned = Learned(policy, rng)
 
     def adopt(self, terms: Terms) -> None:
         """Poll by the policy in force."""
@@ -105,23 +105,21 @@ class Judge:
         self.policy, heard = policy, self.setup.heard
         self.setup = SetupCheck(policy.interval[0])
         self.setup.heard = heard
-        self.timing, self._taught = self._new_timing(), 0
+        self._learned = Learned(policy, self._random)
 
-    def _new_timing(self) -> Timing:
-        learned = self.policy.timing == "learned"
-        return Timing(self.policy.interval, self._random, learned=learned)
+    @property
+    def timing(self) -> Timing:
+        """When to look, as far as that was learned."""
+        return self._learned.timing
 
     @property
     def taught(self) -> int:
         """The number of the last lesson that it knows."""
-        return self._taught
+        return self._learned.taught
 
     def learn(self, lessons: Collection[Lesson]) -> None:
         """Learn from what all workers of the book have seen."""
-        for lesson in lessons:
-            self._taught = lesson.number
-            kind = lesson.kind or None
-            self.timing.learn(lesson.after_s, lesson.until_s, kind, ended_s=lesson.ended_s)
+        self._learned.learn(lessons)
 
     # Tasks.
 

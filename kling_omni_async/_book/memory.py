@@ -254,6 +254,9 @@ class MemoryStore:
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
         return self.shelf.desk.number, self.shelf.ended_after(number)
 
+    async def lessons_after(self, number: int) -> Sequence[Lesson]:
+        return self.shelf.lessons_after(number)
+
     async def changed(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):

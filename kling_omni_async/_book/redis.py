@@ -23,6 +23,7 @@ from .contract import (
     Found,
     Intent,
     Known,
+    Lesson,
     Take,
     Taken,
     Turn,
@@ -38,6 +39,7 @@ from .redis_wire import (
     found_from,
     intent_form,
     known_from,
+    lessons_from,
     take_form,
     taken_from,
     turn_form,
@@ -185,6 +187,9 @@ class RedisStore:
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
         last, keys = await self._step("ended_after", {"number": number})
         return int(last), list(keys)
+
+    async def lessons_after(self, number: int) -> Sequence[Lesson]:
+        return lessons_from(await self._step("lessons_after", {"number": number}))
 
     async def list(self, after: str, limit: int) -> list[Found]:
         """Return entries by key; those that came since a listing began may be missing in it."""

@@ -174,7 +174,7 @@ def turned_from(form: Mapping[str, Any]) -> Turned:
         next_s=_or_none(float, form["next_s"]),
         gate_s=float(form["gate_s"]),
         terms=terms,
-        lessons=[_lesson_from(lesson) for lesson in form["lessons"]],
+        lessons=lessons_from(form["lessons"]),
         is_stranger=form["is_stranger"],
         differs=form["differs"],
         dropped=list(form["dropped"]),
@@ -187,6 +187,11 @@ def _terms_from(values: Sequence[Any] | None) -> Terms | None:
     low, high, max_rate, confirmations, timeout = values
     pace, limit = _or_none(float, max_rate), _or_none(float, timeout)
     return Terms((float(low), float(high)), pace, int(confirmations), limit)
+
+
+def lessons_from(forms: Sequence[Sequence[Any]]) -> list[Lesson]:
+    """Return how long tasks have taken."""
+    return [_lesson_from(values) for values in forms]
 
 
 def _lesson_from(values: Sequence[Any]) -> Lesson:

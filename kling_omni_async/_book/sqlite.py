@@ -22,6 +22,7 @@ from .contract import (
     Found,
     Intent,
     Known,
+    Lesson,
     Take,
     Taken,
     Turn,
@@ -223,6 +224,9 @@ class SqliteStore:
 
     async def ended_after(self, number: int) -> tuple[int, Sequence[str]]:
         return await self._look(lambda: (self._shelf.desk.number, self._shelf.ended_after(number)))
+
+    async def lessons_after(self, number: int) -> Sequence[Lesson]:
+        return await self._look(lambda: self._shelf.lessons_after(number))
 
     async def backup(self, copy: Path) -> None:
         """Copy the book, as it is at one moment, to a path where nothing is."""

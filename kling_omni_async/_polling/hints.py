@@ -78,7 +78,7 @@ class Expected:
 
     def nudged(self, task_id: str) -> None:
         """Note that the callback of an id has come."""
-        self._missed = 0
+        self.came()
         self.discard(task_id)
 
     def answered(self, task_id: str, *, ended: bool, started: float) -> bool:
@@ -89,7 +89,15 @@ class Expected:
         until = self._ids.pop(task_id, None)
         if until is None or started < until:
             return False
-        self._missed += ended
+        return ended and self.missed()
+
+    def came(self) -> None:
+        """Note that a callback has come."""
+        self._missed = 0
+
+    def missed(self) -> bool:
+        """Note one that did not come; return whether from now on none is waited for."""
+        self._missed += 1
         if self._missed < MOST_MISSED or not self.comes:
             return False
         self.comes = False

@@ -152,10 +152,18 @@ class Poller:
         """Remember a task that this session has created now."""
         self._watchlist.planner.own.add(task, self._loop.time(), kind)
 
-    def first_look_s(self, kind: object) -> float:
-        """Return how long to wait until a task that is created now is asked for first, in s."""
-        now = self._loop.time()
-        return self._watchlist.planner.timing.first_look(now, now, kind) - now
+    @property
+    def awaits_callbacks(self) -> bool:
+        """Whether callbacks do come, as far as is known."""
+        return self._watchlist.planner.expected.comes
+
+    def callback_told(self, *, came: bool) -> None:
+        """Note whether a callback came that somebody else has waited for."""
+        expected = self._watchlist.planner.expected
+        if came:
+            expected.came()
+        elif expected.missed():
+            self._log.no_callbacks()
 
     def lend(self, pace: LentPace | None) -> bool:
         """Take starts from a book, or none any more; False where another book lends some."""

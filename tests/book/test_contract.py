@@ -323,6 +323,9 @@ async def test_lessons_are_shared(book: StoreBook) -> None:
     assert first == Lesson(first.number, "k", 20.0, 45.0, 1 / 3)
     assert (second.kind, second.ended_s) == ("", None)
     assert list((await book.turn(lessons_after=first.number)).lessons) == [second]
+    assert list(await book.store.lessons_after(0)) == [first, second]
+    assert list(await book.store.lessons_after(first.number)) == [second]
+    assert list(await book.store.lessons_after(second.number)) == []
 
 
 # The pace, the order and the gate.

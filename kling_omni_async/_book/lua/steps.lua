@@ -56,6 +56,8 @@ function looks.ended_after()
   return { text_of(desk.number), call('ZRANGEBYSCORE', ENDS, after, '+inf') }
 end
 
+function looks.lessons_after() return lessons_after(given.number) end
+
 local function is_refused(found)
   if type(found) ~= 'table' or not found.err then return false end
   return string.find(found.err, 'NOPERM', 1, true) or string.find(found.err, "can't run", 1, true)
