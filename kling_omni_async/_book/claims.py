@@ -54,6 +54,8 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
     member = shelf.member(given.worker)
     if member is not None and given.seq <= member.seq:
         return late(shelf, now)
+    if desk.terms is None and given.terms is None:  # all was lost: first the pace, then the starts
+        return late(shelf, now)
     desk.origin = desk.origin or given.origin
     differs = _join(desk, given)
     strange = [_settle(shelf, settle, given, now, wall_s) for settle in given.settles]
@@ -82,7 +84,7 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
 
 
 def late(shelf: Shelf, now: float) -> Turned:
-    """Return the answer to a step that wandered, and was answered before."""
+    """Return the answer to a step that is not made: it was before, or nobody has set a policy."""
     return Turned(now=clock_of(shelf.desk, now), terms=shelf.desk.terms)
 
 

@@ -248,6 +248,11 @@ class Turned:
     other_origin: str | None = None  # for which the book is, and not for the worker's
     dropped: Sequence[str] = ()  # unread outcomes whose time was over
 
+    @property
+    def needs_terms(self) -> bool:
+        """Whether the step was not made, as the book knows no policy: it has lost all it held."""
+        return self.terms is None and self.other_origin is None
+
 
 class Ack(Enum):
     """What became of an outcome at its reader."""

@@ -117,6 +117,10 @@ class Judge:
         """The number of the last lesson that it knows."""
         return self._learned.taught
 
+    def learn_anew(self) -> None:
+        """Learn from the first lesson on: the book has lost those before."""
+        self._taught = 0
+
     def learn(self, lessons: Collection[Lesson]) -> None:
         """Learn from what all workers of the book have seen."""
         self._learned.learn(lessons)

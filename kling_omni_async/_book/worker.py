@@ -199,13 +199,15 @@ class Worker:
                 self.ended.set()
 
     async def _work(self) -> None:
-        policy = self._judge.policy
-        terms = Terms(policy.interval, policy.max_rate, policy.confirmations, policy.timeout)
-        next_s = await self._turn(terms)
+        next_s = await self._turn(self._terms())
         while not self._is_leaving and self.fault is None:
             await self._pause(next_s)
             if not self._is_leaving:
                 next_s = await self._turn()
+
+    def _terms(self) -> Terms:
+        policy = self._judge.policy
+        return Terms(policy.interval, policy.max_rate, policy.confirmations, policy.timeout)
 
     def _fail(self, fault: BaseException) -> None:
         """Note why this worker ends, alone: the others of the book go on."""
@@ -244,12 +246,22 @@ class Worker:
         except BaseException:
             self._unsent.extendleft(reversed(batch))  # for the last turn
             raise
+        if reply.needs_terms:
+            self._unsent.extendleft(reversed(batch))
+            self._begin_anew()
+            return await self._turn(self._terms())
         now = asyncio.get_running_loop().time()
         self._take_in(reply, now)
         self._host.scheduled(None if reply.next_s is None else now + reply.next_s)
         for claim in reply.claims:
             self._begin(claim, reply, sent, now)
         return 0.0 if self._unsent else reply.next_s
+
+    def _begin_anew(self) -> None:
+        """Say that the book has lost all; the policy that was in force goes on."""
+        self._judge.learn_anew()
+        text = "the book %s has lost all that it held: add the ids again"
+        logger.error(text, self._book.name)
 
     async def _until_kept(self, message: Turn, batch: list[_Unsent]) -> Turned:
         """Send a turn until the book has made it: the same `seq` gives the same answer."""
@@ -347,7 +359,7 @@ class Worker:
                 f"the key of this session is of another account than that of the book "
                 f"{self._book.name}: it does not know tasks that others see; one book, one account"
             )
-        assert reply.terms is not None  # noqa: S101 - the first turn has brought some
+        assert reply.terms is not None  # noqa: S101 - else the turn is made again, with some
         self._judge.adopt(reply.terms)
         self._lend(reply.terms.max_rate)
         if reply.differs:

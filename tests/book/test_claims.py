@@ -106,7 +106,6 @@ def test_a_step_that_comes_late_again_changes_nothing(seq: int) -> None:
 def test_the_policy_of_the_worker_that_started_last_is_in_force() -> None:
     """Whoever puts another one in its place is told."""
     book = PureBook(terms=None)
-    assert book.turn() == Turned(now=book.now, lessons=[], dropped=[])
     first = book.turn(terms=TERMS)
     assert (first.terms, first.differs) == (TERMS, False)
     again = book.turn(terms=attrs.evolve(TERMS))
@@ -114,6 +113,20 @@ def test_the_policy_of_the_worker_that_started_last_is_in_force() -> None:
     other = book.turn(terms=RATE)
     assert (other.terms, other.differs) == (RATE, True)
     assert (book.turn().terms, book.turn().differs) == (RATE, False)
+
+
+def test_a_book_without_a_policy_starts_nothing() -> None:
+    """It has lost all: no pace is known until a worker brings one, whose turn then counts whole."""
+    book = PureBook(terms=None)
+    book.add("t")
+    turn = book.turn(want=1, origin="o", seq=7)
+    assert turn == Turned(now=book.now)
+    assert turn.needs_terms
+    assert (book.desk.origin, book.shelf.members()) == (None, [])
+    turn = book.turn(want=1, origin="o", seq=8, terms=TERMS)
+    assert [claim.row.key for claim in turn.claims] == ["t"]
+    assert not turn.needs_terms
+    assert not book.turn(origin="other").needs_terms
 
 
 def test_workers_of_long_ago_are_forgotten() -> None:

@@ -29,7 +29,7 @@ from kling_omni_async import (
 )
 from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.contract import Turn, Turned
-from kling_omni_async._book.memory import MemoryStore
+from kling_omni_async._book.memory import MemoryShelf, MemoryStore
 from kling_omni_async._book.opened import OpenBook
 from kling_omni_async._book.work import BookWork
 from kling_omni_async._book.worker import Identity, Worker
@@ -298,6 +298,26 @@ async def test_a_wrong_key_ends_its_worker_alone(comet_api: SimulatedCometAPI) -
         async with new_session(comet_api) as session, session.work(book):
             assert (await book.wait(task_id)).status is TaskStatus.SUCCEED
         assert not wrong.closed
+
+
+async def test_a_book_that_has_lost_all(
+    comet_api: SimulatedCometAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its workers go on by the policy that was in force, with what is added from then on."""
+    lost, kept = comet_api.create_task(duration=900), comet_api.create_task(duration=100)
+    async with worked(comet_api, max_rate=5.0) as book:
+        await book.add(lost)
+        await comet_api.wait_for_queries(2)
+        store = (await open_inside(book)).store
+        assert isinstance(store, MemoryStore)
+        store.shelf = MemoryShelf()
+        await book.add(kept)
+        assert (await book.wait(kept)).status is TaskStatus.SUCCEED
+        assert (await book.progress()).workers == 1
+        terms = store.shelf.desk.terms
+        assert terms is not None
+        assert terms.max_rate == 5.0
+    assert caplog.text.count("has lost all that it held: add the ids again") == 1
 
 
 async def test_an_error_of_the_block_goes_before_that_of_the_worker(

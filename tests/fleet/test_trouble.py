@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from kling_omni_async import BookError, TaskBook
+from kling_omni_async import BookError, KlingOmniSession, PollPolicy, TaskBook
 from kling_omni_async._book.contract import Ack
 from kling_omni_async._book.redis_errors import book_error
+from kling_omni_async.simulator import SimulatedCometAPI
 from tests.book.pure import WON, receipt, settle
 from tests.book.stores import Clock, StoreBook
 from tests.faults.processes import HOST
@@ -125,6 +126,21 @@ async def test_a_redis_that_was_ended_and_started_again(
         assert await book.desk() == desk
         await book.settle(reply.claims[0], **WON)
         assert (await book.hand()).key == "t"
+
+
+async def test_a_redis_that_was_emptied(server: RedisServer, comet_api: SimulatedCometAPI) -> None:
+    """As one that started without its data: the worker goes on with what is added from then on."""
+    policy = PollPolicy(interval=(20.0, 30.0), max_rate=50.0)
+    session = KlingOmniSession(comet_api.api_key, base_url=comet_api.base_url, policy=policy)
+    async with TaskBook(server.url) as book, session, server.client() as client:
+        async with session.work(book):
+            await book.add(comet_api.create_task(duration=0.0))
+            await comet_api.wait_for_queries(1)
+            await client.flushall()
+            task_id = comet_api.create_task(duration=0.0)
+            await book.add(task_id)
+            assert (await book.wait(task_id, timeout=20.0)).images
+        assert (await book.progress()).succeeded == 1
 
 
 async def test_a_redis_that_stands_still(server: RedisServer) -> None:

@@ -241,6 +241,9 @@ local function turn(given, now, wall, keep_s)
   if member and given.seq <= member.seq then -- it wanders late, and was answered before
     return { now = text_of(now), terms = terms_out() }, false
   end
+  if not desk.terms and not given.terms then -- all was lost: first the pace, then the starts
+    return { now = text_of(now), terms = NULL }, false
+  end
   desk.origin = desk.origin or given.origin
   local differs, is_stranger = join(given.terms), false
   for _, settle in ipairs(given.settles) do
