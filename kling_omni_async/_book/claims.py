@@ -35,6 +35,9 @@ from .entries import break_claim, clock_of, end, found, hold, low_s, next_number
 HORIZON_S: Final = 0.2
 """How far ahead starts are given out, in s: after a 429 nobody starts later than this."""
 
+MOST_AHEAD_S: Final = 0.5
+"""How much further at most for a worker whose way to the book is long, in s."""
+
 LESSONS_KEPT: Final = 200
 WORKER_S: Final = 30.0
 """A worker that was not heard of for so long, in s, counts no more."""
@@ -73,7 +76,7 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
         now=now,
         claims=tuple(Claim(start.row, start.at - now) for start in starts if start.row is not None),
         reserved=reserved,
-        next_s=_next_s(shelf, now, is_short=len(reserved) < given.reserve),
+        next_s=_next_s(shelf, now, _reach_s(given), is_short=len(reserved) < given.reserve),
         gate_s=max(0.0, desk.gate.until - now),
         terms=desk.terms,
         lessons=shelf.lessons_after(given.lessons_after),
@@ -272,11 +275,16 @@ def _gap_s(terms: Terms | None) -> float:
     return 0.0 if terms is None or terms.max_rate is None else 1.0 / terms.max_rate
 
 
+def _reach_s(given: Turn) -> float:
+    """Return how far ahead a worker gets its starts, in s: further where each turn takes long."""
+    return HORIZON_S + min(given.ahead_s, MOST_AHEAD_S)
+
+
 def _starts(shelf: Shelf, given: Turn, now: float) -> Iterator[Start]:
     """Give out the starts of the next moment: the generic cell rate algorithm, no burst."""
     desk = shelf.desk
     waiting = _Waiting(shelf, given, now)
-    while (start := max(now, desk.next_start)) <= now + HORIZON_S:
+    while (start := max(now, desk.next_start)) <= now + _reach_s(given):
         if (line := waiting.next_line(desk.line)) is None:
             return
         desk.line, desk.next_start = line, start + _gap_s(desk.terms)
@@ -334,18 +342,18 @@ def _want(desk: Desk, given: Turn, now: float) -> int:
     """Return how many claims can be given at most: no more entries need be looked at."""
     if _gate_opens(desk.gate, now) > now:
         return 0
-    return min(given.want, 1 if desk.gate.is_closed else _starts_left(desk, now))
+    return min(given.want, 1 if desk.gate.is_closed else _starts_left(desk, now, _reach_s(given)))
 
 
-def _starts_left(desk: Desk, now: float) -> int:
-    """Return how many starts the pace has left within the horizon, or one more."""
+def _starts_left(desk: Desk, now: float, reach_s: float) -> int:
+    """Return how many starts the pace has left within a worker's reach, or one more."""
     if not (gap_s := _gap_s(desk.terms)):
         return MOST_AT_ONCE
-    left_s = now + HORIZON_S - max(now, desk.next_start)
+    left_s = now + reach_s - max(now, desk.next_start)
     return min(MOST_AT_ONCE, max(0, int(left_s / gap_s) + 2))
 
 
-def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
+def _next_s(shelf: Shelf, now: float, reach_s: float, *, is_short: bool) -> float | None:
     """Return when there may be something to claim or to reserve, in s after a step, or None."""
     desk = shelf.desk
     opens = _gate_opens(desk.gate, now)
@@ -355,7 +363,9 @@ def _next_s(shelf: Shelf, now: float, *, is_short: bool) -> float | None:
         times.append(now)
     if not times:
         return None
-    return max(0.0, max(min(times), desk.next_start - HORIZON_S / 2) - now)
+    # Before what was given out has started: half of the horizon is for the turn's own way.
+    more = desk.next_start - (reach_s - HORIZON_S / 2)
+    return max(0.0, max(min(times), more) - now)
 
 
 def void_leases(shelf: Shelf, now: float, *, up_s: float) -> None:

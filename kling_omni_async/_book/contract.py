@@ -213,6 +213,7 @@ class Turn:
     settles: Sequence[Settle] = ()
     want: int = 0  # claims
     reserve: int = 0  # starts of the pace for what is no claim, within the next 0.2 s
+    ahead_s: float = 0.0  # by how much earlier than usual it needs its starts
     lease_s: float = 0.0  # of a claim
     probe_s: float = 0.0  # after which a probe is void
     account: str = ""  # a print of its key

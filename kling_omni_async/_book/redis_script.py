@@ -48,6 +48,7 @@ _CONSTANTS: Final[Mapping[str, object]] = {
     "READER_S": READER_S,
     "WORKER_S": claims.WORKER_S,
     "HORIZON_S": claims.HORIZON_S,
+    "MOST_AHEAD_S": claims.MOST_AHEAD_S,
     "PURGE_S": claims.PURGE_S,
     "PROVED_S": claims.PROVED_S,
     "MEMBER_KEPT_S": claims.MEMBER_KEPT_S,

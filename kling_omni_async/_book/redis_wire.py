@@ -54,6 +54,7 @@ def turn_form(turn: Turn) -> Form:
             seq=turn.seq,
             want=int(turn.want),
             reserve=int(turn.reserve),
+            ahead_s=turn.ahead_s,
             lease_s=turn.lease_s,
             probe_s=turn.probe_s,
             account=turn.account,

@@ -142,6 +142,7 @@ class Worker:
         self._running: dict[str, anyio.CancelScope] = {}  # of those held, what has begun
         self._unsent: deque[_Unsent] = deque()
         self._wake = Bell()
+        self._ahead_s = 0.0  # by how much earlier it needs its starts, as its turns take long
         self._gate = -1.0  # until when nothing starts, in s of the loop
         self._is_warned = False  # that the book is out of reach
         self._lent: LentPace | None = None  # what the session's plain verbs start by
@@ -286,7 +287,11 @@ class Worker:
         # To its end, also where the session is closed meanwhile: what it brings is final words, and
         # what it gets is claims that nobody else would give back.
         with anyio.CancelScope(shield=True):
-            return await self._book.store.turn(message)
+            sent = self._book.store.clock()
+            reply = await self._book.store.turn(message)
+            took_s = self._book.store.clock() - sent
+            self._ahead_s = took_s if took_s > HORIZON_S / 2 else 0.0
+            return reply
         raise AssertionError  # pragma: no cover - the scope is never cancelled
 
     def _message(self, terms: Terms | None) -> Turn:
@@ -297,6 +302,7 @@ class Worker:
             want=self._want(),
             reserve=self._reserve(),
             limits=self._limits(),
+            ahead_s=self._ahead_s,
             lease_s=START_WITHIN_S + policy.query_timeout + policy.interval[0],
             probe_s=START_WITHIN_S + policy.query_timeout + 1.0,
             account=self._identity.account,

@@ -46,7 +46,7 @@ class Job:
     """What a child does.
 
     Attributes:
-        book: The file.
+        book: The file, or the URL of a Redis.
         base_url: Of the simulator.
         api_key: The same.
         log: Where it writes what it has seen.
@@ -182,7 +182,8 @@ class _Work:
     async def run(self) -> None:
         job = self._job
         book = TaskBook(job.book)
-        book._make_store = self._new_store  # type: ignore[method-assign]
+        if "://" not in job.book:
+            book._make_store = self._new_store  # type: ignore[method-assign]
         policy = PollPolicy(**job.policy)
         session = KlingOmniSession(job.api_key, base_url=job.base_url, policy=policy)
         try:
@@ -294,13 +295,18 @@ class _Work:
         self.say("got", outcome.task_id, extra)
 
     def _say_what_is_asked(self) -> None:
-        """Write a line before each query."""
-        ask = Worker._ask
+        """Write a line before each query: when it was to start, in s of the book."""
+        ask, carry, starts = Worker._ask, Worker._carry, dict[str, float]()
+
+        async def carried(worker: Worker, held: Held, sent: float, start: float) -> None:
+            starts[held.row.key] = start + held.book_time
+            await carry(worker, held, sent, start)
 
         async def told(worker: Worker, held: Held) -> Settle:
-            self.say("asks", held.row.key)
+            self.say("asks", held.row.key, starts[held.row.key])
             return await ask(worker, held)
 
+        Worker._carry = carried  # type: ignore[assignment,method-assign]
         Worker._ask = told  # type: ignore[assignment,method-assign]
 
     def _block_before_starts(self) -> None:

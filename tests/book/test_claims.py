@@ -280,6 +280,18 @@ def test_turns_that_nobody_has_used_are_not_made_up_for() -> None:
     assert [claim.start_s for claim in book.turn(want=4).claims] == [0.0, GAP_S]
 
 
+def test_a_worker_whose_way_is_long_gets_its_starts_earlier() -> None:
+    """Else it would have none while its turn is under way; it is told to come again as early."""
+    book = PureBook(RATE)
+    book.add("a", "b", "c", "d", "e", "f", "g", "h")
+    reply = book.turn(want=9, ahead_s=2 * GAP_S)
+    assert [claim.start_s for claim in reply.claims] == [0.0, GAP_S, 2 * GAP_S, 3 * GAP_S]
+    assert reply.next_s == pytest.approx(2 * GAP_S - claims.HORIZON_S / 2)
+    assert not book.turn(want=9).claims
+    most = [claim.start_s for claim in book.turn(want=9, ahead_s=60.0).claims]
+    assert most == [4 * GAP_S, 5 * GAP_S]  # 0.7 s ahead at most
+
+
 def test_without_a_rate_all_start_at_once() -> None:
     """Nothing but what is due and wanted limits the starts."""
     book = PureBook()

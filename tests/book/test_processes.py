@@ -4,23 +4,20 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.cli.support import neighbour
 
-from .child import FAST, LEASE_S, LIMIT, Child, Job, child, each_of, wait_until
-from .kills import LATENCY_S, Story, check
+from .child import FAST, LEASE_S, LIMIT, Child, each_of, wait_until
+from .crew import FASTER, MANY, Crew, crew_of, has_said, told
+from .kills import Story, check
 from .two_accounts import one_address
 
 pytestmark = [
@@ -28,65 +25,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]
 
-FASTER = {**FAST, "query_timeout": 1.0, "max_rate": 500.0, "max_concurrency": 40}
-MANY = 100
-"""How many handlers run at once where many outcomes are to be read."""
-
 STANDS_S = LEASE_S - FAST["query_timeout"] + 1.0 + 0.7
 """Longer than a lease of such a worker, in s."""
-
-
-@contextmanager
-def told(folder: Path, ids: int, seconds: float, **options: Any) -> Generator[Story]:
-    """Begin a story."""
-    with neighbour(latency=LATENCY_S, **options) as api:
-        story = Story(api, folder, random.Random(1), ())
-        story.make_tasks(ids, seconds)
-        yield story
-
-
-class Crew:
-    """The processes of a story, which end with it."""
-
-    def __init__(self, story: Story, stack: ExitStack) -> None:
-        self._story = story
-        self._stack = stack
-
-    def start(self, *roles: str, **changes: Any) -> Child:
-        """Start one."""
-        story = self._story
-        story.number += 1
-        given: dict[str, Any] = {
-            "book": str(story.folder / "tasks.db"),
-            "base_url": story.api.api.base_url,
-            "api_key": story.api.api.api_key,
-            "log": str(story.log),
-            "roles": roles,
-            "ids": tuple(story.task_ids),
-        }
-        return self._stack.enter_context(child(story.number, Job(**{**given, **changes})))
-
-    def add_all(self) -> None:
-        """Fill the book."""
-        assert self.start("add", batch=500).finish() == 0
-
-    def end_all(self) -> None:
-        """Let all ids come to their ends, and read none."""
-        worker = self.start("work")
-        wait_until(lambda: not number_open(self._story.folder))
-        worker.kill()
-
-    def finish(self, **changes: Any) -> None:
-        """Let another one bring all to its end."""
-        last = self.start("poll", "each", until_empty=True, limit=MANY, **changes)
-        assert last.finish() == 0
-
-
-@contextmanager
-def crew_of(story: Story) -> Generator[Crew]:
-    """Give what starts the processes of a story."""
-    with ExitStack() as stack:
-        yield Crew(story, stack)
 
 
 def stop_between_commits(story: Story, child: Child) -> None:
@@ -104,16 +44,18 @@ def stop_between_commits(story: Story, child: Child) -> None:
         time.sleep(0.05)
 
 
+def end_all(story: Story, crew: Crew) -> None:
+    """Let all ids come to their ends, and read none."""
+    worker = crew.start("work")
+    wait_until(lambda: not number_open(story.folder))
+    worker.kill()
+
+
 def number_open(folder: Path) -> int:
     """Count the ids that are polled."""
     with closing(sqlite3.connect(folder / "tasks.db")) as db:
         number: int = db.execute("SELECT count(*) FROM entries WHERE state = 'open'").fetchone()[0]
         return number
-
-
-def has_said(story: Story, what: str, of: Child | None = None) -> bool:
-    """Whether a process has written such a line."""
-    return any(of is None or line.child == of.number for line in each_of(story.lines(), what))
 
 
 def test_processes_that_stand_still_for_longer_than_their_leases(tmp_path: Path) -> None:
@@ -222,7 +164,7 @@ def test_an_outcome_that_kills_whoever_handles_it(tmp_path: Path) -> None:
     """It comes to each process that is started again, and others pass by meanwhile."""
     with told(tmp_path, 20, 0.0) as story, crew_of(story) as crew:
         crew.add_all()
-        crew.end_all()
+        end_all(story, crew)
         first = crew.start("poll", "each", limit=1, poison="die")
         assert first.finish() == -signal.SIGKILL
         (poison,) = each_of(story.lines(), "got")
@@ -241,7 +183,7 @@ def test_a_reader_that_is_killed_and_started_again(tmp_path: Path) -> None:
     """What it had comes to the next one 1 s after it was handed out, and no heartbeat later."""
     with told(tmp_path, 20, 0.0) as story, crew_of(story) as crew:
         crew.add_all()
-        crew.end_all()
+        end_all(story, crew)
         reader = crew.start("each", poison="hang")
         wait_until(lambda: len(list(each_of(story.lines(), "got"))) == LIMIT)
         story.kill(reader)

@@ -204,6 +204,21 @@ async def slow_turns(book: TaskBook, *, before_s: float = 0.0, after_s: float = 
     store.turn = slow  # type: ignore[method-assign]
 
 
+async def test_a_worker_whose_turns_take_long_keeps_the_pace(
+    comet_api: SimulatedCometAPI,
+) -> None:
+    """Its starts are given out while the turn before is under way: 300 ms cost it none."""
+    ids = [comet_api.create_task(duration=3600) for _ in range(200)]
+    async with TaskBook() as book, new_session(comet_api, max_rate=20.0) as session:
+        await book.add_many(ids)
+        async with session.work(book):
+            await slow_turns(book, before_s=0.15, after_s=0.15)
+            await asyncio.sleep(1.0)
+            before = len(comet_api.queries)
+            await asyncio.sleep(5.0)
+            assert len(comet_api.queries) - before == pytest.approx(100, abs=1)
+
+
 async def test_a_session_that_is_closed_in_a_step_loses_no_answer(
     comet_api: SimulatedCometAPI,
 ) -> None:

@@ -16,6 +16,7 @@ class Relay:
         cut_answers: How many answers to what holds `words` are still to be lost, each with its
             connection: Redis has done what was asked.
         each: If not 0, the answer to each so-manieth one of these is lost.
+        seen: How many commands with these words have come.
         was_cut: Set when such a command has come.
         words: What a command holds whose answer is lost.
         delay_s: How long each answer is held up.
@@ -24,8 +25,9 @@ class Relay:
     def __init__(self, port: int) -> None:
         self._target = port
         self._server: asyncio.Server
+        self._handling: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._seen = 0
+        self.seen = 0
         self.cut_answers = 0
         self.each = 0
         self.was_cut = asyncio.Event()
@@ -33,7 +35,7 @@ class Relay:
         self.delay_s = 0.0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._handle, HOST, 0)
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -41,11 +43,18 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
         await self._server.wait_closed()
+        if self._handling:
+            await asyncio.wait(self._handling)
 
     @property
     def url(self) -> str:
         """Where it is."""
         return f"redis://{HOST}:{self._server.sockets[0].getsockname()[1]}/0"
+
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._handle(reader, writer))
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, here = await asyncio.open_connection(HOST, self._target)
@@ -76,9 +85,9 @@ class Relay:
     def _is_to_lose(self, data: bytes) -> bool:
         if self.words not in data:
             return False
-        self._seen += 1
+        self.seen += 1
         if self.each:
-            return self._seen % self.each == 0
+            return self.seen % self.each == 0
         self.cut_answers -= 1
         return self.cut_answers >= 0
 

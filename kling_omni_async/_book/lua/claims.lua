@@ -164,11 +164,15 @@ local function claim(key, given, now)
   return row
 end
 
--- How many starts the pace has left within the horizon, or one more: no more rows are looked at.
-local function starts_left(now)
+local function reach_s(given)
+  return HORIZON_S + math.min(given.ahead_s, MOST_AHEAD_S)
+end
+
+-- How many starts the pace has left within a worker's reach, or one more: no more rows are looked at.
+local function starts_left(now, reach)
   local gap = gap_s(desk.terms)
   if gap == 0 then return MOST end
-  local left = (now + HORIZON_S - math.max(now, desk.next_start)) / gap
+  local left = (now + reach - math.max(now, desk.next_start)) / gap
   return math.min(MOST, math.max(0, (left < 0 and math.ceil(left) or math.floor(left)) + 2))
 end
 
@@ -177,12 +181,12 @@ local function starts(given, now)
   local claims, reserved = {}, {}
   local reserve, want = math.min(given.reserve, MOST), 0
   if gate_opens(now) <= now then
-    want = math.min(given.want, desk.gate.is_closed and 1 or starts_left(now))
+    want = math.min(given.want, desk.gate.is_closed and 1 or starts_left(now, reach_s(given)))
   end
   local lines, heads = { due(NEW, now, want), due(DUE, now, want) }, { 1, 1 }
   while true do
     local start = math.max(now, desk.next_start)
-    if start > now + HORIZON_S then break end
+    if start > now + reach_s(given) then break end
     local line
     for step = 1, 3 do
       local each = (desk.line + step) % 3
@@ -209,7 +213,7 @@ local function starts(given, now)
   return claims, reserved
 end
 
-local function next_s(now, is_short)
+local function next_s(now, reach, is_short)
   local opens, first = gate_opens(now), nil
   for _, zset in ipairs({ DUE, NEW }) do
     local at = first_at(zset)
@@ -217,7 +221,9 @@ local function next_s(now, is_short)
   end
   if is_short then first = math.min(first or now, now) end
   if not first then return NULL end
-  return text_of(math.max(0, math.max(first, desk.next_start - HORIZON_S / 2) - now))
+  -- Before what was given out has started: half of the horizon is for the turn's own way.
+  local more = desk.next_start - (reach - HORIZON_S / 2)
+  return text_of(math.max(0, math.max(first, more) - now))
 end
 
 local function purge_now_and_then(now, keep_s)
@@ -258,7 +264,7 @@ local function turn(given, now, wall, keep_s)
     now = text_of(now),
     claims = claims,
     reserved = reserved,
-    next_s = next_s(now, #reserved < given.reserve),
+    next_s = next_s(now, reach_s(given), #reserved < given.reserve),
     gate_s = text_of(desk.gate.is_closed and math.max(0, desk.gate['until'] - now) or 0),
     terms = terms_out(),
     lessons = lessons_after(given.lessons_after),
