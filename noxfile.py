@@ -307,9 +307,15 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def soak(session: nox.Session) -> None:
-    """Send a million queries from one process and see that nothing grows; some ten minutes."""
-    session.install("-e", ".[cli]", *group("test"))
-    session.run("python", "-m", "tests.program_soak", *session.posargs)
+    """Send a million queries from one process and see that nothing grows; some ten minutes.
+
+    ``nox -s soak -- book FILE`` works a book in a file, or in Redis, for about as long.
+    """
+    session.install("-e", ".[cli,fleet]", *group("test"))
+    program, rest = "tests.program_soak", session.posargs
+    if rest[:1] == ["book"]:
+        program, rest = "tests.program_book_soak", rest[1:]
+    session.run("python", "-m", program, *rest)
 
 
 @nox.session(python=OLDEST)
