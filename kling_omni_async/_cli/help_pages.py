@@ -68,6 +68,7 @@ GENERATE: Final = _page(
   # No more than 400 units, whatever the file says:
   kling-omni generate --from prompts.csv --jsonl run.jsonl --max-units 400
 """,
+    _WHERE,
     *_FOR_IDS,
     _CODES,
 )
@@ -83,6 +84,7 @@ CREATE: Final = _page(
   # Into a book, from which kling-omni work or poll --book goes on:
   kling-omni create "a fox" --book tasks.db --note '{"chat": 42}'
 """,
+    _WHERE,
     *_FOR_IDS,
     "Exit codes: 0 all are created, 1 some are not, 2 wrong usage, 3 the key is refused, "
     "130 interrupted.",
@@ -111,6 +113,7 @@ POLL: Final = _page(
   # In a log file: no bar, but each change of a task:
   kling-omni poll --from ids.txt --quiet --verbose
 """,
+    _WHERE,
     *_FOR_IDS,
     _CODES,
 )
