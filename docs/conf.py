@@ -77,8 +77,7 @@ nitpick_ignore = [
     # Said in words where it is taken: anything with the two methods of a store of obstore.
     ("py:class", "kling_omni_async._saving.stores.ObjectStore"),
     ("py:class", "kling_omni_async._book.redis_client.RedisClient"),  # or of a client of Redis
-    # The same: a string that is one of three, and what is only entered.
-    ("py:class", "kling_omni_async._book.records.EntryState"),
+    # The same: what is only entered.
     ("py:class", "kling_omni_async._book.work.BookWork"),
 ]
 

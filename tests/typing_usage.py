@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,8 @@ from obstore.store import MemoryStore
 
 from kling_omni_async import (
     ApiError,
+    BookEntry,
+    BookProgress,
     CreateUncertainError,
     DownloadError,
     DuplicateOrderError,
@@ -33,6 +36,7 @@ from kling_omni_async import (
     Progress,
     ResponseError,
     SavedImage,
+    TaskBook,
     TaskFailedError,
     TaskImage,
     TaskOutcome,
@@ -275,6 +279,32 @@ async def creating(session: KlingOmniSession, picture: bytes) -> None:
     assert_type(session.generate_many([order], max_tasks=9, timeout=None), OutcomeStream)
     session.create("a fox")  # type: ignore[arg-type,unused-coroutine]  # pyright: ignore[reportArgumentType,reportUnusedCoroutine]
     session.generate_many(order)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def books(session: KlingOmniSession, book: TaskBook) -> None:
+    """What a book gives can be kept in variables and told apart, by public names alone."""
+    assert_type(await book.add("1", note={"chat": 42}), bool)
+    assert_type(await book.wait("1", timeout=5), ImageTask)
+    assert_type(await book.progress(), BookProgress)
+    assert_type(book.outcomes(), OutcomeStream)
+    assert_type(session.poll(book, until_empty=True), OutcomeStream)
+    assert_type(await session.create(ImageOrder("a fox"), book=book, note=[1]), ImageTask)
+    work: AbstractAsyncContextManager[object] = session.work(book)
+    async with work:
+        assert_type(every_state(await book.get("1")), str)
+
+
+def every_state(entry: BookEntry | None) -> str:
+    """A match over the states of an entry is complete."""
+    if entry is None or entry.state == "open":
+        return "wait"
+    match entry.state:
+        case "done":
+            return str(entry.outcome)
+        case "parked":
+            return "mend, then retry"
+        case other:
+            assert_never(other)
 
 
 def uncertain(outcome: TaskOutcome) -> None:

@@ -24,10 +24,10 @@ _DIGEST: Final = "digest"
 """Beside the fields of an order, where there is one of it."""
 
 _STATES: Final[Mapping[State, EntryState]] = {
-    State.OPEN: EntryState.OPEN,
-    State.UNREAD: EntryState.DONE,
-    State.READ: EntryState.DONE,
-    State.PARKED: EntryState.PARKED,
+    State.OPEN: "open",
+    State.UNREAD: "done",
+    State.READ: "done",
+    State.PARKED: "parked",
 }
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 from kling_omni_async._models import ImageTask
 from kling_omni_async._outcome import TaskOutcome
 
-
-class EntryState(StrEnum):
-    """How far an entry of a book is."""
-
-    OPEN = "open"
-    DONE = "done"
-    PARKED = "parked"
+# Plain words, no enum: nobody needs another name of ours to compare, match or type one.
+EntryState: TypeAlias = Literal["open", "done", "parked"]
+"""How far an entry of a book is."""
 
 
 @attrs.frozen(kw_only=True)

@@ -42,7 +42,7 @@ async def show_all(store: Store, state: str | None, show: Show) -> None:
     """Show the entries of a book that are of a state, or all of them."""
     async for page in pages(store, lambda _: True):
         entries = [entry_of(each) for each in page]
-        await show([each for each in entries if state in {None, each.state.value}])
+        await show([each for each in entries if state in {None, each.state}])
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def entry_to_dict(entry: BookEntry) -> dict[str, Any]:
     return {
         "task_id": entry.task_id,
         "external_task_id": entry.external_task_id,
-        "state": entry.state.value,
+        "state": entry.state,
         "added_at": entry.added_at.isoformat(),
         "note": entry.note,
         "task": task_to_dict(entry.task),

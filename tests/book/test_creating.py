@@ -30,7 +30,6 @@ from kling_omni_async._book import sqlite
 from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.book_clock import Clocks
 from kling_omni_async._book.contract import Store
-from kling_omni_async._book.records import EntryState
 from kling_omni_async._doors import external_id_in
 from kling_omni_async.errors import copy_error
 from kling_omni_async.simulator import SimulatedCometAPI
@@ -124,7 +123,7 @@ async def test_the_task_is_in_the_book_when_create_returns(
         entry = await book.get(task.task_id)
         assert entry is not None
         assert entry == await book.get(task.external_task_id or "")
-    assert (entry.state, entry.note, entry.task) == (EntryState.OPEN, {"chat": 42}, task)
+    assert (entry.state, entry.note, entry.task) == ("open", {"chat": 42}, task)
     assert entry.external_task_id == task.external_task_id
     assert [bill.task_id for bill in comet_api.billed] == [task.task_id]
     outcome = await read_one(book, comet_api)
@@ -142,7 +141,7 @@ async def test_it_is_kept_before_it_is_sent(comet_api: SimulatedCometAPI, book: 
         await comet_api.wait_for_queries(1)
         entry = await book.get(name)
         assert entry is not None
-        assert (entry.state, entry.task_id, entry.note) == (EntryState.OPEN, "", [1])
+        assert (entry.state, entry.task_id, entry.note) == ("open", "", [1])
         task = await creating
         again = await book.get(name)
     assert again is not None

@@ -22,7 +22,6 @@ from kling_omni_async import (
     TaskBook,
     TaskFailedError,
 )
-from kling_omni_async._book.records import EntryState
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.creating.test_create import posts
 from tests.support import new_session, now, now_waiting
@@ -38,7 +37,7 @@ async def is_handled(book: TaskBook, task_id: str) -> bool:
     """Whether the outcome of a task was acknowledged."""
     entry = await book.get(task_id)
     assert entry is not None
-    return entry.state is EntryState.DONE and (await book.progress()).unread == 0
+    return entry.state == "done" and (await book.progress()).unread == 0
 
 
 async def test_from_a_wish_to_images(
