@@ -63,8 +63,10 @@ class LockedFile:
     def _lock(self) -> None:
         try:
             lock(self._fd)
+            # Who had the lock until now may have given the file another name: it is his.
+            is_ours = self._is_in_place(os.fstat(self._fd))
         except IS_LOCKED:
-            raise UsageError(f"{self.path} is in use by another process") from None
+            is_ours = False
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise OutputError(self.path, error, code=Exit.USAGE) from None
@@ -72,6 +74,9 @@ class LockedFile:
                 f"warning: {self.path} cannot be locked ({error.strerror}): see that no other "
                 "run writes to it"
             )
+            return
+        if not is_ours:
+            raise UsageError(f"{self.path} is in use by another process")
 
     def open_to_read(self) -> BinaryIO:
         """Open it once more, to be read from its beginning."""
@@ -104,14 +109,16 @@ class LockedFile:
         if not self.is_regular:
             return
         here = os.fstat(self._fd)
-        try:
-            is_there = os.path.samestat(here, os.stat(self.path))  # noqa: PTH116 - as in `_open`
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
+        if not self._is_in_place(here):
             raise FileNotFoundError("it was deleted or replaced while it was in use")
         if here.st_size < self._size:
             raise OSError("it was emptied or cut while it was in use")
+
+    def _is_in_place(self, here: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(here, os.stat(self.path))  # noqa: PTH116 - as in `_open`
+        except FileNotFoundError:
+            return False
 
     def _sync(self) -> None:
         if self.is_regular:
@@ -120,6 +127,13 @@ class LockedFile:
 
     def close(self, *, failed: bool = False) -> None:
         """Bring it to the disk and close it; unless something failed, see that it is there."""
+        try:
+            self.keep(failed=failed)
+        finally:
+            self.release()
+
+    def keep(self, *, failed: bool = False) -> None:
+        """Bring it to the disk; unless something failed, see that it is there."""
         # Some systems tell only now that something which was written before is lost.
         try:
             if not failed:
@@ -127,8 +141,6 @@ class LockedFile:
             self._sync()
         except OSError as error:
             raise OutputError(self.path, error) from None
-        finally:
-            self.release()
 
     def release(self) -> None:
         """Close it as it is."""

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import stat
+import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -118,7 +119,10 @@ def open_table(path: str, given: IdRows | None = None) -> Generator[Table]:
         path = os.path.realpath(path)  # the link stays, and leads to the table
     if _is_written_through(path):
         file = LockedFile(path)
-        yield from _closing(file, Table(file, given))
+        try:
+            yield from _kept(file, Table(file, given))
+        finally:
+            file.release()
         return
     _refuse_foreign(path)
     part = f"{path}{_PART}"
@@ -127,19 +131,33 @@ def open_table(path: str, given: IdRows | None = None) -> Generator[Table]:
     file.cut(0)
     table, ended = Table(file, given), False
     try:
-        yield from _closing(file, table)
+        yield from _kept(file, table)
         ended = True
     finally:
-        _name(part, path, table, ended=ended)
+        with _locked_until_named(file):
+            _name(part, path, table, ended=ended)
 
 
-def _closing(file: LockedFile, table: Table) -> Generator[Table]:
+def _kept(file: LockedFile, table: Table) -> Generator[Table]:
     failed = True
     try:
         yield table
         failed = False
     finally:
-        file.close(failed=failed)
+        file.keep(failed=failed)
+
+
+@contextmanager
+def _locked_until_named(file: LockedFile) -> Generator[None]:
+    """Release a file once it has its name: until then another run must not begin to write it."""
+    if sys.platform == "win32":  # pragma: no cover - there no open file gets another name
+        file.release()
+        yield
+    else:
+        try:
+            yield
+        finally:
+            file.release()
 
 
 def _name(part: str, path: str, table: Table, *, ended: bool) -> None:

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from kling_omni_async import PollTimeoutError, TaskFailedError
+from kling_omni_async._cli import locked_file
 from kling_omni_async._cli.exit import Exit, OutputError, UsageError
 from kling_omni_async._cli.id_rows import IdRow, IdRows
 from kling_omni_async._cli.journal import Entry
@@ -200,6 +201,62 @@ def test_a_run_that_is_broken_off_replaces_no_table(
         table.add(success("c1", URL))
     assert rows_in(path)[1:] == [["c1", "succeed", URL, ""]]
     assert not part.exists()
+
+
+def test_two_runs_at_a_time_are_refused(tmp_path: Path) -> None:
+    """The second one, before it has touched anything; a third one goes when the first has ended."""
+    path = str(tmp_path / "out.csv")
+    with open_table(path) as table:
+        table.add(success("a1", URL))
+        with pytest.raises(UsageError, match="in use by another process"), open_table(path):
+            pytest.fail("it was opened")
+        table.add(success("b1", URL))
+    assert [row[0] for row in rows_in(Path(path))[1:]] == ["a1", "b1"]
+    with open_table(path) as table:
+        table.add(success("c1", URL))
+    assert [row[0] for row in rows_in(Path(path))[1:]] == ["c1"]
+
+
+def test_a_run_that_begins_while_another_one_ends_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the table of the first one has its name: else its rows were gone."""
+    path = tmp_path / "out.csv"
+    replace = os.replace
+
+    def replace_late(part: str, to: str) -> None:
+        with pytest.raises(UsageError, match="in use by another process"), open_table(str(path)):
+            pytest.fail("it was opened")
+        replace(part, to)
+
+    monkeypatch.setattr(os, "replace", replace_late)
+    with open_table(str(path)) as table:
+        table.add(success("a1", URL))
+    assert rows_in(path)[1:] == [["a1", "succeed", URL, ""]]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("has_rows", [True, False])
+def test_a_run_does_not_write_into_the_table_of_one_that_has_just_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_rows: bool
+) -> None:
+    """It has opened the file of the other one before that got its name, or was removed."""
+    path = tmp_path / "out.csv"
+    first = ExitStack()
+    table = first.enter_context(open_table(str(path)))
+    if has_rows:
+        table.add(success("a1", URL))
+    lock = locked_file.lock
+
+    def lock_late(fd: int) -> None:
+        first.close()
+        lock(fd)
+
+    monkeypatch.setattr(locked_file, "lock", lock_late)
+    with pytest.raises(UsageError, match="in use by another process"), open_table(str(path)):
+        pytest.fail("it was opened")
+    assert path.exists() is has_rows
+    assert not has_rows or rows_in(path)[1:] == [["a1", "succeed", URL, ""]]
 
 
 def test_a_run_without_an_outcome_leaves_all_as_it_was(tmp_path: Path) -> None:
