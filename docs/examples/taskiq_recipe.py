@@ -10,8 +10,7 @@ book and the queue. Something has to poll the book; the workers of taskiq create
 The last one is a client: any program of yours that calls ``make_images.kiq``. The key names the
 wish. A task that is delivered again, or sent again by a client, gets the images of that wish.
 
-IDLE is after how many s a task of a worker that died goes to another (600), POLL_INTERVAL the
-shortest pause between two queries of an id in s (20).
+IDLE is after how many s a task of a worker that died goes to another (600).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import sys
 from taskiq import Context, TaskiqDepends, TaskiqEvents, TaskiqState
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from kling_omni_async import ImageOrder, KlingOmniSession, PollPolicy, TaskBook
+from kling_omni_async import ImageOrder, KlingOmniSession, TaskBook
 
 URL = os.environ["BOOK_URL"]
 WAIT_S = 540.0  # shorter than IDLE: else what is still waited for would be delivered again
@@ -41,8 +40,7 @@ broker = RedisStreamBroker(
 async def begin(state: TaskiqState) -> None:
     """Make the book, and a session that only creates, in the loop of a worker."""
     state.book = TaskBook(URL, name="shop")
-    pause = float(os.environ.get("POLL_INTERVAL", "20"))
-    state.session = KlingOmniSession(policy=PollPolicy(interval=(pause, 1.5 * pause)))
+    state.session = KlingOmniSession()
 
 
 @broker.on_event(TaskiqEvents.WORKER_SHUTDOWN)

@@ -64,8 +64,7 @@ async def fleet(comet_api: SimulatedCometAPI, tmp_path: Path) -> AsyncGenerator[
     secrets = {
         "COMETAPI_KEY": comet_api.api_key,
         "REDIS_PASSWORD": PASSWORD,
-        "POLL_INTERVAL": "0.5",
-        "POLL_INTERVAL_MOST": "0.75",
+        "POLL_INTERVAL": "0.5s-1s",
     }
     redis_port, web_port = free_port(), free_port()
     services = services_of(FOLDER / "compose.yaml", secrets, redis_port)

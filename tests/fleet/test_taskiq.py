@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
+from kling_omni_async import TaskBook
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.faults.processes import ROOT
 
@@ -69,7 +70,6 @@ async def programs(
         "COMETAPI_KEY": comet_api.api_key,
         "COMETAPI_BASE_URL": comet_api.base_url,
         "IDLE": "0.5",
-        "POLL_INTERVAL": "0.5",
     }
     async with AsyncExitStack() as ends:
         yield Starter(environment, tmp_path, ends)
@@ -82,6 +82,9 @@ async def test_tasks_of_a_worker_that_is_killed_are_paid_for_once(
     work = programs.start(
         *("kling-omni", "work", "env:BOOK_URL", "--name", "shop", "--interval", "0.5s-1s")
     )
+    async with TaskBook(server.url, name="shop") as book:
+        while not (await book.progress()).workers:  # from then on its pauses are the book's
+            pass
     first = programs.start(*WORKER)
     await first.says("Listening started.")
     clients = [programs.send(key) for key in KEYS]

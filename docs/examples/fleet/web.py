@@ -12,8 +12,6 @@ It needs ``fastapi`` and ``uvicorn``, the key in COMETAPI_KEY, and in BOOK_URL w
 
 Any process on any host answers for any id, and one that is killed takes nothing along: who was
 waiting asks again. Put your own login before these routes: who reaches them spends your money.
-
-POLL_INTERVAL is the shortest pause between two queries of an id in s (20), as the workers have it.
 """
 
 from __future__ import annotations
@@ -39,11 +37,9 @@ logger = logging.getLogger("uvicorn.error")
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Hold the book, and a session that only creates, from start to stop."""
-    pause = float(os.environ.get("POLL_INTERVAL", "20"))
-    policy = kling.PollPolicy(interval=(pause, 1.5 * pause))  # says when a new task is first asked
     async with (
         kling.TaskBook(os.environ["BOOK_URL"], name="shop") as app.state.book,
-        kling.KlingOmniSession(policy=policy) as app.state.session,
+        kling.KlingOmniSession() as app.state.session,
     ):
         yield
 
