@@ -16,12 +16,15 @@ import attrs
 from kling_omni_async.errors import ConfigurationError
 
 from .contract import Store
-from .redis_client import IS_URL, RedisClient, redis_place
+from .redis_client import RedisClient, redis_place
+from .redis_url import IS_URL
 
 Where: TypeAlias = str | Path | RedisClient | None
 
-# One of Redis without its slashes may have a password, which the path of a file would show.
-_URL: Final = re.compile("[a-z][a-z0-9+.-]+://|file:|rediss?:", re.IGNORECASE)
+# One of Redis without its slashes, or in quotes, may have a password, which a path would show.
+_URL: Final = re.compile(
+    r"\W*(file|rediss?|unix):|.*[a-z][a-z0-9+.-]+://", re.IGNORECASE | re.DOTALL
+)
 
 
 @attrs.frozen
@@ -67,8 +70,8 @@ def _require_path(where: object) -> Path | str | None:
             f'where must be the path of a file, such as "tasks.db", a URL of Redis, or a client of '
             f"redis.asyncio, not {kind}"
         )
-    if IS_URL.match(text):
-        return text
+    if IS_URL.match(url := text.strip()):  # as a line of a file has it
+        return url
     if not text or text == ":memory:":
         raise ConfigurationError("where names no file; leave it out for a book in memory")
     if _URL.match(text) or "\0" in text:

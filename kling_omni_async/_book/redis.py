@@ -29,8 +29,8 @@ from .contract import (
     Turn,
     Turned,
 )
-from .redis_client import Clients, last_id
-from .redis_errors import FAULTS, book_error
+from .redis_client import Clients, RedisClient, answer_of, last_id, not_for_books
+from .redis_errors import FAULTS, book_error, loop_error
 from .redis_script import COMMANDS, LOG, PARTS, digest_of, key_names, script_of
 from .redis_wire import (
     addition_form,
@@ -48,10 +48,6 @@ from .redis_wire import (
 
 LEAST_WAKE_S: Final = 0.05
 """Between two wakes by what others do at least, in s: what comes meanwhile shares one."""
-
-MOST_CALLS: Final = 16
-"""How many calls of one book are under way at once: each has a connection of its own."""
-
 
 Keys: TypeAlias = list[str]
 
@@ -90,7 +86,7 @@ class RedisStore:
         self._wall = wall
         self._script = script_of(*PARTS, "steps")
         self._digest = digest_of(self._script)
-        self._calls = asyncio.Semaphore(MOST_CALLS)
+        self._calls = asyncio.Semaphore(clients.calls)
         self._last = "0-0"  # the id of the last change that was seen
         self._woke = 0.0  # in s of the loop
         self._listed: Keys = []  # all keys in order, as the last listing has found them
@@ -221,10 +217,7 @@ class RedisStore:
         await asyncio.sleep(max(0.0, self._woke + LEAST_WAKE_S - loop.time()))
         block_ms = max(1, int(min(timeout_s, self._clients.block_s) * 1_000))
         since = ("STREAMS", self._keys[LOG], self._last)
-        try:
-            found = await self._clients.watch.execute_command("XREAD", "BLOCK", block_ms, *since)
-        except FAULTS as error:
-            raise book_error(error, self._place) from None
+        found = await self._call(self._clients.watch, "XREAD", "BLOCK", block_ms, *since)
         self._last = last_id(found) or self._last
         self._woke = loop.time()
 
@@ -236,12 +229,22 @@ class RedisStore:
         keys = [*self._keys, *more]
         rest = [len(keys), *keys, verb, dumps(form), wall, repr(self._keep_s), now]
         client = self._clients.steps
+        async with self._calls:
+            try:
+                text = await self._call(client, "EVALSHA", self._digest, *rest)
+            except exceptions.NoScriptError:
+                text = await self._call(client, "EVAL", self._script, *rest)
+        if not isinstance(text, str | bytes):
+            raise not_for_books(client)
+        return json.loads(text)
+
+    async def _call(self, client: RedisClient, name: str, *rest: object) -> Any:
+        """Give a command to a client, and return the answer of Redis."""
         try:
-            async with self._calls:
-                try:
-                    text = await client.execute_command("EVALSHA", self._digest, *rest)
-                except exceptions.NoScriptError:
-                    text = await client.execute_command("EVAL", self._script, *rest)
+            return await answer_of(client, name, *rest)
+        except exceptions.NoScriptError:
+            raise
         except FAULTS as error:
             raise book_error(error, self._place) from None
-        return json.loads(text)
+        except RuntimeError as error:
+            raise loop_error(error, self._place) from None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any, Final, Protocol, runtime_checkable
-from urllib.parse import urlsplit
 
 import attrs
 
 from kling_omni_async.errors import ConfigurationError
 
 from .contract import Store
+from .redis_url import no_url, require_url
 
 BLOCK_S: Final = 5.0
 """How long one call waits for changes at most, in s."""
@@ -19,9 +19,11 @@ BLOCK_S: Final = 5.0
 CALL_S: Final = 5.0
 """How long an answer may take that is not waited for, in s; twice that for what waits."""
 
+MOST_CALLS: Final = 16
+"""How many calls of one book are under way at once: each has a connection of its own."""
+
 DEFAULT_NAME: Final = "tasks"
-IS_URL: Final = re.compile("(redis|rediss|unix)://", re.IGNORECASE)
-_NAME: Final = re.compile(r"[^\s{}\x00-\x1f]{1,100}")
+LONGEST_NAME: Final = 100
 _EXTRA: Final = "books in Redis need the extra fleet: in the checkout, pip install '.[fleet]'"
 
 
@@ -48,6 +50,7 @@ class Clients:
     steps: RedisClient
     watch: RedisClient
     block_s: float
+    calls: int = MOST_CALLS  # steps under way at once, so that its pool has a place for each
     own: tuple[OwnClient, ...] = ()
 
     async def aclose(self) -> None:
@@ -63,7 +66,7 @@ def redis_place(where: str | RedisClient, name: object) -> tuple[str, Callable[[
         ConfigurationError: The URL or the name cannot be used, or the extra is missing.
     """
     clients_of(where)  # which raises what is wrong with a URL
-    kept, place = require_name(name), redacted(where) if isinstance(where, str) else _kind(where)
+    kept, place = require_name(name), require_url(where) if isinstance(where, str) else _kind(where)
     text = f"{kept!r} in {place}"
 
     def make(keep_s: float) -> Store:
@@ -82,10 +85,13 @@ def require_name(name: object) -> str:
     """Return the name of a book in Redis."""
     if name is None:
         return DEFAULT_NAME
-    if isinstance(name, str) and _NAME.fullmatch(name):
-        return name
+    if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME:
+        is_plain = name.isprintable() and not any(each in "{}" or each.isspace() for each in name)
+        if is_plain:
+            return name
     raise ConfigurationError(
-        f'name must be 1 to 100 characters without braces and spaces, such as "{DEFAULT_NAME}"'
+        f"name must be 1 to {LONGEST_NAME} characters that can be printed, without braces and "
+        f'spaces, such as "{DEFAULT_NAME}"'
     )
 
 
@@ -93,19 +99,20 @@ def clients_of(where: str | RedisClient) -> Clients:
     """Return who speaks to the Redis of a URL, or of a ready client, which is never closed here.
 
     Raises:
-        ConfigurationError: The URL cannot be used, or the extra is missing.
+        ConfigurationError: The URL or the client cannot be used, or the extra is missing.
     """
-    if not isinstance(where, str):
-        return Clients(where, where, _block_s(where))
-    steps, watch = _client(where, CALL_S), _client(where, BLOCK_S + CALL_S)
-    return Clients(steps, watch, BLOCK_S, (steps, watch))
-
-
-def redacted(url: str) -> str:
-    """Return a URL without what may be secret in it: the user and the query."""
-    bare = url.partition("#")[0].partition("?")[0]
-    scheme, mark, rest = bare.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+    if isinstance(where, str):
+        require_url(where)
+        steps, watch = _client(where, CALL_S), _client(where, BLOCK_S + CALL_S)
+        calls = min(MOST_CALLS, _most_connections(steps))
+        return Clients(steps, watch, _block_s(watch), calls, (steps, watch))
+    most = _most_connections(where)
+    if most == 1:
+        raise ConfigurationError(
+            "where: this client has a single connection, and whoever waits for changes holds it "
+            "meanwhile; give one that may have several"
+        )
+    return Clients(where, where, _block_s(where), min(MOST_CALLS, most - 1))
 
 
 def _client(url: str, timeout_s: float) -> OwnClient:
@@ -115,29 +122,62 @@ def _client(url: str, timeout_s: float) -> OwnClient:
         raise ConfigurationError(_EXTRA) from None
     anything: Any = library
     try:
-        _ = urlsplit(url).port
-        client: OwnClient = anything.Redis.from_url(
+        client: Any = anything.Redis.from_url(
             url,
             protocol=2,
-            # It would send a step again by itself; workers and readers do, by the same number.
-            retry=None,
             socket_timeout=timeout_s,
             socket_connect_timeout=CALL_S,
         )
+        # It would send a step again by itself; workers and readers do, by the same number.
+        never: dict[str, object] = {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
+        client.connection_pool.connection_kwargs.update(never)
+        client.connection_pool.make_connection()
     # Its texts quote the URL, and with it the password.
-    except (ValueError, TypeError, AttributeError):
-        raise ConfigurationError(
-            f"where: {redacted(url)} is no URL of Redis; write one such as redis://host:6379/0"
-        ) from None
-    return client
+    except (ValueError, TypeError, AttributeError, anything.RedisError):
+        raise no_url("redis-py does not take its options") from None
+    own: OwnClient = client
+    return own
+
+
+def _settings_of(client: object) -> dict[str, Any]:
+    pool = getattr(client, "connection_pool", client)
+    settings: dict[str, Any] = getattr(pool, "connection_kwargs", {})
+    return settings
 
 
 def _block_s(client: object) -> float:
-    """Return how long a ready client may wait for an answer that is long in coming."""
-    pool = getattr(client, "connection_pool", client)
-    settings: Any = getattr(pool, "connection_kwargs", {})
-    limit: float | None = settings.get("socket_timeout")
+    """Return how long a client may wait for an answer that is long in coming."""
+    limit: float | None = _settings_of(client).get("socket_timeout")
     return BLOCK_S if limit is None else min(BLOCK_S, limit / 2)
+
+
+def _most_connections(client: object) -> int:
+    """Return how many connections a client may have; a great number where it does not say."""
+    if getattr(client, "single_connection_client", False):
+        return 1
+    pool = getattr(client, "connection_pool", client)
+    most = getattr(pool, "max_connections", _settings_of(client).get("max_connections"))
+    return most if isinstance(most, int) else 2 * MOST_CALLS
+
+
+async def answer_of(client: RedisClient, name: str, *rest: object) -> Any:
+    """Give a command to a client, and return what Redis answers, whatever it makes of texts."""
+    words = [each if isinstance(each, int) else str(each).encode() for each in rest]
+    try:
+        asked = client.execute_command(name, *words, NEVER_DECODE=True)
+    except TypeError:  # such as of a PubSub
+        asked = None
+    if not isawaitable(asked):
+        raise not_for_books(client)
+    return await asked
+
+
+def not_for_books(client: object) -> ConfigurationError:
+    """Return the error for what answers in another way than a client of `redis.asyncio`."""
+    return ConfigurationError(
+        "where must be a client of redis.asyncio, such as Redis or RedisCluster, "
+        f"not {type(client).__module__}.{type(client).__name__}"
+    )
 
 
 def text_of(value: str | bytes) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from redis import exceptions
 
-from kling_omni_async.errors import BookError
+from kling_omni_async.errors import BookError, WrongLoopError
 
 FAULTS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
@@ -36,6 +36,7 @@ _BY_CLASS: Final[Sequence[tuple[type[Exception], str, bool]]] = (
     (exceptions.ReadOnlyError, *_BY_WORD["READONLY"]),
     (exceptions.MovedError, *_BY_WORD["MOVED"]),
     (exceptions.BusyLoadingError, "is starting still, and reads what it has kept", True),
+    (exceptions.MasterDownError, "is a replica that does not reach its primary", True),
     (exceptions.ClusterError, "is a cluster that is not whole", True),
     (exceptions.AskError, "is a cluster that moves this book", True),
     (exceptions.TryAgainError, "is a cluster that moves this book", True),
@@ -51,6 +52,16 @@ def book_error(error: Exception, place: str) -> BookError:
     text, is_transient = _meaning(error, str(error))
     return BookError(
         f"the book {place} cannot be used: Redis {text} ({said})", transient=is_transient
+    )
+
+
+def loop_error(error: RuntimeError, place: str) -> Exception:
+    """Return the error for a client that belongs to another event loop, or what was raised."""
+    if "loop" not in str(error):
+        return error
+    return WrongLoopError(
+        f"the client of the book {place} is used in another event loop; make one in the loop where "
+        "the book is used"
     )
 
 

@@ -21,6 +21,7 @@ from kling_omni_async import (
 from kling_omni_async._book.book import open_inside
 from kling_omni_async._book.contract import Turn
 from kling_omni_async._book.memory import MemoryShelf, MemoryStore
+from tests.book.pure import TERMS
 from tests.support import now
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +95,7 @@ async def test_nobody_is_warned_while_somebody_works(caplog: pytest.LogCaptureFi
 
         async def live() -> None:
             for seq in range(1, 20):
-                await store.turn(Turn(worker="w", seq=seq))
+                await store.turn(Turn(worker="w", seq=seq, terms=TERMS))
                 await asyncio.sleep(10)
 
         working = asyncio.ensure_future(live())

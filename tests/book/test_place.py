@@ -39,3 +39,27 @@ def test_a_ready_client_is_a_place() -> None:
     kind: Any = Client
     with pytest.raises(ConfigurationError, match="not type"):
         TaskBook(kind)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        '"redis://:s3cret@host/0"',
+        "'rediss:/:s3cret@host'",
+        "URL=redis://:s3cret@host",
+        "unix:/s3cret",
+        "redis:s3cret@host",
+        "valkey://:s3cret@host",
+    ],
+)
+def test_what_may_have_a_password_is_no_path(where: str) -> None:
+    """A URL that was written a little wrong, as in quotes, is refused and not shown."""
+    with pytest.raises(ConfigurationError, match="and no other URL") as caught:
+        TaskBook(where)
+    assert "s3cret" not in f"{caught.value!r}"
+
+
+@pytest.mark.parametrize("where", ["redis.db", "a/redis:1.db", "unix.db", "C:/tasks.db"])
+def test_a_path_is_a_path(where: str) -> None:
+    """Only what begins as a URL is taken for one."""
+    assert f"{where} not started" in repr(TaskBook(where))

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from contextlib import nullcontext
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis.asyncio
@@ -14,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from kling_omni_async import BookError, ConfigurationError, TaskBook
+from kling_omni_async import BookError, ConfigurationError, TaskBook, WrongLoopError
 from kling_omni_async._book.contract import Ack, State
 from kling_omni_async._book.redis_client import BLOCK_S, clients_of
 from kling_omni_async._book.redis_script import KEYS, LOG_KEPT, RIGHTS, key_names
@@ -68,7 +70,7 @@ async def test_books_of_one_redis_are_apart(server: RedisServer) -> None:
     assert {key.partition(":")[2].partition(":")[2] for key in keys} <= {*KEYS}
 
 
-@pytest.mark.parametrize("name", ["", "a b", "{a}", "a}", "x" * 101, 7])
+@pytest.mark.parametrize("name", ["", "a b", "{a}", "a}", "x" * 101, 7, "\ud800", "\x7f", "a\n"])
 def test_a_name_that_no_key_can_have_is_refused(server: RedisServer, name: Any) -> None:
     """Braces would put the keys of a book into several slots."""
     with pytest.raises(ConfigurationError, match="braces"):
@@ -215,13 +217,37 @@ async def test_a_wrong_password_is_said_and_not_shown(server: RedisServer) -> No
         "redis://:s3cret@host:port/0",
         "redis://:s3cret@host:99999999",
         "redis://h?socket_timeout=s3cret",
+        "redis://h?option=s3cret",
+        "redis://h?ssl_cert_reqs=s3cret",
+        "rediss://h?ssl_cert_reqs=s3cret",
+        "redis://:s3cret#@host/0",
+        "redis://:5#s3cret@host/0",
+        "redis://:s3cret?@host/0",
+        "redis://:5?s3cret@host/0",
+        "redis://:s3cret/@host/0",
+        "redis://:5/s3cret@host/0",
+        "redis://host/s3cret",
     ],
 )
 def test_a_url_that_cannot_be_read_is_refused(url: str) -> None:
-    """At once, without what may be secret in it."""
+    """At once, without what may be secret in it, which may stand anywhere."""
     with pytest.raises(ConfigurationError, match="no URL of Redis") as caught:
         TaskBook(url)
     assert "s3cret" not in f"{caught.value!r}"
+
+
+async def test_a_user_and_password_of_any_characters(server: RedisServer) -> None:
+    """Percent-encoded in the URL, which may have the space and the end of a line around it."""
+    user, password = "us:er@", "p@:/?#[]%é &"
+    async with server.client() as client:
+        await client.execute_command(
+            *("ACL", "SETUSER", user, "reset", "on", f">{password}", "~*", "+@all")
+        )
+        name = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        async with TaskBook(f" {server.url.replace('//', f'//{name}@')}\n") as book:
+            assert await book.add("t")
+            assert repr(book) == f"<TaskBook 'tasks' in {server.url} running>"
+        await client.execute_command("ACL", "DELUSER", user)
 
 
 # How Redis is set up.
@@ -273,6 +299,87 @@ async def test_a_ready_client_waits_no_longer_than_it_may(
     """A wait ends before the client's own time-out."""
     async with server.client(socket_timeout=limit) as client:
         assert clients_of(client).block_s == block
+
+
+@pytest.mark.parametrize("decode", [False, True])
+async def test_a_ready_client_of_another_encoding(server: RedisServer, *, decode: bool) -> None:
+    """Texts are those that were given, whatever the client makes of texts."""
+    note = "é\u2028🦊"
+    async with (
+        server.client(encoding="latin-1", decode_responses=decode) as client,
+        TaskBook(client, name="lädchen") as book,
+    ):
+        await book.add("t", note=note)
+        entry = await book.get("t")
+        assert entry is not None
+        assert entry.note == note
+    async with TaskBook(server.url, name="lädchen") as book:
+        assert (await book.progress()).pending == 1
+
+
+async def test_what_is_no_client_of_redis_asyncio_is_refused(server: RedisServer) -> None:
+    """It has a method of that name, but does not answer so."""
+    async with server.client() as client:
+        with redis.Redis(host=HOST, port=server.port) as other:
+            for where in (other, client.pipeline(), client.pubsub()):
+                name = type(where).__name__
+                with pytest.raises(ConfigurationError, match=rf"of redis\.asyncio, .*{name}"):
+                    await TaskBook(where).add("t")
+
+
+async def test_a_ready_client_of_another_loop(server: RedisServer) -> None:
+    """It is told as that, before anything is kept."""
+    said: list[str] = []
+
+    async def add() -> None:
+        with pytest.raises(WrongLoopError) as caught:
+            await TaskBook(client).add("t")
+        said.append(str(caught.value))
+
+    async with server.client() as client, TaskBook(server.url) as book:
+        await client.ping()
+        thread = Thread(target=asyncio.run, args=[add()])
+        thread.start()
+        thread.join()  # this loop stands still meanwhile: no answer gets through by it
+        assert "used in another event loop" in said[0]
+        assert await book.get("t") is None
+
+
+async def test_an_error_of_a_client_that_is_no_answer_is_raised() -> None:
+    """A defect of a client is not told as trouble of Redis."""
+
+    class Client:
+        async def execute_command(self, *_: object, **__: object) -> object:
+            raise RuntimeError("no answer")
+
+    with pytest.raises(RuntimeError, match="no answer"):
+        await TaskBook(Client()).add("t")
+
+
+async def test_no_more_calls_than_connections(server: RedisServer) -> None:
+    """A small pool is shared by what is under way; a single connection cannot be."""
+    async with server.client(max_connections=3) as client, TaskBook(client) as book:
+        await book.add("t")
+        waiting = asyncio.create_task(book.wait("t", timeout=30.0))
+        await asyncio.gather(*(book.add(f"{number}") for number in range(50)))
+        assert (await book.progress()).pending == 51
+        waiting.cancel()
+    async with TaskBook(f"{server.url}?max_connections=1") as book:
+        assert sum(await asyncio.gather(*(book.add(f"a{number}") for number in range(9)))) == 9
+    for options in ({"max_connections": 1}, {"single_connection_client": True}):
+        async with server.client(**options) as client:
+            with pytest.raises(ConfigurationError, match="single connection"):
+                TaskBook(client)
+
+
+async def test_options_of_the_url_keep_to_what_a_book_needs(server: RedisServer) -> None:
+    """Nothing is sent again by itself, and a wait ends before the time-out of its answer."""
+    clients = clients_of(f"{server.url}?retry_on_timeout=yes&socket_timeout=2")
+    assert clients.block_s == 1.0
+    for client in clients.own:
+        connection = client.connection_pool.make_connection()  # type: ignore[attr-defined]
+        assert connection.retry.get_retries() == 0
+    await clients.aclose()
 
 
 async def test_a_socket_of_the_machine(server: RedisServer) -> None:

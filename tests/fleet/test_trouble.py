@@ -218,6 +218,7 @@ async def test_a_replica_takes_no_steps(own_server: RedisServer) -> None:
         (exceptions.ResponseError("WRONGTYPE Operation"), "refuses the step", False),
         (exceptions.BusyLoadingError("loading"), "is starting still", True),
         (exceptions.MovedError("1 127.0.0.1:1"), "RedisCluster", False),
+        (exceptions.MasterDownError("MASTERDOWN"), "does not reach its primary", True),
         (exceptions.ClusterDownError("down"), "cluster that is not whole", True),
         (exceptions.TryAgainError("multiple keys"), "moves this book", True),
         (exceptions.RedisClusterException("no nodes"), "refuses the step", False),
