@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests, and a guard: only heavy ones start processes."""
+"""Fixtures of the command line's tests, and a guard: only heavy ones, and many, start processes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .support import Call, OnScreen, Screen, simulated
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Let no test start a process that is not marked heavy: all others run on each Python."""
-    if item.get_closest_marker("heavy"):
+    """Let no test start a process that is not marked heavy or many: all others run on each Python."""
+    if any(map(item.get_closest_marker, ("heavy", "many"))):
         return (yield)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(subprocess.Popen, "__init__", refuse)
@@ -27,7 +27,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 def refuse(*_: object, **__: object) -> NoReturn:
     """Start no process."""
-    pytest.fail("a test that starts a process must be marked heavy")
+    pytest.fail("a test that starts a process must be marked heavy, or many")
 
 
 @pytest.fixture(autouse=True)
