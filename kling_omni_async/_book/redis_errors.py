@@ -13,7 +13,13 @@ from kling_omni_async.errors import BookError, WrongLoopError
 FAULTS: Final = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 _LONGEST: Final = 300
-_WORD: Final = re.compile(r"\b(FORM|NOPERM|OOM|READONLY|BUSY|MISCONF|NOREPLICAS|MOVED)\b")
+_WORD: Final = re.compile(
+    r"\b(NOPERM|OOM|READONLY|BUSY|MISCONF|NOREPLICAS|MOVED|DAMAGED|WRONGTYPE)\b"
+)
+_DAMAGE: Final = (
+    "holds it no longer whole: somebody has deleted or changed some of its keys; restore all of "
+    "them, or delete all of them and add the ids again"
+)
 _RIGHTS_GONE: Final = ("can't run this command", "can't access at least one of the keys")
 _RIGHTS: Final = "refuses a command to this user; grant the rights that the page on fleets names"
 
@@ -26,6 +32,8 @@ _BY_WORD: Final = {
     "MISCONF": ("cannot write to its disk and takes no changes; see its log", True),
     "NOREPLICAS": ("has not the replicas that it wants before it takes changes", True),
     "MOVED": ("is a cluster; give a ready redis.asyncio.RedisCluster client", False),
+    "DAMAGED": (_DAMAGE, False),
+    "WRONGTYPE": (_DAMAGE, False),
 }
 # By class, the first that fits.
 _BY_CLASS: Final[Sequence[tuple[type[Exception], str, bool]]] = (

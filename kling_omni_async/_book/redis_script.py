@@ -66,6 +66,7 @@ COMMANDS: Final[Mapping[str, tuple[object, ...]]] = {
     "get": (),
     "set": ("1",),
     "del": (),
+    "exists": (),
     "hget": ("1",),
     "hset": ("1", "1"),
     "hdel": ("1",),

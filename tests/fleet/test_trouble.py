@@ -143,6 +143,40 @@ async def test_a_redis_that_was_emptied(server: RedisServer, comet_api: Simulate
         assert (await book.progress()).succeeded == 1
 
 
+@pytest.mark.parametrize("name", ["v", "desk", "rows", "new", "unread", "holds", "members", "ends"])
+async def test_a_book_of_which_a_key_was_deleted(server: RedisServer, name: str) -> None:
+    """Nobody goes on with the rest, where ids would be polled no more; restored, all do."""
+    async with opened(server.url) as book, server.client() as client:
+        await book.add("u", note="1")
+        await book.settle(await book.claim(), **WON)
+        await book.take(want=1, is_handed=True)
+        await book.add("v")
+        await book.ended("w")
+        key = f"{{kling:tasks}}:{name}"
+        kept = await client.dump(key)
+        before = await book.desk()
+        assert await client.delete(key)
+        steps = (book.turn(want=1), book.take(want=1), book.add("x"), book.store.find("t"))
+        for step in (*steps, book.store.progress(), book.store.ended_after(0)):
+            with pytest.raises(BookError, match="no longer whole: somebody") as caught:
+                await step
+            assert not caught.value.transient
+        assert not await client.exists(key)
+        await client.restore(key, 0, kept)
+        assert await book.desk() == before
+        assert len((await book.turn(want=1)).claims) == 1
+
+
+@pytest.mark.parametrize("name", ["v", "desk", "rows", "log", "notes"])
+async def test_keys_of_somebody_else(server: RedisServer, name: str) -> None:
+    """What stands under a name of a book's is left alone, and the book refused."""
+    async with server.client() as client:
+        await client.rpush(f"{{kling:tasks}}:{name}", "x")
+        with pytest.raises(BookError, match="no longer whole"):
+            await TaskBook(server.url).add("t")
+        assert await client.keys() == [f"{{kling:tasks}}:{name}".encode()]
+
+
 async def test_a_redis_that_stands_still(server: RedisServer) -> None:
     """An answer that does not come in time is told as such, and the same step goes on later."""
     client = server.client(socket_timeout=0.3, retry=None, protocol=2)
@@ -215,7 +249,7 @@ async def test_a_replica_takes_no_steps(own_server: RedisServer) -> None:
         (exceptions.ResponseError("MISCONF Redis is configured to save"), "to its disk", True),
         (exceptions.ResponseError("NOREPLICAS Not enough good replicas"), "replicas", True),
         (exceptions.ResponseError("ERR user_script:1: attempt"), "refuses the step", False),
-        (exceptions.ResponseError("WRONGTYPE Operation"), "refuses the step", False),
+        (exceptions.ResponseError("WRONGTYPE Operation"), "no longer whole", False),
         (exceptions.BusyLoadingError("loading"), "is starting still", True),
         (exceptions.MovedError("1 127.0.0.1:1"), "RedisCluster", False),
         (exceptions.MasterDownError("MASTERDOWN"), "does not reach its primary", True),

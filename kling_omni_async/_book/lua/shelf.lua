@@ -42,13 +42,25 @@ local desk = {
   number = 0, purged = -FAR, clock = 0, next_start = -FAR, line = 0, accounts = {},
   open = 0, unread = 0, parked = 0, succeeded = 0, failed = 0, unresolved = 0,
   gate = { is_closed = false, ['until'] = -FAR, step = 0, probe = 0, probe_until = -FAR },
-  raw = -FAR, ahead = 0,
+  raw = -FAR, ahead = 0, keys = 0,
 }
 local is_news = false -- whether others are to look
 
+-- How many keys there are, but for the desk and the reply: none comes or goes but by a step.
+local function count_keys()
+  return call('EXISTS', V, unpack(KEYS, 3, 18))
+end
+
+-- Whether all is there that the last step left: a step on a part of it would lose the rest unseen.
 local function load_desk()
   local text = call('GET', DESK)
   if text then desk = copy(desk, unpack_all(text)) end
+  return count_keys() == desk.keys
+end
+
+local function save_desk()
+  desk.keys = count_keys()
+  call('SET', DESK, pack(desk))
 end
 
 -- The time of the book: that of Redis, and what it was ever set back by.

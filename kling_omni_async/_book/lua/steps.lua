@@ -5,7 +5,7 @@ if form and form ~= FORM then return redis.error_reply('FORM ' .. form) end
 
 local verb, given = ARGV[1], cjson.decode(ARGV[2])
 local wall, keep_s, raw = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5] or '')
-load_desk()
+if not load_desk() then return redis.error_reply('DAMAGED keys are missing, or too many') end
 
 -- Looks write nothing.
 
@@ -116,11 +116,11 @@ end
 -- Refused before anything is changed where memory is full, or on a replica.
 call('SET', V, FORM)
 local answer, reply = steps[verb](clock_of(time_of_book(raw)))
+if is_news then call('XADD', LOG, 'MAXLEN', '~', LOG_KEPT, '*', 'n', desk.number) end
 if reply and given.is_leaving then
   call('DEL', REPLY)
 elseif reply then
   call('SET', REPLY, pack(given.seq, reply), 'EX', REPLY_KEPT_S)
 end
-call('SET', DESK, pack(desk))
-if is_news then call('XADD', LOG, 'MAXLEN', '~', LOG_KEPT, '*', 'n', desk.number) end
+save_desk()
 return answer

@@ -5,7 +5,7 @@ local given = cjson.decode(ARGV[1])
 if given.desk then
   for _, key in ipairs(KEYS) do call('DEL', key) end
   for _, key in ipairs(given.replies) do call('DEL', key) end
-  call('SET', DESK, pack(copy(desk, given.desk)))
+  desk = copy(desk, given.desk)
   for _, row in ipairs(given.rows) do
     row.has_outcome = row.outcome ~= nil
     if row.outcome then call('HSET', OUTCOMES, row.key, row.outcome) end
@@ -19,6 +19,7 @@ if given.desk then
   for _, each in ipairs(given.lessons) do
     call('ZADD', LESSONS, each[1], pack(each[1], each[2], each[3], each[4], or_nil(each[5])))
   end
+  save_desk()
 end
 
 local all = { rows = {}, wishes = {}, members = {}, lessons = lessons_after(0), sizes = {} }
