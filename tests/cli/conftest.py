@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests, and a guard: only heavy ones, and many, start processes."""
+"""Fixtures of the command line's tests, and a guard: only heavy ones start processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .support import Call, OnScreen, Screen, simulated
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Let no test start a process that is not marked heavy or many: all others run on each Python."""
+    """Let no test start a process unless it is heavy, or many: all others run on each Python."""
     if any(map(item.get_closest_marker, ("heavy", "many"))):
         return (yield)
     with pytest.MonkeyPatch.context() as patched:
