@@ -96,9 +96,14 @@ async def add(store: SqliteStore, *ids: str) -> list[bool]:
     return await store.add([Addition(each) for each in ids])
 
 
+NO_PAUSE = Terms((0.0, 0.0), None, 2, None)
+
+
 def turn(seq: int, settles: Sequence[Settle] = (), *, worker: str = "worker", **more: Any) -> Turn:
-    """Give one step of a worker that wants all it can get."""
+    """Give one step of a worker that wants all it can get; its first one brings its policy."""
     given: dict[str, Any] = {"want": 9, "lease_s": 20.0, "account": "a", "origin": "api"} | more
+    if seq == 1:
+        given.setdefault("terms", NO_PAUSE)
     return Turn(worker=worker, seq=seq, settles=settles, **given)
 
 
