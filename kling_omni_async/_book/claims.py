@@ -83,6 +83,7 @@ def turn(shelf: Shelf, given: Turn, now: float, *, wall_s: float, keep_s: float)
         is_stranger=any(strange),
         differs=differs,
         dropped=_purge(shelf, now, keep_s),
+        is_read=desk.is_read,
     )
 
 

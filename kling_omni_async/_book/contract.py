@@ -123,6 +123,7 @@ class Desk:
     gate: Gate = attrs.field(factory=Gate)
     terms: Terms | None = None
     accounts: tuple[str, ...] = ()  # prints of the keys by which a task was seen
+    is_read: bool = False  # somebody has asked for its outcomes, ever
     open: int = 0
     unread: int = 0
     parked: int = 0
@@ -248,6 +249,7 @@ class Turned:
     differs: bool = False  # its terms were others than those in force
     other_origin: str | None = None  # for which the book is, and not for the worker's
     dropped: Sequence[str] = ()  # unread outcomes whose time was over
+    is_read: bool = False  # somebody has asked for outcomes of the book, ever
 
     @property
     def needs_terms(self) -> bool:

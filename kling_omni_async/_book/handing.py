@@ -39,6 +39,8 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
         _keep(shelf, given.reader, key)
     for key in given.release:
         _release(shelf, given.reader, key)
+    if given.want:
+        shelf.desk.is_read = True
     parcels: tuple[Parcel, ...] = ()
     if given.is_leaving:
         parked += _leave(shelf, given.reader)

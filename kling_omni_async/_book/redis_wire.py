@@ -179,6 +179,7 @@ def turned_from(form: Mapping[str, Any]) -> Turned:
         is_stranger=form["is_stranger"],
         differs=form["differs"],
         dropped=list(form["dropped"]),
+        is_read=form["is_read"],
     )
 
 
@@ -251,6 +252,7 @@ def desk_from(form: Mapping[str, Any]) -> Desk:
         gate=Gate(is_closed, float(until), int(step), int(probe), float(probe_until)),
         terms=_terms_from(form["terms"]),
         accounts=tuple(form["accounts"]),
+        is_read=form["is_read"],
     )
     for name, text in numbers.items():
         setattr(desk, name, float(text) if name in _TIMES else int(text))

@@ -379,7 +379,9 @@ class Worker:
         if reply.dropped:
             text = "%d outcomes of the book %s were never acknowledged and are dropped: %s"
             names = ", ".join(quoted(name) for name in plain_ids(reply.dropped))
-            logger.warning(text, len(reply.dropped), self._book.name, names)
+            # Where all only wait, nothing is meant to be read.
+            level = logging.WARNING if reply.is_read else logging.INFO
+            logger.log(level, text, len(reply.dropped), self._book.name, names)
 
     # One claim.
 

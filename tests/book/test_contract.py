@@ -574,6 +574,19 @@ async def test_what_has_ended_is_kept_for_its_time_and_no_longer(book: StoreBook
     assert await book.intend("x") is None
 
 
+async def test_a_book_is_read_once_a_reader_has_asked_for_outcomes(book: StoreBook) -> None:
+    """For ever; one that only keeps what is its own, or leaves, has not."""
+    await book.add("t")
+    await book.take(keep=["t"])
+    assert not (await book.turn()).is_read
+    assert not (await book.desk()).is_read
+    await book.take(reader="other", want=1)
+    assert (await book.turn()).is_read
+    await book.take(reader="other", is_leaving=True)
+    assert (await book.turn()).is_read
+    assert (await book.desk()).is_read
+
+
 async def test_one_who_waits_is_told_of_what_has_ended(book: StoreBook) -> None:
     """In order, from the number on that was seen last."""
     number, ended = await book.store.ended_after(1 << 62)

@@ -271,6 +271,7 @@ local function turn(given, now, wall, keep_s)
     is_stranger = is_stranger,
     differs = differs,
     dropped = purge_now_and_then(now, keep_s),
+    is_read = desk.is_read,
   }
   if given.is_leaving then
     drop_member(given.worker)

@@ -94,6 +94,7 @@ local function take(given, now, keep_s)
   end
   for _, key in ipairs(given.keep) do keep_for(given.reader, key) end
   for _, key in ipairs(given.release) do release(given.reader, key, now) end
+  if given.want > 0 then desk.is_read = true end
   local parcels = {}
   if given.is_leaving then
     leave(given.reader, now, keep_s)

@@ -39,7 +39,7 @@ end
 -- What is known beside the entries.
 
 local desk = {
-  number = 0, purged = -FAR, clock = 0, next_start = -FAR, line = 0, accounts = {},
+  number = 0, purged = -FAR, clock = 0, next_start = -FAR, line = 0, accounts = {}, is_read = false,
   open = 0, unread = 0, parked = 0, succeeded = 0, failed = 0, unresolved = 0,
   gate = { is_closed = false, ['until'] = -FAR, step = 0, probe = 0, probe_until = -FAR },
   raw = -FAR, ahead = 0, keys = 0,

@@ -43,7 +43,7 @@ function looks.progress()
   end
   return {
     numbers = numbers, workers = workers, origin = or_null(desk.origin), accounts = desk.accounts,
-    terms = terms_out(),
+    terms = terms_out(), is_read = desk.is_read,
     gate = {
       gate.is_closed, text_of(gate['until']), text_of(gate.step), text_of(gate.probe),
       text_of(gate.probe_until),
