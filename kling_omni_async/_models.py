@@ -31,7 +31,12 @@ class TaskStatus(StrEnum):
         return self in FINAL_STATUS
 
 
-FINAL_STATUS: Final = frozenset({TaskStatus.SUCCEED, TaskStatus.FAILED})
+# As names, which Python 3.11 looks up faster: each answer is compared with them.
+SUCCEED: Final = TaskStatus.SUCCEED
+FAILED: Final = TaskStatus.FAILED
+UNKNOWN: Final = TaskStatus.UNKNOWN
+
+FINAL_STATUS: Final = frozenset({SUCCEED, FAILED})
 
 
 @attrs.frozen(kw_only=True)

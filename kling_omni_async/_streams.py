@@ -11,7 +11,7 @@ from ._handlers import Handler, Handlers
 from ._models import ImageTask
 from ._outcome import Progress, TaskOutcome
 from ._polling.poller import Poller
-from ._polling.stream import Phase
+from ._polling.stream import ENDED, Phase
 from ._polling.waiters import UpdatesWaiter
 from ._results import BusyError, End, Outlet
 
@@ -203,7 +203,7 @@ class OutcomeStream:
         self._left = False
 
     def __repr__(self) -> str:
-        is_left, has_begun = self._state.phase is Phase.ENDED, self._visit.has_begun
+        is_left, has_begun = self._state.phase is ENDED, self._visit.has_begun
         state = "closed" if is_left else "open" if has_begun else "not started"
         return f"<OutcomeStream {state} {self.progress!r}>"
 
@@ -325,7 +325,7 @@ class OutcomeStream:
 
     async def _begin(self) -> None:
         """Open the stream for a consumer that takes from it, unless that was done."""
-        if self._loop is asyncio.get_running_loop() or self._state.phase is Phase.ENDED:
+        if self._loop is asyncio.get_running_loop() or self._state.phase is ENDED:
             return
         if self._loop is None and self._origin.needs_block:
             raise RuntimeError(
@@ -353,7 +353,7 @@ class OutcomeStream:
 
     def _start(self) -> None:
         # Another consumer may have been faster meanwhile, or may have closed it.
-        if self._loop is asyncio.get_running_loop() or self._state.phase is Phase.ENDED:
+        if self._loop is asyncio.get_running_loop() or self._state.phase is ENDED:
             return
         self._loop = asyncio.get_running_loop()
         self._visit.open()

@@ -13,7 +13,7 @@ import anyio
 from kling_omni_async import _engine
 from kling_omni_async._results import logger
 
-from .stream import Intake, Phase
+from .stream import ENDED, Intake, Phase
 
 
 class Reading(Protocol):
@@ -57,7 +57,7 @@ async def read_input(stream: R, take: Take[R]) -> None:
     except BaseException:
         intake.close(whole=False)
         raise
-    if error is not None and stream.phase is Phase.ENDED:
+    if error is not None and stream.phase is ENDED:
         text = "an input of %s raised as it was closed"
         logger.warning(text, stream.input_of, exc_info=error)
     stream.input_ended(error)
@@ -72,7 +72,7 @@ async def _read(stream: R, take: Take[R]) -> Exception | None:
         else:
             await _read_iterable(stream, take)
     except asyncio.CancelledError:
-        if stream.phase is Phase.ENDED:
+        if stream.phase is ENDED:
             _this_task().uncancel()
             return None
         if _this_task().cancelling():  # and not only what it awaits
@@ -92,7 +92,7 @@ async def _read_iterable(stream: R, take: Take[R]) -> None:
             take(stream, given, slices.began)
             if slices.is_over(stream):
                 await slices.give_way(stream)
-            if stream.phase is Phase.ENDED:
+            if stream.phase is ENDED:
                 return
     finally:
         if isgenerator(ids):  # what else it is, such as a file, is its owner's to close
@@ -106,7 +106,7 @@ async def _read_feed(stream: R, source: AsyncIterable[object], take: Take[R]) ->
     loop = asyncio.get_running_loop()
     ids = aiter(source)
     try:
-        while stream.phase is not Phase.ENDED:
+        while stream.phase is not ENDED:
             try:
                 given = await anext(ids)
             except StopAsyncIteration:

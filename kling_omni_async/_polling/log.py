@@ -7,13 +7,13 @@ from typing import Final
 
 from kling_omni_async._api.answers import status_word, unusable_images
 from kling_omni_async._ids import quoted
-from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._models import SUCCEED, UNKNOWN, ImageTask, TaskStatus
 from kling_omni_async._results import one_line
 from kling_omni_async.errors import KlingOmniError
 
 from .hints import MOST_MISSED
 from .limits import NEVER
-from .verdicts import Reply, VerdictKind, kind_of
+from .verdicts import FAULT, Reply, kind_of
 from .waiters import Entry
 from .watchlist import Decision
 
@@ -40,17 +40,17 @@ class PollingLog:
         if logger.isEnabledFor(logging.INFO):
             self._log_answer(entry, reply, before)
         if isinstance(reply, ImageTask):
-            if reply.status is TaskStatus.UNKNOWN:
+            if reply.status is UNKNOWN:
                 word = status_word(reply)
                 self._once("unknown task status %s: taken as not finished", word, word)
             if decision.foreign_id is not None:
                 self._warn_of_foreign_id(reply, decision.foreign_id)
             # A message is there wherever an image is unusable: without one, the images of a task
             # that succeeded need not be read once more.
-            if reply.status is TaskStatus.SUCCEED and reply.status_message:
+            if reply.status is SUCCEED and reply.status_message:
                 self._warn_of_images(reply, unusable_images(reply))
             return
-        if decision.verdict.kind is VerdictKind.FAULT:
+        if decision.verdict.kind is FAULT:
             self._warn_of_fault(reply, ends_all=decision.ends_all)
         if decision.pause_s:
             self.throttled(decision.pause_s)

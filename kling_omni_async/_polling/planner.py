@@ -13,7 +13,7 @@ from kling_omni_async._policy import PollPolicy
 from .hints import Expected, OwnTasks
 from .limits import NEVER
 from .timing import Timing
-from .verdicts import Verdict, VerdictKind
+from .verdicts import FINAL, PENDING, Verdict
 from .waiters import Entry
 
 
@@ -116,7 +116,7 @@ def look_again(
     """Return when an id is due again after an answer, and what its end teaches."""
     if entry.born is None:
         # Once for an id: its first answer tells when it was created.
-        pending = verdict.task if verdict.kind is VerdictKind.PENDING else None
+        pending = verdict.task if verdict.kind is PENDING else None
         age_s = age_of(pending, headers) if pending and headers and timing.learns else None
         if age_s is None:
             return timing.even(now), None
@@ -124,10 +124,10 @@ def look_again(
         for waiter in entry.waiters():
             waiter.aged(entry.born)
     age_s = now - entry.born
-    if verdict.kind is VerdictKind.PENDING:
+    if verdict.kind is PENDING:
         entry.looked = now
         return timing.next_look(now, age_s, kind), None
-    if verdict.task is None or verdict.kind is not VerdictKind.FINAL:
+    if verdict.task is None or verdict.kind is not FINAL:
         return timing.even(now), None  # faults teach nothing
     # When it ended counts only where its age is by our own clock: theirs differ.
     ended_s = _took_s(verdict.task) if is_own else None

@@ -12,7 +12,7 @@ import attrs
 
 from kling_omni_async._api.answers import Answer, age_of, read_answer
 from kling_omni_async._engine import Engine
-from kling_omni_async._models import ImageTask, TaskStatus
+from kling_omni_async._models import SUCCEED, ImageTask, TaskStatus
 from kling_omni_async._observer import Door, Observer, Trace
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async._results import End, Ending, Successes, log_end
@@ -22,8 +22,8 @@ from kling_omni_async.errors import KlingOmniError, RateLimitError, ResponseErro
 from .inputs import read_input
 from .limits import NEVER, LentPace
 from .log import PollingLog
-from .stream import Phase, StreamState
-from .verdicts import Reply, VerdictKind
+from .stream import ENDED, Phase, StreamState
+from .verdicts import FINAL, Reply
 from .waiters import Entry, Waiter
 from .watchlist import Decision, Told, Watchlist
 
@@ -217,7 +217,7 @@ class Poller:
         if not isinstance(answer, Answer):
             return answer, None
         reply = read_answer(answer, task_id, wall_s=self._wall_clock())
-        if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
+        if isinstance(reply, ImageTask) and reply.status is SUCCEED:
             self._successes.first_seen(task_id, self._loop.time())
         return reply, answer.headers
 
@@ -237,7 +237,7 @@ class Poller:
             self._client.give_up_idle()
         self._log.answered(entry, decision, before)
         self._watchlist.count_fault(verdict)
-        has_ended = verdict.kind is VerdictKind.FINAL and not decision.ends_all
+        has_ended = verdict.kind is FINAL and not decision.ends_all
         if has_ended:
             self._ended[count_of(verdict.error)] += 1
             log_end(entry.task_id, verdict.error, queries=entry.queries)
@@ -399,7 +399,7 @@ class Poller:
         now: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        if isinstance(reply, ImageTask) and reply.status is TaskStatus.SUCCEED:
+        if isinstance(reply, ImageTask) and reply.status is SUCCEED:
             self._successes.first_seen(entry.task_id, now)
         before, observer = entry.status, self.door.observer
         if observer is not None:
@@ -447,7 +447,7 @@ class Poller:
     def _tell(self, told: list[Told], now: float) -> None:
         logged = None
         for waiter, entry, verdict in told:
-            if verdict.kind is VerdictKind.FINAL and verdict is not logged and not waiter.once:
+            if verdict.kind is FINAL and verdict is not logged and not waiter.once:
                 logged = verdict  # one line for an end, however many have waited for it
                 self._ended[count_of(verdict.error)] += 1
                 log_end(entry.task_id, verdict.error, queries=entry.queries)
@@ -459,7 +459,7 @@ class Poller:
     def _end_all(self, reason: Ending, now: float) -> None:
         """End all waiting for one reason; calls of `query` get their own answers."""
         for stream in self._streams:
-            if stream.phase is not Phase.ENDED:
+            if stream.phase is not ENDED:
                 stream.end(End(reason))
         self._engine.do(self._end_waiters(reason, since=now, queries=False), name=_SWEEP)
 
@@ -501,7 +501,7 @@ def _show_answer(
     if decision.pause_s:
         observer.throttled(decision.pause_s)
     task = decision.verdict.task
-    if task is None or decision.verdict.kind is not VerdictKind.FINAL:
+    if task is None or decision.verdict.kind is not FINAL:
         return
     if not all(waiter.once for waiter, _, _ in decision.told):
         age_s = None if headers is None else age_of(task, headers)

@@ -13,7 +13,7 @@ from kling_omni_async.errors import KlingOmniError, TaskFailedError, for_task
 
 from .limits import NEVER
 from .schedule import Flight, Scheduled, Timed, TimerHeap
-from .verdicts import Reply, Unconfirmed, Verdict, VerdictKind
+from .verdicts import PENDING, Reply, Unconfirmed, Verdict
 
 
 class Alarm(Timed):
@@ -140,7 +140,7 @@ class UpdatesWaiter(Waiter):
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
         """Pass on changes of status and the final word; a failed task is an answer, too."""
-        if verdict.kind is VerdictKind.PENDING:
+        if verdict.kind is PENDING:
             self._changed(verdict.task)
         elif verdict.error is None or isinstance(verdict.error, TaskFailedError):
             self._changed(verdict.task)

@@ -21,8 +21,19 @@ from kling_omni_async.errors import KlingOmniError, RateLimitError, for_task
 from .limits import NEVER
 from .planner import Planner
 from .schedule import Flight, Schedule
-from .stream import IdState, Phase, StreamState, StreamWaiter
-from .verdicts import Reply, SetupCheck, Verdict, VerdictKind, is_readable, kind_of, verdict_on
+from .stream import ENDED, UNREAD, StreamState, StreamWaiter
+from .verdicts import (
+    FAULT,
+    FINAL,
+    PENDING,
+    UNCONFIRMED,
+    Reply,
+    SetupCheck,
+    Verdict,
+    is_readable,
+    kind_of,
+    verdict_on,
+)
 from .waiters import Alarms, Entry, Waiter
 from .words import foreign_id_in, remember, stray, timed_out
 
@@ -160,7 +171,7 @@ class Watchlist:
 
     def admit(self, stream: StreamState, given: object, now: float) -> list[Told]:
         """Add what the input of a stream gave."""
-        if stream.phase is Phase.ENDED or (task_id := stream.read(given)) is None:
+        if stream.phase is ENDED or (task_id := stream.read(given)) is None:
             return []
         entry = self._entries.get(task_id)
         if is_new := entry is None:
@@ -206,7 +217,7 @@ class Watchlist:
         for task_id, waiter in list(stream.ids.items()):
             if isinstance(waiter, StreamWaiter):
                 self.leave(waiter)
-                stream.ids[task_id] = IdState.UNREAD  # pending still, and no cycle is left behind
+                stream.ids[task_id] = UNREAD  # pending still, and no cycle is left behind
             yield
 
     def ending(self, since: float, *, queries: bool) -> Iterator[tuple[Waiter, str]]:
@@ -251,9 +262,9 @@ class Watchlist:
         if own is None or entry.body is not None:
             return []
         verdict = verdict_on(own.task)
-        if verdict.kind is VerdictKind.UNCONFIRMED:
+        if verdict.kind is UNCONFIRMED:
             return []
-        if verdict.kind is VerdictKind.FINAL:  # a create can be answered with a failed task
+        if verdict.kind is FINAL:  # a create can be answered with a failed task
             self._release(entry, waiter)
         return [(waiter, entry, verdict)]
 
@@ -263,9 +274,9 @@ class Watchlist:
             return []
         task = entry.last_task()
         verdict = verdict_on(task) if task else None
-        if verdict is None or verdict.kind is VerdictKind.UNCONFIRMED:
+        if verdict is None or verdict.kind is UNCONFIRMED:
             return []
-        if verdict.kind is VerdictKind.FINAL:
+        if verdict.kind is FINAL:
             self._release(entry, waiter)
         return [(waiter, entry, verdict)]
 
@@ -351,7 +362,7 @@ class Watchlist:
             wrong = self._setup.is_wrong(reply, started=started, now=now)
         gives_up = False
         if self.planner.expected:
-            ended = verdict.kind is VerdictKind.FINAL
+            ended = verdict.kind is FINAL
             gives_up = self.planner.expected.answered(entry.task_id, ended=ended, started=started)
         told = self._told(entry, verdict, started=started, now=now, wrong=wrong)
         return Decision(reply, verdict, told, pause_s, foreign, wrong, self.stretch, gives_up)
@@ -373,7 +384,7 @@ class Watchlist:
 
     def count_fault(self, verdict: Verdict) -> None:
         """Count a fault that may pass, by its kind."""
-        if verdict.kind is VerdictKind.FAULT:
+        if verdict.kind is FAULT:
             kind = kind_of(verdict.error or KlingOmniError())
             self.faults[kind] = self.faults.get(kind, 0) + 1
 
@@ -382,13 +393,13 @@ class Watchlist:
     ) -> list[Told]:
         told: list[Told] = []
         late = now - self._alarms.first > FROZEN_S
-        final = verdict.kind is VerdictKind.FINAL
+        final = verdict.kind is FINAL
         for waiter in entry.waiters():
             if waiter.once or (final and not wrong):
                 self._release(entry, waiter)
                 told.append((waiter, entry, verdict))
             elif not wrong:  # else the end of all waiting reaches the others
-                if waiter.follows and verdict.kind is VerdictKind.PENDING:
+                if waiter.follows and verdict.kind is PENDING:
                     told.append((waiter, entry, verdict))
                 if waiter.deadline is None or waiter.deadline > now:
                     continue
@@ -457,7 +468,7 @@ class Watchlist:
     ) -> Told:
         task = entry.last_task()
         error = timed_out(entry, task, now - waiter.added, held=held)
-        return waiter, entry, Verdict(VerdictKind.FINAL, task, error)
+        return waiter, entry, Verdict(FINAL, task, error)
 
     def _held_back(self, entry: Entry, now: float) -> KlingOmniError | None:
         """Return what kept an id from being asked although it was its turn."""

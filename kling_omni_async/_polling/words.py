@@ -8,24 +8,24 @@ from kling_omni_async._models import ImageTask
 from kling_omni_async._policy import PollPolicy
 from kling_omni_async.errors import KlingOmniError, PollTimeoutError, ResponseError
 
-from .verdicts import Reply, Verdict, VerdictKind, say_again
+from .verdicts import FAULT, FINAL, UNCONFIRMED, Reply, Verdict, say_again
 from .waiters import Entry
 
 
 def remember(entry: Entry, verdict: Verdict, policy: PollPolicy, now: float) -> None:
     """Keep what an answer says of its id; a word said often enough becomes final."""
-    if verdict.kind is VerdictKind.FAULT:  # says nothing for or against a word before it
+    if verdict.kind is FAULT:  # says nothing for or against a word before it
         entry.fault = verdict.error
         return
     entry.fault = None
-    if verdict.kind is not VerdictKind.UNCONFIRMED or verdict.error is None:
+    if verdict.kind is not UNCONFIRMED or verdict.error is None:
         entry.unconfirmed = None
         return
     entry.unconfirmed = say_again(
         entry.unconfirmed, verdict.error, now=now, interval_s=policy.interval[0]
     )
     if entry.unconfirmed.count >= policy.confirmations:
-        verdict.kind = VerdictKind.FINAL
+        verdict.kind = FINAL
     else:
         entry.fault = verdict.error
 
