@@ -140,7 +140,7 @@ class Soak:
         return Reading(
             queries=self.api._queries.log.begun,
             rss_mb=memory_mb(),
-            # Not `gc.get_objects`: it takes hold of what a thread is still building, which then fails.
+            # Not `gc.get_objects`, which takes hold of what a thread builds: that then fails.
             blocks=sys.getallocatedblocks(),
             tasks=len(asyncio.all_tasks()),
             files=open_files(),
