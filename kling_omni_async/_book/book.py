@@ -37,6 +37,8 @@ from .saving import BookSettings, SavedAhead
 from .waiting import Wait
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from kling_omni_async._saving.wing import Saving
 
 KEEP_S: Final = 7 * 86_400.0
@@ -106,7 +108,13 @@ class TaskBook:
         await self._ready()
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._readers.leaving(error)
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -44,6 +44,11 @@ class Readers:
     def stream_eta_s(self, stream: Reading) -> float | None:
         """Return None: others poll."""
 
+    def leaving(self, error: BaseException | None) -> None:
+        """Note why the book is left, for streams that its block was to outlive."""
+        for stream in self._open:
+            stream.outlet.leaving(error)
+
     # What the engine calls.
 
     def bind(self) -> None:

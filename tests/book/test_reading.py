@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -158,6 +158,52 @@ async def test_cancellation_gives_back_at_once(book: TaskBook) -> None:
     await asyncio.wait([task])
     assert task.cancelled()
     assert await next_of(book) == ("a", 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(None, (1, 0.0)), (ZeroDivisionError, (2, 1.0)), (asyncio.CancelledError, (1, 0.0))],
+)
+async def test_a_book_that_is_closed_before_its_stream_gives_back_as_that_would(
+    tmp_path: Path, error: type[BaseException] | None, again: tuple[int, float]
+) -> None:
+    """The order in which a stack of blocks is left changes nothing for an outcome in hand."""
+    book = kept_in(tmp_path)
+    await ended(book, ["a"])
+    with suppress(ZeroDivisionError, asyncio.CancelledError):
+        async with AsyncExitStack() as stack:
+            outcomes = await stack.enter_async_context(book.outcomes())
+            await stack.enter_async_context(book)
+            await anext(outcomes)
+            if error is not None:
+                raise error
+    async with kept_in(tmp_path) as later:
+        assert await next_of(later) == ("a", *again)
+
+
+async def test_a_book_that_is_closed_under_a_consumer_keeps_what_it_has_handled(
+    tmp_path: Path,
+) -> None:
+    """What was acknowledged does not come again; what is in hand does, and the next step says why.
+
+    A handler that is done only then is too late: nobody can be told.
+    """
+    book = kept_in(tmp_path)
+    await ended(book, ["a", "b", "c"])
+    handling = asyncio.Event()
+
+    async def handle(outcome: TaskOutcome) -> None:
+        if outcome.task_id != "a":
+            handling.set()
+            await book.aclose()
+
+    async with book.outcomes() as outcomes:
+        with pytest.raises(BookError, match="the book is closed"):
+            await outcomes.each(handle, limit=1)
+    assert handling.is_set()
+    async with kept_in(tmp_path) as later, later.outcomes(until_empty=True) as outcomes:
+        came = [(outcome.task_id, outcome.deliveries) async for outcome in outcomes]
+    assert came == [("b", 1), ("c", 1)]
 
 
 async def test_a_generator_that_is_closed_gives_back_at_once(book: TaskBook) -> None:
