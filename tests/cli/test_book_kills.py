@@ -19,6 +19,8 @@ from .warm import warm
 
 # A claim of a process that is dead is free when its lease is over: 2 s, the time-out, and a pause.
 FAST_BOOK = ("--interval", "0.2", "0.3", "--query-timeout", "500ms", "--max-rate", "none", "-q")
+# Where each id is asked for once, however slow the machine is.
+PATIENT_BOOK = ("--interval", "0.2", "0.3", "--query-timeout", "30s", "--max-rate", "none", "-q")
 LOW_S = 0.2
 KILLS = 5
 
@@ -60,11 +62,11 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(tmp_path: Path) -> No
 def test_a_reader_that_is_killed_repeats_what_it_had_in_hand(tmp_path: Path) -> None:
     """Every outcome is written, and a kill writes one of them again at most."""
     path, journal, rng = tmp_path / "tasks.db", tmp_path / "run.jsonl", random.Random(1)
-    call = ("poll", "--book", str(path), "--jsonl", str(journal), *FAST_BOOK)
+    call = ("poll", "--book", str(path), "--jsonl", str(journal), *PATIENT_BOOK)
     with beside() as api:
         task_ids = api.create(60, duration=0.0)
         make_book(path, *task_ids)
-        assert finish(start("work", str(path), "--until-empty", *FAST_BOOK, env=api.env))[0] == 0
+        assert finish(start("work", str(path), "--until-empty", *PATIENT_BOOK, env=api.env))[0] == 0
         for _ in range(KILLS):
             with warm(*call, env=api.env):
                 wait_for_lines(journal, lines_in(journal) + rng.randint(1, 4))
