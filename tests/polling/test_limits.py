@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from kling_omni_async import RateLimitError
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
-from kling_omni_async._polling.limits import CATCH_UP_S, LentPace, RateLimit, Throttle
+from kling_omni_async._polling.limits import (
+    CATCH_UP_S,
+    STALE_S,
+    LentPace,
+    RateLimit,
+    Throttle,
+)
 
 SPANS = st.lists(st.floats(0.0, 3.0), min_size=2, max_size=60)
 PROBE: Final = "the flight of the probe"
@@ -294,6 +300,15 @@ def test_what_was_lent_and_not_used_is_dropped() -> None:
     pace.grant([1.0, 2.0, 2.9], 1.0)
     pace.grant([3.0], 3.0)
     assert pace.next_start == 2.9
+
+
+def test_a_start_that_was_lent_may_be_used_a_bit_late() -> None:
+    """Up to a fifth of a second; a new pace has nothing of which the book is to be told."""
+    pace = LentPace(0.1, list)
+    pace.grant([1.0], 1.0)
+    pace.grant([9.0], 1.0 + STALE_S)
+    assert pace.next_start == 1.0
+    assert pace.limits == []
 
 
 def test_what_cannot_wait_takes_a_start_in_advance() -> None:

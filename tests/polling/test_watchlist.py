@@ -1381,13 +1381,18 @@ async def test_a_nudge_of_an_own_task_counts_when_somebody_waits_for_it() -> Non
 
 
 async def test_a_nudge_before_the_first_query_makes_it_a_newcomer() -> None:
-    """It is asked at once, ahead of the place that a list gave it."""
+    """It has every second start from then on, ahead of the place that a list gave it."""
     desk = new_desk(max_rate=4.0)
-    desk.poll(*"abc")
-    assert desk.due("c") == [0.5]
-    assert desk.watchlist.nudge("c", 0.1)
-    assert desk.due("c") == [NEVER]
-    assert desk.watchlist.schedule.has_turn(desk.entry("c"), 0.1)
+    desk.poll(*"abcde")
+    assert desk.due("e") == [1.0]
+    assert desk.watchlist.nudge("e", 0.1)
+    assert desk.due("e") == [NEVER]
+    assert desk.watchlist.schedule.has_turn(desk.entry("e"), 0.1)
+    asked: list[str] = []
+    for turn in range(3):
+        desk.now = 0.1 + turn * 0.25
+        asked.append(desk.start().task_id)
+    assert asked == ["a", "b", "e"]
 
 
 async def test_a_nudge_asks_as_soon_as_the_shortest_pause_allows() -> None:
