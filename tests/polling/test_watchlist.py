@@ -1259,6 +1259,13 @@ async def test_stats_tell_of_all_ids() -> None:
     assert [few.oldest, few.next_query] == pytest.approx([0.04, 0.06])
 
 
+async def test_stats_tell_by_how_much_gaps_are_longer_than_intervals() -> None:
+    """Where there are more ids than turns."""
+    desk = new_desk(max_rate=0.1, interval=(20, 30))
+    desk.poll(*"abcde")
+    assert desk.watchlist.stats(0.0).stretch == 2.0
+
+
 async def test_stats_of_nothing() -> None:
     """With nothing to do there is no next turn; a turn that has come is now."""
     desk = new_desk()
@@ -1333,17 +1340,15 @@ async def test_how_long_a_task_needs_still() -> None:
 async def test_a_stream_that_expects_callbacks_waits_for_them() -> None:
     """Each id is asked when its callback should have come, or when somebody wants it sooner."""
     desk = new_desk(interval=(20, 30))
-    desk.now = 5.0
-    stream = desk.feed()
-    stream.expects = 60.0
-    desk.admit(stream, "a")
-    assert desk.due("a") == [65.0]
+    for now, expects in ((5.0, 60.0), (6.0, 90.0)):
+        desk.now = now
+        stream = StreamState(
+            endless(), timeout=None, outlet=Shelf(), most_pending=9, expects=expects
+        )
+        stream.begin()
+        desk.admit(stream, "a")
+        assert desk.due("a") == [65.0]
     assert desk.watchlist.planner.expected
-    desk.now = 6.0
-    later = desk.feed()
-    later.expects = 90.0
-    desk.admit(later, "a")
-    assert desk.due("a") == [65.0]
 
 
 @pytest.mark.parametrize("is_feed", [False, True])

@@ -258,6 +258,7 @@ def test_other_names_are_left_to_dns(host: str) -> None:
         ("https://host/a.png#x?y", "https://host/a.png"),
         ("https://host?x=1/2@3", "https://host"),
         ("https://user:pass@host:8/a@b.png", "https://host:8/a@b.png"),
+        ("https://user:pass@host/a@b/c.png", "https://host/a@b/c.png"),
         ("https://a@b@host/", "https://host/"),
         ("https://user:pass@host/x://y", "https://host/x://y"),
         ("https://host", "https://host"),

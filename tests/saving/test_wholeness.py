@@ -39,6 +39,8 @@ SMALL = {
     "gif-colours": gif(NOISE[:700], colours=3),
     "webp": PIXEL_WEBP,
     "webp-extended": webp((b"VP8X", bytes(10)), (b"ICCP", b"abc"), (b"VP8 ", bytes(31))),
+    "webp-odd": webp(*((kind, b"abc") for kind in (b"VP8X", b"ICCP", b"EXIF", b"XMP ", b"VP8 "))),
+    "webp-empty": webp((b"VP8X", bytes(10)), (b"VP8 ", b"")),
     "webp-animated": webp((b"VP8X", bytes(10)), (b"ANIM", bytes(6)), (b"ANMF", bytes(40))),
     "avif": avif(),
     "avif-long": ftyp(b"avif")
@@ -127,6 +129,7 @@ def test_a_preview_of_a_camera_is_no_end() -> None:
         PIXEL_WEBP[:4] + b"\0\0\0\0" + PIXEL_WEBP[8:],
         webp((b"VP8X", bytes(10)), (b"ICCP", b"abc")),
         webp((b"VP8 ", bytes(10)), behind=9),
+        b"RIFF\x0c\0\0\0WEBPVP8 \xff\xff\xff\xff",
         PIXEL_GIF[:-1] + b"x;",
         ftyp(b"avif") + box(b"mdat", bytes(8)),
         ftyp(b"avif") + box(b"meta", bytes(8)) + b"\0\0\0\7mdat" + bytes(8),
