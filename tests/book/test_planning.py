@@ -16,7 +16,7 @@ from kling_omni_async._book.planning import CLOCKS_S, MOST_AWAITED, BookPlanner
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now
 
-from .pure import KEEP_S, WON
+from .pure import KEEP_S, TERMS, WON
 from .stores import Clock, StoreBook
 from .test_creating import book
 
@@ -131,6 +131,7 @@ class Planned:
     def __init__(self) -> None:
         clock = Clock()
         self.store = MemoryStore(clock=clock.read, wall_clock=clock.read_wall, keep_s=KEEP_S)
+        self.store.shelf.desk.terms = TERMS
         self.book = StoreBook(self.store, clock)
         self.heard = Heard()
         self.planner = BookPlanner(self.store, self.heard, PollPolicy(), Random(7))
