@@ -13,6 +13,7 @@ from kling_omni_async import ImageOrder, PollPolicy, TaskBook
 from kling_omni_async._book.contract import Addition, Said, Terms
 from kling_omni_async._book.memory import MemoryStore
 from kling_omni_async._book.planning import CLOCKS_S, MOST_AWAITED, BookPlanner
+from kling_omni_async._polling.timing import PLAN_PAUSE_S, Timing
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.support import new_session, now
 
@@ -158,9 +159,16 @@ class Planned:
         return self.heard.told
 
 
+async def planned() -> Planned:
+    """Give a planner, and a book whose policy a worker has brought."""
+    it = Planned()
+    await it.book.begin()
+    return it
+
+
 async def test_a_callback_is_missed_where_the_task_had_ended() -> None:
     """It is asked for at the end of the wait, and its first answer is the last."""
-    it = Planned()
+    it = await planned()
     await it.expect("a")
     it.book.clock.spend(WAIT_S)
     assert await it.look() == []  # nobody has asked yet
@@ -171,7 +179,7 @@ async def test_a_callback_is_missed_where_the_task_had_ended() -> None:
 
 async def test_it_came_where_the_task_was_asked_for_sooner() -> None:
     """Whatever the answer was: of one that ended, and of one that did not."""
-    it = Planned()
+    it = await planned()
     for task_id, said in (("a", Said.FINAL), ("b", Said.PENDING)):
         await it.expect(task_id)
         it.book.clock.spend(WAIT_S - 1.0)
@@ -185,7 +193,7 @@ async def test_clocks_that_differ_a_little_make_no_callback(
     early_s: float, told: list[bool]
 ) -> None:
     """A query that began a little early, as it seems, was not nudged; it had not ended, too."""
-    it = Planned()
+    it = await planned()
     await it.expect("a")
     it.book.clock.spend(WAIT_S)
     await it.end("a", said=Said.PENDING, started_ago=early_s, pause_s=1e3)
@@ -202,7 +210,7 @@ async def test_clocks_that_differ_a_little_make_no_callback(
 )
 async def test_what_had_not_ended_or_is_not_known_says_nothing(how: dict[str, Any]) -> None:
     """No callback was due, or nobody knows: and so it is when a later query finds the end."""
-    it = Planned()
+    it = await planned()
     await it.expect("a")
     it.book.clock.spend(WAIT_S)
     await it.end("a", **how)
@@ -215,7 +223,7 @@ async def test_what_had_not_ended_or_is_not_known_says_nothing(how: dict[str, An
 
 async def test_a_task_that_was_removed_says_nothing() -> None:
     """It is forgotten."""
-    it = Planned()
+    it = await planned()
     await it.expect("a")
     await it.store.remove("a")
     assert await it.look(WAIT_S) == []
@@ -223,7 +231,7 @@ async def test_a_task_that_was_removed_says_nothing() -> None:
 
 async def test_some_are_looked_up_at_a_time() -> None:
     """Three by each look, and no more than a hundred are remembered."""
-    it = Planned()
+    it = await planned()
     for number in range(MOST_AWAITED + 1):
         await it.expect(str(number))
         await it.store.remove(str(number))
@@ -237,33 +245,44 @@ async def test_some_are_looked_up_at_a_time() -> None:
     assert len(it.heard.told) == MOST_AWAITED
 
 
-async def test_two_looks_at_once_count_a_task_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one finds it taken."""
-    it = Planned()
-    await it.expect("a")
+async def test_two_looks_at_once_count_a_task_and_a_lesson_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What one of them has taken up is no longer there for the other."""
+    it = await planned()
+    for task_id in ("a", "b"):
+        await it.expect(task_id)
     it.book.clock.spend(WAIT_S)
-    await it.end("a")
-    find = it.store.find
+    await it.end("a", lesson=("", 20.0, 45.0, 30.0))
+    await it.end("b")
+    find, lessons_after, learned = it.store.find, it.store.lessons_after, list[float]()
 
-    async def slowly(key: str) -> Any:
+    async def find_late(key: str) -> Any:
         await asyncio.sleep(1.0)
         return await find(key)
 
-    monkeypatch.setattr(it.store, "find", slowly)
-    await it.planner.look(it.now)
-    assert it.heard.told == [False]
+    async def teach_late(number: int) -> Any:
+        await asyncio.sleep(1.0)
+        return await lessons_after(number)
+
+    monkeypatch.setattr(it.store, "find", find_late)
+    monkeypatch.setattr(it.store, "lessons_after", teach_late)
+    monkeypatch.setattr(Timing, "learn", lambda _, after_s, *__, **___: learned.append(after_s))
+    await asyncio.gather(it.planner.look(it.now), it.planner.look(it.now + PLAN_PAUSE_S))
+    assert it.heard.told == [False, False]
+    assert learned == [20.0]
 
 
 async def test_where_none_is_awaited_a_task_is_planned() -> None:
     """By its likely duration."""
-    it = Planned()
+    it = await planned()
     it.heard.awaits_callbacks = False
     assert 20 < it.planner.first_look_s("a", None, it.now, WAIT_S) < 50
 
 
 async def test_lessons_are_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most every 5 s, from the last known one on; never where nothing is learned."""
-    it = Planned()
+    it = await planned()
     asked: list[int] = []
     lessons_after = it.store.lessons_after
 
