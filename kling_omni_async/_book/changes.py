@@ -56,6 +56,8 @@ class Changes:
                 self._expected.pop(key, None)
 
     async def _wait(self, group: set[Result[None]], timeout_s: float) -> None:
+        if self._engine.closed:  # while the caller looked: nobody wakes him any more
+            raise self._engine.closed_error()
         result: Result[None] = asyncio.get_running_loop().create_future()
         group.add(result)
         self._watch_soon()

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from redis import exceptions
 
-from kling_omni_async.errors import BookError, ConfigurationError
+from kling_omni_async.errors import BookError, ConfigurationError, copy_error
 
 from .book_clock import since_boot
 from .contract import (
@@ -90,6 +90,8 @@ class RedisStore:
         self._last = "0-0"  # the id of the last change that was seen
         self._woke = 0.0  # in s of the loop
         self._listed: Keys = []  # all keys in order, as the last listing has found them
+        self._is_closed = False
+        self._late: BookError | None = None  # of the last answer that did not come in time
 
     async def open(self) -> None:
         """Try the rights that steps need, and read how Redis is set up."""
@@ -125,7 +127,13 @@ class RedisStore:
             logger.warning("the book %s: %s: %s", self._place, text, advice)
 
     async def aclose(self) -> None:
-        """Close the connections that are this store's own."""
+        """Close the connections that are this store's own; they would open again by a call."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._clients.own:  # whoever closes a connection under a call breaks redis-py
+            for _ in range(self._clients.calls):
+                await self._calls.acquire()
         with suppress(*FAULTS):  # nobody waits for the answer
             await self._clients.aclose()
 
@@ -228,8 +236,11 @@ class RedisStore:
         wall, now = repr(self._wall()), "" if self._now is None else repr(self._now())
         keys = [*self._keys, *more]
         rest = [len(keys), *keys, verb, dumps(form), wall, repr(self._keep_s), now]
-        client = self._clients.steps
+        client, late = self._clients.steps, self._late
         async with self._calls:
+            # While this stood in line: behind one another all of them would wait as long.
+            if self._late is not None and self._late is not late:
+                raise copy_error(self._late)
             try:
                 text = await self._call(client, "EVALSHA", self._digest, *rest)
             except exceptions.NoScriptError:
@@ -240,11 +251,19 @@ class RedisStore:
 
     async def _call(self, client: RedisClient, name: str, *rest: object) -> Any:
         """Give a command to a client, and return the answer of Redis."""
+        if self._is_closed:
+            raise BookError(f"the book {self._place} is closed; make another TaskBook")
         try:
             return await answer_of(client, name, *rest)
         except exceptions.NoScriptError:
             raise
         except FAULTS as error:
-            raise book_error(error, self._place) from None
+            raise self._told(error) from None
         except RuntimeError as error:
             raise loop_error(error, self._place) from None
+
+    def _told(self, error: Exception) -> BookError:
+        told = book_error(error, self._place)
+        if isinstance(error, exceptions.TimeoutError):
+            self._late = copy_error(told)
+        return told

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kling_omni_async import (
+    BookError,
     BookProgress,
     CallbackHint,
     ConfigurationError,
@@ -19,7 +20,7 @@ from kling_omni_async import (
     TaskStatus,
 )
 from kling_omni_async._book.book import open_inside
-from kling_omni_async._book.contract import Turn
+from kling_omni_async._book.contract import Found, Turn
 from kling_omni_async._book.memory import MemoryShelf, MemoryStore
 from tests.book.pure import TERMS
 from tests.support import now
@@ -85,6 +86,27 @@ async def test_who_waits_alone_is_warned_once(caplog: pytest.LogCaptureFixture) 
             await book.wait("1", timeout=200)
     assert now() == pytest.approx(200, abs=0.1)
     assert caplog.text.count("nobody polls the book in memory") == 1
+
+
+async def test_a_wait_that_looks_while_the_book_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would wake it any more: it ends, and does not look for ever."""
+    looks, is_closed = asyncio.Event(), asyncio.Event()
+    async with TaskBook() as book:
+        await book.add("1")
+        store = (await open_inside(book)).store
+        found = await store.find("1")
+
+        async def find(_: str) -> Found | None:
+            looks.set()
+            await is_closed.wait()
+            return found
+
+        monkeypatch.setattr(store, "find", find)
+        waiting = asyncio.ensure_future(book.wait("1"))
+        await looks.wait()
+    is_closed.set()
+    with pytest.raises(BookError, match="the book is closed"):
+        await waiting
 
 
 async def test_nobody_is_warned_while_somebody_works(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from redis import exceptions
 
 from kling_omni_async import BookError, KlingOmniSession, PollPolicy, TaskBook
 from kling_omni_async._book.contract import Ack
+from kling_omni_async._book.redis_client import MOST_CALLS
 from kling_omni_async._book.redis_errors import book_error
 from kling_omni_async.simulator import SimulatedCometAPI
 from tests.book.pure import WON, receipt, settle
@@ -190,6 +191,39 @@ async def test_a_redis_that_stands_still(server: RedisServer) -> None:
         finally:
             server.send(signal.SIGCONT)
         assert [claim.row.key for claim in (await book.store.turn(turn)).claims] == ["t"]
+
+
+async def test_many_calls_at_a_redis_that_stands_still(server: RedisServer) -> None:
+    """Those that stand in line end with those under way, and are not sent one after the other."""
+    async with TaskBook(f"{server.url}?socket_timeout=1") as book:
+        await book.add("t")
+        server.send(signal.SIGSTOP)
+        try:
+            adds = [asyncio.ensure_future(book.add(f"{number}")) for number in range(100)]
+            done, _ = await asyncio.wait(adds)
+        finally:
+            server.send(signal.SIGCONT)
+        for add in done:
+            await refused(add, "does not answer in time")
+        assert await book.add("u")
+        assert (await book.progress()).pending <= MOST_CALLS + 2
+
+
+async def test_a_book_that_is_closed_under_its_calls(server: RedisServer) -> None:
+    """Those under way are answered, the others told; no connection is opened again."""
+    async with TaskBook(server.url) as book:
+        await book.add("t")
+        calls = [asyncio.ensure_future(book.add(f"{number}")) for number in range(100)]
+        await asyncio.sleep(0.0)
+        await asyncio.sleep(0.0)
+    await asyncio.wait(calls)
+    made = sum(call.exception() is None for call in calls)
+    said = {str(call.exception()) for call in calls if call.exception() is not None}
+    assert all("is closed" in each for each in said)
+    async with server.client() as client:
+        assert len(await client.client_list()) == 1
+    async with TaskBook(server.url) as book:
+        assert (await book.progress()).pending == made + 1
 
 
 async def test_scripts_that_redis_has_forgotten(server: RedisServer) -> None:
