@@ -37,8 +37,6 @@ from .saving import BookSettings, SavedAhead
 from .waiting import Wait
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from kling_omni_async._saving.wing import Saving
 
 KEEP_S: Final = 7 * 86_400.0
@@ -108,13 +106,8 @@ class TaskBook:
         await self._ready()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._readers.leaving(error)
+    async def __aexit__(self, *exc_info: Any) -> None:
+        self._readers.leaving(exc_info[1])
         await self.aclose()
 
     async def aclose(self) -> None:
