@@ -202,6 +202,18 @@ async def test_the_rights_that_a_book_needs(server: RedisServer) -> None:
         await client.execute_command("ACL", "DELUSER", "shop")
 
 
+async def test_another_database_takes_one_right_more(server: RedisServer) -> None:
+    """The client selects it; the page says so."""
+    async with server.client() as client:
+        rights = commands([*RIGHTS, "select"])
+        user = ("ACL", "SETUSER", "shop", "on", ">s3cret", "~{kling:tasks}:*")
+        await client.execute_command(*user, *rights)
+        async with TaskBook(f"redis://shop:s3cret@{HOST}:{server.port}/1") as book:
+            assert await book.add("t")
+        assert not await client.keys()
+        await client.execute_command("ACL", "DELUSER", "shop")
+
+
 async def test_a_wrong_password_is_said_and_not_shown(server: RedisServer) -> None:
     """No error, repr or cause of one has it."""
     book = TaskBook(server.url.replace("//", "//shop:s3cret@") + "?client_name=s3cret")
@@ -400,8 +412,14 @@ async def test_a_cluster(tmp_path: Path) -> None:
             assert caught.value.transient
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             await until(node.is_whole_cluster)
+            await client.execute_command(
+                *("ACL", "SETUSER", "shop", "on", ">s3cret", "~{kling:tasks}:*"),
+                *commands([*RIGHTS, "cluster|slots", "command"]),
+            )
         never = Retry(NoBackoff(), 0)
-        cluster = redis.asyncio.RedisCluster(host=HOST, port=node.port, retry=never)
+        cluster = redis.asyncio.RedisCluster(
+            host=HOST, port=node.port, retry=never, username="shop", password="s3cret"
+        )
         await use(new_book(cluster, Clock()))
         await cluster.aclose()
     finally:
