@@ -106,8 +106,9 @@ class TaskBook:
         await self._ready()
         return self
 
-    async def __aexit__(self, *exc_info: Any) -> None:
-        self._readers.leaving(exc_info[1])
+    async def __aexit__(self, *exc_info: object) -> None:
+        error = exc_info[1]
+        self._readers.leaving(error if isinstance(error, BaseException) else None)
         await self.aclose()
 
     async def aclose(self) -> None:
