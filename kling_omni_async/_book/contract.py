@@ -281,6 +281,7 @@ class Take:
 
     reader: str
     seq: int
+    after: int = 0  # the last step of which it has had the answer: a book that lacks it lost some
     receipts: Sequence[Receipt] = ()
     keep: Sequence[str] = ()  # keys of which it alone is to have the outcomes, unless another is
     release: Sequence[str] = ()  # such keys no longer

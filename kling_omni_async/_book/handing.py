@@ -47,7 +47,8 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
         shelf.drop_member(given.reader)
     else:
         shelf.put_member(Member(given.reader, "reader", given.seq, now))
-        parcels = tuple(_parcels(shelf, given, now))
+        is_behind = member is not None and member.seq < given.after
+        parcels = tuple((_again if is_behind else _parcels)(shelf, given, now))
     first = shelf.first_at(State.UNREAD)
     return Taken(
         parcels=parcels,
@@ -164,12 +165,26 @@ def _ended(row: Row) -> float:
     return row.ended
 
 
+def _again(shelf: Shelf, given: Take, _now: float) -> Iterator[Parcel]:
+    """Return what a reader has, as a book sees it that lacks a step of it.
+
+    A failover has lost that, and with it what the reader acknowledged then: it comes again. What it
+    has still it knows by its number.
+    """
+    for row in shelf.held(given.reader)[:MOST_AT_ONCE]:
+        yield _parcel(shelf, row)
+
+
 def _parcels(shelf: Shelf, given: Take, now: float) -> Iterator[Parcel]:
     for row in shelf.due(State.UNREAD, now, min(given.want, MOST_AT_ONCE)):
         row.holder, row.at = given.reader, FAR
         if given.is_handed:
             row.deliveries, row.handed = row.deliveries + 1, now
         shelf.put(row)
-        assert row.outcome is not None  # noqa: S101 - it has ended
-        note, order = shelf.contents(row.key)
-        yield Parcel(row.key, row.number, row.outcome, note, order, row.deliveries)
+        yield _parcel(shelf, row)
+
+
+def _parcel(shelf: Shelf, row: Row) -> Parcel:
+    assert row.outcome is not None  # noqa: S101 - it has ended
+    note, order = shelf.contents(row.key)
+    return Parcel(row.key, row.number, row.outcome, note, order, row.deliveries)

@@ -40,6 +40,7 @@ class Reader:
         self._ahead = ahead
         self._receipts: list[Receipt] = []
         self._seq = 0
+        self._answered = 0  # the last of its steps of which it has had the answer
 
     def __repr__(self) -> str:
         return f"<Reader taken={len(self.taken)} ready={len(self.ready)} out={len(self.out)}>"
@@ -104,6 +105,7 @@ class Reader:
         return Take(
             reader=self.name,
             seq=self._seq,
+            after=self._answered,
             receipts=receipts,
             want=want,
             is_handed=not self._ahead,
@@ -114,6 +116,7 @@ class Reader:
 
     def took(self, reply: Taken) -> Got:
         """Note what a step has brought."""
+        self._answered = self._seq
         lost = set(reply.lost)
         handed = [each for each in self._handing if self._hand_out(each, lost)]
         self._handing = []

@@ -111,6 +111,7 @@ def take_form(take: Take) -> Form:
     return {
         "reader": take.reader,
         "seq": take.seq,
+        "after": take.after,
         "receipts": [[each.key, each.number, each.ack.name] for each in take.receipts],
         "keep": list(take.keep),
         "release": list(take.release),

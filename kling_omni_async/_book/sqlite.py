@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 
+import attrs
+
 from kling_omni_async.errors import BookError
 
 from . import claims, entries, handing
@@ -147,6 +149,8 @@ class SqliteStore:
         if self._is_late(take.reader, take.seq):
             return Taken()
         self._lives.hold(take.reader)
+        # A file loses no step, and one that only looked is not written down.
+        take = attrs.evolve(take, after=0)
         reply = handing.take(self._shelf, take, self._clock.now(), keep_s=self._keep_s)
         self._keep(take.reader, take.seq, reply, is_leaving=take.is_leaving)
         if take.is_leaving:

@@ -140,6 +140,19 @@ def test_a_step_that_comes_late_again_changes_nothing(seq: int) -> None:
     assert taken(book.take(want=1, seq=42)) == ["u"]
 
 
+def test_a_book_that_lacks_a_step_gives_again_what_the_reader_has() -> None:
+    """A failover lost what was acknowledged with that step: it comes again, to the same reader."""
+    book = ended("t", "u", "v")
+    assert taken(book.take(want=2, is_handed=True)) == ["t", "u"]
+    last = book.shelf.member("r")
+    assert last is not None
+    after = last.seq + 5
+    assert taken(book.take(want=2, seq=after + 1, after=after)) == ["t", "u"]
+    assert [book.row(key).deliveries for key in ("t", "u", "v")] == [1, 1, 0]
+    assert taken(book.take(want=2, seq=after + 2, after=after + 1)) == ["v"]
+    assert taken(book.take(want=2, seq=after + 9, after=after + 8, is_leaving=True)) == []
+
+
 def test_the_time_of_a_reader_never_runs_back() -> None:
     """An outcome counts as handed out at the latest time that was seen."""
     book = ended("t")

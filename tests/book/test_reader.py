@@ -138,3 +138,13 @@ def test_what_saves_ahead_says_what_it_has() -> None:
     assert repr(ahead) == "<SavedAhead 1 under way, 0 saved>"
     ahead.forget(["b"])
     assert repr(Bell()) == "<Bell rung=False waiters=0>"
+
+
+def test_a_reader_says_which_step_was_answered_last() -> None:
+    """A book that does not know that step has lost it; what is here already it gives in vain."""
+    reader = Reader("reader", ahead=0)
+    assert (reader.next_take().after, reader.next_take().after) == (0, 0)
+    reader.took(Taken(parcels=[parcel("a")]))
+    take = reader.next_take()
+    assert (take.seq, take.after) == (3, 2)
+    assert reader.took(Taken(parcels=[parcel("a"), parcel("b")])).to_hand_out == [parcel("b")]

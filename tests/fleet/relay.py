@@ -46,6 +46,12 @@ class Relay:
         if self._handling:
             await asyncio.wait(self._handling)
 
+    def switch(self, port: int) -> None:
+        """Lead to another server from now on; all connections are cut."""
+        self._target = port
+        for writer in self._writers:
+            writer.transport.abort()
+
     @property
     def url(self) -> str:
         """Where it is."""
@@ -57,7 +63,11 @@ class Relay:
         task.add_done_callback(self._handling.discard)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, here = await asyncio.open_connection(HOST, self._target)
+        try:
+            there, here = await asyncio.open_connection(HOST, self._target)
+        except OSError:  # nobody listens there
+            writer.transport.abort()
+            return
         self._writers |= {writer, here}
         losing = asyncio.Event()
         try:

@@ -18,7 +18,7 @@ PROGRAMS: Final = ("redis-server", "valkey-server")
 class RedisServer(Server):
     """A Redis without persistence, unless `options` say otherwise."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+    def __init__(self, folder: Path, *options: str, port: int | None = None, **more: Any) -> None:
         port = port or free_port()
         settings = {
             "port": str(port),
@@ -29,7 +29,7 @@ class RedisServer(Server):
         }
         given = [word for name, value in settings.items() for word in (f"--{name}", value)]
         options = tuple(str(port) if each == "PORT" else each for each in options)
-        super().__init__([program_of(), *given, *options], folder=folder, port=port)
+        super().__init__([program_of(), *given, *options], folder=folder, port=port, **more)
 
     @property
     def url(self) -> str:

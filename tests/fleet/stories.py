@@ -49,11 +49,13 @@ BUSY_S: Final = 3.0
 
 
 @contextmanager
-def redis_beside(story: Story, *options: str) -> Generator[RedisServer]:
+def redis_beside(
+    story: Story, *options: str, name: str = "redis", **more: Any
+) -> Generator[RedisServer]:
     """Keep the book of a story in a Redis of its own."""
-    folder = story.folder / "redis"
+    folder = story.folder / name
     folder.mkdir()
-    server = RedisServer(folder, *(options or KEPT))
+    server = RedisServer(folder, *(options or KEPT), **more)
     try:
         start(story, server)
         story.book = server.url

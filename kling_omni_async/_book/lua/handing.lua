@@ -80,6 +80,30 @@ local function is_lost(reader, receipt)
   return not row or row.number ~= receipt[2] or row.holder ~= reader
 end
 
+-- What a reader has, as a book sees it that lacks a step of it: a failover has lost that, and with
+-- it what the reader acknowledged then. What it has still it knows by its number.
+local function again(given)
+  local parcels = {}
+  for place, key in ipairs(held_by(given.reader)) do
+    if place > MOST then break end
+    local row = row_of(key)
+    parcels[place] = { key, row.number, row.deliveries }
+  end
+  return parcels
+end
+
+local function parcels_for(given, now)
+  local parcels = {}
+  for _, found in ipairs(due(UNREAD, now, math.min(given.want, MOST))) do
+    local row = row_of(key_of_member(found))
+    row.holder, row.at = given.reader, FAR
+    if given.is_handed then row.deliveries, row.handed = row.deliveries + 1, now end
+    put(row)
+    parcels[#parcels + 1] = { row.key, row.number, row.deliveries }
+  end
+  return parcels
+end
+
 -- Outcomes and notes are filled in when it is answered: kept replies stay small.
 local function take(given, now, keep_s)
   local member = member_of(given.reader)
@@ -98,14 +122,10 @@ local function take(given, now, keep_s)
   local parcels = {}
   if given.is_leaving then
     leave(given.reader, now, keep_s)
+  elseif member and member.seq < given.after then
+    parcels = again(given)
   else
-    for _, found in ipairs(due(UNREAD, now, math.min(given.want, MOST))) do
-      local row = row_of(key_of_member(found))
-      row.holder, row.at = given.reader, FAR
-      if given.is_handed then row.deliveries, row.handed = row.deliveries + 1, now end
-      put(row)
-      parcels[#parcels + 1] = { row.key, row.number, row.deliveries }
-    end
+    parcels = parcels_for(given, now)
   end
   local lost = {}
   for _, receipt in ipairs(given.receipts) do
