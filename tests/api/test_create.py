@@ -373,6 +373,20 @@ def test_whatever_names_a_task_is_one(
     assert (task.task_id, task.status) == (task_id, state or "submitted")
 
 
+def test_of_an_odd_answer_all_is_kept() -> None:
+    """Its words stay in the record, under whatever status of success they came."""
+    data = {"task_id": "t-1", "note": "queued"}
+    task = verdict_on({"code": 0, "data": data})
+    assert isinstance(task, ImageTask)
+    assert task.raw == data
+    data = {"task_id": "t-1", "task_status": "processing"}
+    task = verdict_on({"code": 0, "data": data}, 202)
+    assert isinstance(task, ImageTask)
+    assert (task.status, task.raw) == (TaskStatus.PROCESSING, data)
+    assert isinstance(verdict_on(CREATED, 299), ImageTask)
+    assert isinstance(verdict_on(CREATED, 300), Refused)
+
+
 def test_an_external_id_of_the_answer_is_kept() -> None:
     """What the API calls it is what the record says."""
     info = {"task_id": "t-1", "task_status": "submitted", "task_info": {"external_task_id": "x"}}

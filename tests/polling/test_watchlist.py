@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, TypeVar
 
@@ -1190,8 +1191,8 @@ async def test_an_answer_within_a_grace_is_the_last_look_where_nothing_stood_sti
 
 @pytest.mark.parametrize(
     ("interval", "started", "now"),
-    [((3.0, 3.0), 1.0, 4.0), ((5.5, 5.5), 0.0, 10.0)],
-    ids=["within a pause", "next look is too late"],
+    [((3.0, 3.0), 1.0, 4.0), ((5.5, 5.5), 0.0, 10.0), ((1.0, 1.0), 0.0, 2.0 + FROZEN_S)],
+    ids=["within a pause", "next look is too late", "no standstill"],
 )
 async def test_after_a_freeze_without_a_look_to_come_a_wait_ends(
     interval: tuple[float, float], started: float, now: float
@@ -1321,6 +1322,19 @@ async def test_the_last_that_is_known_of_a_task() -> None:
     assert (known.task_id, known.status) == ("a", TaskStatus.PROCESSING)
 
 
+async def test_an_answer_tells_how_old_its_task_is() -> None:
+    """By the date in its headers: from then on its age is known."""
+    desk = new_desk(interval=(20, 30))
+    desk.wait("a")
+    desk.now = 100.0
+    created = datetime(2026, 5, 3, 3, 9, 37, tzinfo=UTC)
+    task = ImageTask(task_id="a", status=TaskStatus.PROCESSING, created_at=created)
+    date = {"Date": "Sun, 03 May 2026 03:09:47 GMT"}
+    decision = desk.watchlist.answered(desk.start(), task, b"", 101.0, date)
+    assert not decision.gives_up_callbacks
+    assert desk.entry("a").born == 101.0 - 10.5
+
+
 async def test_how_long_a_task_needs_still() -> None:
     """Known of an own task, by its age and kind, and of one that somebody waits for since then."""
     desk = new_desk(interval=(20, 30))
@@ -1349,6 +1363,29 @@ async def test_a_stream_that_expects_callbacks_waits_for_them() -> None:
         desk.admit(stream, "a")
         assert desk.due("a") == [65.0]
     assert desk.watchlist.planner.expected
+
+
+def miss(desk: Desk, task_id: str, answer: Answer, *, early: bool = False) -> bool:
+    """Ask an id when its callback should have come, or before; return whether all are given up."""
+    waiter = ResultWaiter(added=desk.now, deadline=None)
+    desk.tell(desk.watchlist.call(task_id, waiter, desk.now, 9.0))
+    if early:
+        desk.query(task_id)
+    else:
+        desk.now += 9.0
+    decision = desk.say(desk.start(), answer)
+    desk.watchlist.leave(waiter)
+    return decision.gives_up_callbacks
+
+
+async def test_three_callbacks_in_a_row_that_did_not_come_are_told() -> None:
+    """Of tasks that had ended; one that is worked on has no callback yet."""
+    desk = new_desk(max_rate=None)
+    missed = [miss(desk, each, answer_for(each)) for each in "ab"]
+    missed.append(miss(desk, "c", PENDING))
+    missed.append(miss(desk, "d", answer_for("d"), early=True))
+    assert missed == [False] * 4
+    assert miss(desk, "e", answer_for("e"))
 
 
 @pytest.mark.parametrize("is_feed", [False, True])
