@@ -12,14 +12,20 @@ import re
 import signal
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from kling_omni_async._book.contract import State
 from tests.book.child import FAST, Child, Line, each_of, wait_until
 from tests.book.crew import FASTER, Crew, crew_of, has_said, told
 from tests.book.kills import Story, check
+from tests.faults.processes import HOST
 
 from .books import new_store
 from .paces import SHARE, pace_of, starts_of
@@ -43,6 +49,9 @@ SLOW_S: Final = 0.2
 
 MISSED: Final = 0.2
 """Which share of a pace a machine that has much to do may miss in some seconds."""
+
+TROUBLE_S: Final = 2.0
+"""How long Redis is held up or full, in s."""
 
 BUSY_S: Final = 3.0
 """How much later than promised something may be seen on a machine that has much to do, in s."""
@@ -298,3 +307,52 @@ def latency(folder: Path, rate: float, workers: int, delay_s: float = 0.3) -> st
             f"{delay_s * 1e3:.0f} ms of latency, {workers} workers, max_rate {rate:.0f}: "
             f"{reached:.0f} queries a second"
         )
+
+
+# A Redis that says no.
+
+
+def upset(folder: Path) -> str:
+    """Let Redis forget its scripts, be held up by one, and have no memory left, each in turn."""
+    with scene(folder, 300, 12.0) as (story, server, crew):
+        crew.add_all()
+        workers = [crew.start(*roles, policy=FASTER) for roles in (("work",), ("poll", "ack"))]
+        went_on = list[str]()
+        with redis.Redis(host=HOST, port=server.port) as client:
+            for trouble in (forget_scripts, hold_up, fill_up):
+                story.api.wait_for_queries(story.asked() + 50)
+                # What is in hand may be out of its lease when Redis is itself again.
+                story.breaks.update({each.number: time.monotonic() for each in workers})
+                trouble(client)
+                ended = time.monotonic()
+                for worker in workers:
+                    wait_for_ask(story, worker)
+                went_on.append(f"{trouble.__name__} {time.monotonic() - ended:.1f} s")
+        crew.finish(policy=FASTER)
+        figures = check(story)
+        return f"both workers asked again after {', '.join(went_on)}; {figures}"
+
+
+def forget_scripts(client: redis.Redis) -> None:
+    """NOSCRIPT."""
+    client.script_flush()
+
+
+def hold_up(client: redis.Redis) -> None:
+    """BUSY."""
+    client.config_set("busy-reply-threshold", 50)
+    port = client.connection_pool.connection_kwargs["port"]
+    # It would send it again by itself.
+    other = redis.Redis(host=HOST, port=port, retry=Retry(NoBackoff(), 0))
+    with other, ThreadPoolExecutor(1) as pool:
+        spin = pool.submit(other.eval, "while true do end", 0)
+        time.sleep(TROUBLE_S)
+        client.script_kill()
+        assert isinstance(spin.exception(), redis.ResponseError)
+
+
+def fill_up(client: redis.Redis) -> None:
+    """OOM."""
+    client.config_set("maxmemory", 1)
+    time.sleep(TROUBLE_S)
+    client.config_set("maxmemory", 0)

@@ -9,7 +9,7 @@ import pytest
 
 from . import stories
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.many
 
 
 def test_four_workers_keep_one_pace_and_one_of_them_is_killed(tmp_path: Path) -> None:
@@ -41,3 +41,8 @@ def test_a_redis_that_is_far_away(tmp_path: Path) -> None:
     """With 300 ms of latency the pace is reached, by one worker as by four."""
     stories.latency(tmp_path / "four", 100.0, 4)
     stories.latency(tmp_path / "one", 60.0, 1)
+
+
+def test_a_redis_that_says_no(tmp_path: Path) -> None:
+    """NOSCRIPT, BUSY and OOM: workers go on afterwards, and nothing is lost."""
+    stories.upset(tmp_path)
