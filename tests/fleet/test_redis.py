@@ -23,7 +23,7 @@ from kling_omni_async._book.redis_script import KEYS, LOG_KEPT, RIGHTS, key_name
 from kling_omni_async._book.redis_wire import LONGEST_BRIEF
 from tests.book.pure import KEEP_S, WON, receipt
 from tests.book.stores import Clock, StoreBook
-from tests.faults.processes import HOST, ROOT, until
+from tests.faults.processes import HOST, ROOT, free_port, until
 
 from .books import new_book, new_store
 from .server import RedisServer, commands
@@ -402,7 +402,8 @@ async def test_a_socket_of_the_machine(server: RedisServer) -> None:
 
 async def test_a_cluster(tmp_path: Path) -> None:
     """A ready client of a cluster will do; a plain one is told to be none."""
-    node = RedisServer(tmp_path, "--cluster-enabled", "yes")
+    bus = str(free_port())  # that of its own choice may be somebody's
+    node = RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", bus)
     try:
         await node.start()
         await node.ready()
