@@ -27,6 +27,25 @@ settings.register_profile(
 )
 
 
+WANTED: Final = pytest.StashKey[list[str]]()
+"""The names of the tests that a mutant is tried with, the fast ones first."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the files of the tests: to look for two thousand tests one by one takes a second."""
+    if of_a_mutant():
+        config.stash[WANTED] = config.args
+        config.args = list(dict.fromkeys(name.partition("::")[0] for name in config.args))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave those that are wanted, in their order; one that is not there is no verdict."""
+    if of_a_mutant():
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[name] for name in config.stash[WANTED]]
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """End at the first test that fails; any may take too long on a busy machine."""
     if of_a_mutant() and report.failed:
