@@ -88,7 +88,7 @@ class Soak:
             kind = self.rng.random()
             if kind < 0.05:
                 await self.book.remove(task_id)
-                self.room.release()
+                self.forget(task_id)
             elif kind < 0.1:
                 with suppress(KlingOmniError):
                     await self.book.wait(task_id, timeout=self.rng.uniform(0.01, 1))
@@ -98,12 +98,12 @@ class Soak:
         await asyncio.sleep(0)
         if self.rng.random() < 0.05:
             raise RuntimeError("the handler is down")
-        self.done(outcome)
+        self.forget(outcome.task_id)
 
-    def done(self, outcome: TaskOutcome) -> None:
-        """Make room for the next id."""
+    def forget(self, task_id: str) -> None:
+        """Make room for the next id, in the simulator too."""
         with suppress(KeyError):
-            self.api.expire(outcome.task_id)
+            self.api.expire(task_id)
         self.room.release()
 
     async def read(self, session: KlingOmniSession) -> None:
@@ -116,7 +116,7 @@ class Soak:
         """Read a thousand outcomes."""
         seen = 0
         async for outcome in outcomes:
-            self.done(outcome)
+            self.forget(outcome.task_id)
             seen += 1
             if seen == 1000:
                 await outcomes.ack(outcome)
