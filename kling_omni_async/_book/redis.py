@@ -223,9 +223,11 @@ class RedisStore:
         """Wait until something may have changed; one caller at a time, who misses nothing."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._woke + LEAST_WAKE_S - loop.time()))
-        block_ms = max(1, int(min(timeout_s, self._clients.block_s) * 1_000))
+        block_s = min(timeout_s, self._clients.block_s)
+        block = "BLOCK", max(1, int(block_s * 1_000))
         since = ("STREAMS", self._keys[LOG], self._last)
-        found = await self._call(self._clients.watch, "XREAD", "BLOCK", block_ms, *since)
+        watch = self._clients.watch
+        found = await self._call(watch, "XREAD", *block, *since, blocked_s=block_s)
         self._last = last_id(found) or self._last
         self._woke = loop.time()
 
@@ -249,12 +251,16 @@ class RedisStore:
             raise not_for_books(client)
         return json.loads(text)
 
-    async def _call(self, client: RedisClient, name: str, *rest: object) -> Any:
+    async def _call(
+        self, client: RedisClient, name: str, *rest: object, blocked_s: float = 0.0
+    ) -> Any:
         """Give a command to a client, and return the answer of Redis."""
         if self._is_closed:
             raise BookError(f"the book {self._place} is closed; make another TaskBook")
+        limit_s = self._clients.call_s
         try:
-            return await answer_of(client, name, *rest)
+            async with asyncio.timeout(None if limit_s is None else limit_s + blocked_s):
+                return await answer_of(client, name, *rest)
         except exceptions.NoScriptError:
             raise
         except FAULTS as error:
@@ -264,6 +270,6 @@ class RedisStore:
 
     def _told(self, error: Exception) -> BookError:
         told = book_error(error, self._place)
-        if isinstance(error, exceptions.TimeoutError):
+        if isinstance(error, exceptions.TimeoutError | TimeoutError):
             self._late = copy_error(told)
         return told

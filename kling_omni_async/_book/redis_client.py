@@ -51,6 +51,7 @@ class Clients:
     watch: RedisClient
     block_s: float
     calls: int = MOST_CALLS  # steps under way at once, so that its pool has a place for each
+    call_s: float | None = None  # how long an answer may take where the client waits for ever
     own: tuple[OwnClient, ...] = ()
 
     async def aclose(self) -> None:
@@ -105,14 +106,15 @@ def clients_of(where: str | RedisClient) -> Clients:
         require_url(where)
         steps, watch = _client(where, CALL_S), _client(where, BLOCK_S + CALL_S)
         calls = min(MOST_CALLS, _most_connections(steps))
-        return Clients(steps, watch, _block_s(watch), calls, (steps, watch))
+        return Clients(steps, watch, _block_s(watch), calls, own=(steps, watch))
     most = _most_connections(where)
     if most == 1:
         raise ConfigurationError(
             "where: this client has a single connection, and whoever waits for changes holds it "
             "meanwhile; give one that may have several"
         )
-    return Clients(where, where, _block_s(where), min(MOST_CALLS, most - 1))
+    calls, is_patient = min(MOST_CALLS, most - 1), _timeout_of(where) is None
+    return Clients(where, where, _block_s(where), calls, CALL_S if is_patient else None)
 
 
 def _client(url: str, timeout_s: float) -> OwnClient:
@@ -145,9 +147,14 @@ def _settings_of(client: object) -> dict[str, Any]:
     return settings
 
 
+def _timeout_of(client: object) -> float | None:
+    limit: float | None = _settings_of(client).get("socket_timeout")
+    return limit
+
+
 def _block_s(client: object) -> float:
     """Return how long a client may wait for an answer that is long in coming."""
-    limit: float | None = _settings_of(client).get("socket_timeout")
+    limit = _timeout_of(client)
     return BLOCK_S if limit is None else min(BLOCK_S, limit / 2)
 
 

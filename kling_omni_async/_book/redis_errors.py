@@ -49,6 +49,7 @@ _BY_CLASS: Final[Sequence[tuple[type[Exception], str, bool]]] = (
     (exceptions.AskError, "is a cluster that moves this book", True),
     (exceptions.TryAgainError, "is a cluster that moves this book", True),
     (exceptions.TimeoutError, "does not answer in time", True),
+    (TimeoutError, "does not answer in time", True),
     (exceptions.ConnectionError, "is out of reach", True),
     (OSError, "is out of reach", True),
 )

@@ -8,15 +8,17 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 from redis import exceptions
 
 from kling_omni_async import BookError, KlingOmniSession, PollPolicy, TaskBook
 from kling_omni_async._book.contract import Ack
-from kling_omni_async._book.redis_client import MOST_CALLS
+from kling_omni_async._book.redis import RedisStore
+from kling_omni_async._book.redis_client import CALL_S, MOST_CALLS, clients_of
 from kling_omni_async._book.redis_errors import book_error
 from kling_omni_async.simulator import SimulatedCometAPI
-from tests.book.pure import WON, receipt, settle
+from tests.book.pure import KEEP_S, WON, receipt, settle
 from tests.book.stores import Clock, StoreBook
 from tests.faults.processes import HOST
 
@@ -193,9 +195,29 @@ async def test_a_redis_that_stands_still(server: RedisServer) -> None:
         assert [claim.row.key for claim in (await book.store.turn(turn)).claims] == ["t"]
 
 
+async def test_a_ready_client_that_would_wait_for_ever(server: RedisServer) -> None:
+    """As Sentinel's by default: a machine that is gone says nothing, and nobody waits for it."""
+    async with server.client() as client:
+        clients = clients_of(client)
+        assert clients.call_s == CALL_S
+        clients = attrs.evolve(clients, call_s=2.0, block_s=0.1)
+        store = RedisStore(clients, "tasks", place="it", keep_s=KEEP_S)
+        await store.open()
+        await store.progress()
+        server.send(signal.SIGSTOP)
+        try:
+            for call in (store.progress(), store.changed(60.0)):
+                await refused(call, "does not answer in time")
+        finally:
+            server.send(signal.SIGCONT)
+        assert await store.find("t") is None
+        await store.changed(60.0)
+        await store.aclose()
+
+
 async def test_many_calls_at_a_redis_that_stands_still(server: RedisServer) -> None:
     """Those that stand in line end with those under way, and are not sent one after the other."""
-    async with TaskBook(f"{server.url}?socket_timeout=1") as book:
+    async with TaskBook(f"{server.url}?socket_timeout=2") as book:
         await book.add("t")
         server.send(signal.SIGSTOP)
         try:
