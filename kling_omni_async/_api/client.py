@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import importlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from http.cookies import SimpleCookie
 from typing import Any, Final
 
@@ -34,6 +35,15 @@ KEEP_ALIVE_S: Final = 45.0
 """Longer than one interval, so that each poll does not shake hands anew."""
 
 _CHUNK_BYTES: Final = 65_536
+
+_BOUNDS: Final[Mapping[str, Any]] = {
+    "raise_for_status": False,
+    "timeout": aiohttp.ClientTimeout(),  # a timer for each would cost more than ours
+    "auto_decompress": True,
+    "max_line_size": MOST_HEADER_BYTES,
+    "max_field_size": MOST_HEADER_BYTES,
+}
+"""What our own session is made with, and each request over a given one has."""
 
 Reply = Answer | KlingOmniError
 
@@ -67,11 +77,6 @@ class Client:
         self._options: dict[str, Any] = {
             "headers": CIMultiDict(headers, **{"User-Agent": USER_AGENT}),
             "allow_redirects": False,
-            "raise_for_status": False,
-            "timeout": aiohttp.ClientTimeout(),  # a timer for each would cost more than ours
-            "auto_decompress": True,
-            "max_line_size": MOST_HEADER_BYTES,
-            "max_field_size": MOST_HEADER_BYTES,
         }
 
     def __repr__(self) -> str:
@@ -86,6 +91,7 @@ class Client:
             if getattr(self._given, "_loop", None) is not asyncio.get_running_loop():
                 text = "the given aiohttp session is bound to another event loop"
                 raise ConfigurationError(f"{text}; make it in this one")
+            self._options |= _BOUNDS
             # Those of a request replace those of the session, which nothing public tells.
             own = getattr(self._given, "_middlewares", ())
             self._options["middlewares"] = (*own, _drop_cookies)
@@ -198,9 +204,7 @@ class Client:
             return self._given
         if self._posting is None:
             connector = aiohttp.TCPConnector(force_close=True)
-            self._posting = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar()
-            )
+            self._posting = _own_session(connector)
         return self._posting
 
     async def _exchange(
@@ -248,8 +252,7 @@ class Client:
     def _new_pool(self) -> _Pool:
         limit = self._settings.policy.max_concurrency
         connector = _Connector(limit=limit, keepalive_timeout=KEEP_ALIVE_S)
-        jar = aiohttp.DummyCookieJar()
-        return _Pool(aiohttp.ClientSession(connector=connector, cookie_jar=jar))
+        return _Pool(_own_session(connector))
 
     def _close(self, pool: _Pool) -> None:
         """Close a retired session beside what goes on."""
@@ -289,13 +292,24 @@ class _Pool:
 class _Connector(aiohttp.TCPConnector):
     """Uses no connection on which something came that nobody asked for."""
 
-    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
         # An answer that waits there already would be taken for the answer to the next request.
         while True:
-            connection = await super().connect(*args, **kwargs)
-            if connection.protocol is None or not connection.protocol.should_close:
+            connection = await _connect(self, req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not protocol.should_close:
                 return connection
             connection.close()
+
+
+_connect = aiohttp.TCPConnector.connect  # not by `super`, which is made anew each time
+
+
+def _own_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    jar = aiohttp.DummyCookieJar()
+    return aiohttp.ClientSession(connector=connector, cookie_jar=jar, **_BOUNDS)
 
 
 async def _closed(http: aiohttp.ClientSession) -> None:
