@@ -23,7 +23,7 @@ import attrs
 
 from kling_omni_async import KlingOmniSession, OutcomeStream, PollPolicy, TaskBook, TaskOutcome
 from kling_omni_async._book import book as book_module
-from kling_omni_async._book.contract import Settle
+from kling_omni_async._book.contract import Said, Settle
 from kling_omni_async._book.judging import Held
 from kling_omni_async._book.sqlite import SqliteStore
 from kling_omni_async._book.worker import Worker
@@ -304,7 +304,10 @@ class _Work:
 
         async def told(worker: Worker, held: Held) -> Settle:
             self.say("asks", held.row.key, starts[held.row.key])
-            return await ask(worker, held)
+            settle = await ask(worker, held)
+            if settle.said is Said.FAULT:  # such as no answer in time
+                self.say("no answer", held.row.key)
+            return settle
 
         Worker._carry = carried  # type: ignore[assignment,method-assign]
         Worker._ask = told  # type: ignore[assignment,method-assign]

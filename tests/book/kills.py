@@ -298,13 +298,15 @@ def _check_words(lines: list[Line], story: Story) -> int:
     So many at most as a process has in flight, and half as many answers that wait to be kept.
     """
     asked: dict[str, Line] = {}
+    unanswered = {(line.child, line.task_id) for line in each_of(lines, "no answer")}
     again = Counter[int]()
     for line in each_of(lines, "asks"):
         if line.child in story.strangers:
             continue
         before, asked[line.task_id] = asked.get(line.task_id), line
         if before is not None and before.time >= story.ends.get(line.task_id, float("inf")):
-            if before.task_id in story.faulty:  # what came may have been no answer
+            # What came may have been no answer.
+            if before.task_id in story.faulty or (before.child, before.task_id) in unanswered:
                 continue
             assert story.breaks.get(before.child, float("inf")) <= line.time, (before, line)
             again[before.child] += 1
