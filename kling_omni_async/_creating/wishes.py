@@ -17,7 +17,7 @@ from kling_omni_async._outcome import TaskOutcome
 from kling_omni_async._policy import MAX_RETRY_AFTER_S
 from kling_omni_async._polling.limits import NEVER
 from kling_omni_async._polling.verdicts import Verdict
-from kling_omni_async._polling.waiters import Alarms, Entry, Waiter
+from kling_omni_async._polling.waiters import Alarms, Entry, TimedWaiter
 from kling_omni_async._results import End, Ending
 from kling_omni_async.errors import KlingOmniError, RateLimitError
 
@@ -100,7 +100,7 @@ class Follower(Protocol):
         """End: none of its tasks is asked for any more."""
 
 
-class OrderWaiter(Waiter):
+class OrderWaiter(TimedWaiter):
     """One who waits for the task of a wish."""
 
     __slots__ = ("stream", "wish")

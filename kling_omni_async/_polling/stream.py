@@ -47,16 +47,23 @@ DONE: Final = IdState.DONE
 class StreamWaiter(Waiter):
     """One who waits for an id of a stream."""
 
-    __slots__ = ("stream",)
+    __slots__ = ("started", "stream")
     must_query = True
 
     def __init__(self, stream: StreamState, *, added: float) -> None:
         self.when = NEVER  # not by way of two base classes: there may be a million of them
         self.entry: Entry | None = None
         self.added = added
-        self.deadline = None
         self.queries_before = 0
+        # Of its first query, in s: that float is there already, a deadline would be one more.
+        self.started: float | None = None
         self.stream: StreamState = stream
+
+    @property
+    def deadline(self) -> float | None:
+        """When it gives up, in s; None for never, or where nothing was asked yet."""
+        timeout = self.stream.timeout
+        return None if self.started is None or timeout is None else self.started + timeout
 
     def aged(self, born: float) -> None:
         """Note the youngest task of the stream."""
@@ -67,8 +74,8 @@ class StreamWaiter(Waiter):
         stream = self.stream
         if stream.phase is ENDED:
             return False  # left, and its waiters are still to be let go
-        if self.deadline is None and stream.timeout is not None:
-            self.deadline = now + stream.timeout
+        if self.started is None and stream.timeout is not None:
+            self.started = now
             stream.deadlines.add(self)
             if stream.when == NEVER:
                 stream.set_alarm(alarms)
@@ -84,7 +91,7 @@ class StreamWaiter(Waiter):
         if self.when != NEVER:
             alarms.discard(self)
         stream = self.stream
-        if self.deadline is not None and stream.deadlines.lost():
+        if self.started is not None and stream.deadlines.lost():
             stream.drop_idle_alarm(alarms)
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:

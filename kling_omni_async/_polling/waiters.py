@@ -37,10 +37,9 @@ class Waiter(Alarm):
     what he is.
     """
 
-    __slots__ = ("added", "deadline", "entry", "queries_before")
+    __slots__ = ("added", "entry", "queries_before")
 
     added: float  # in s, as `deadline`
-    deadline: float | None
     entry: Entry | None  # while it waits
     queries_before: int  # of the entry, when the wait began
 
@@ -49,12 +48,16 @@ class Waiter(Alarm):
     must_query = False  # at least one query has to be completed before a time-out
     trace: Trace | None = None  # of the call that waits, where somebody looks on
 
-    def __init__(self, *, added: float, deadline: float | None) -> None:
+    def __init__(self, *, added: float) -> None:
         self.when = NEVER
         self.entry = None
         self.added = added
-        self.deadline = deadline
         self.queries_before = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """When it gives up, in s; None for never, or not yet known."""
+        return None
 
     def due(self, now: float, alarms: Alarms) -> Waiter | None:  # noqa: ARG002 - as the base
         """Return itself: it has an alarm of its own."""
@@ -86,7 +89,19 @@ class Waiter(Alarm):
         """Note when the task was created, in s of the loop."""
 
 
-class ResultWaiter(Waiter):
+class TimedWaiter(Waiter):
+    """One who waits until a time of his own."""
+
+    __slots__ = ("deadline",)
+
+    deadline: float | None  # pyright: ignore[reportIncompatibleMethodOverride] - a slot instead
+
+    def __init__(self, *, added: float, deadline: float | None) -> None:
+        super().__init__(added=added)
+        self.deadline = deadline
+
+
+class ResultWaiter(TimedWaiter):
     """A call of `wait`; its result is the final word."""
 
     __slots__ = ("queries", "result", "trace")
@@ -113,7 +128,7 @@ class QueryWaiter(Waiter):
     once = True
 
     def __init__(self, *, added: float) -> None:
-        super().__init__(added=added, deadline=None)
+        super().__init__(added=added)
         self.result: Result[Reply] = asyncio.get_running_loop().create_future()
 
     def told(self, entry: Entry, verdict: Verdict, now: float) -> None:  # noqa: ARG002 - as the base
@@ -126,7 +141,7 @@ class QueryWaiter(Waiter):
         resolve(self.result, for_task(reason, task_id))
 
 
-class UpdatesWaiter(Waiter):
+class UpdatesWaiter(TimedWaiter):
     """An iterator of `watch`; its updates are what it has not yet taken."""
 
     __slots__ = ("_status", "updates")

@@ -153,8 +153,8 @@ class Watchlist:
         self, task_id: str, waiter: Waiter, now: float, expects_s: float | None = None
     ) -> list[Told]:
         """Let a call of `wait`, `watch` or `query` wait for an id."""
-        if waiter.deadline is not None:
-            self._alarms.set(waiter, waiter.deadline)
+        if (deadline := waiter.deadline) is not None:
+            self._alarms.set(waiter, deadline)
         entry = self._entry(task_id)
         if waiter.once:
             # One in flight will do: its answer is some ms older than the call, and the gateway
@@ -162,7 +162,7 @@ class Watchlist:
             if entry.flight is None:
                 self.schedule.ask(entry)
         elif not self._has_turn(entry, now):
-            first = self.planner.first_look(entry, now, expects_s, waiter.deadline)
+            first = self.planner.first_look(entry, now, expects_s, deadline)
             if first > now:
                 self.schedule.put(entry, min(first, entry.when))  # others may want it sooner
             else:
@@ -401,9 +401,10 @@ class Watchlist:
             elif not wrong:  # else the end of all waiting reaches the others
                 if waiter.follows and verdict.kind is PENDING:
                     told.append((waiter, entry, verdict))
-                if waiter.deadline is None or waiter.deadline > now:
+                deadline = waiter.deadline
+                if deadline is None or deadline > now:
                     continue
-                if self._was_frozen(waiter, waiter.deadline, started=started, now=now, late=late):
+                if self._was_frozen(waiter, deadline, started=started, now=now, late=late):
                     self._alarms.set(waiter, entry.when + GRACE_S)
                 else:
                     self._release(entry, waiter)

@@ -340,11 +340,11 @@ async def test_nothing_is_read_for_a_stream_that_was_left() -> None:
 
 def timed(*deadlines: float) -> tuple[Deadlines, list[StreamWaiter]]:
     """Make waiters with deadlines, in a queue."""
-    queue, stream = Deadlines(), new_stream()
+    queue, stream = Deadlines(), new_stream(timeout=0.0)
     waiters = [StreamWaiter(stream, added=0.0) for _ in deadlines]
     for waiter, deadline in zip(waiters, deadlines, strict=True):
         Entry("a").join(waiter)
-        waiter.deadline = deadline
+        waiter.started = deadline
         queue.add(waiter)
     return queue, waiters
 

@@ -42,7 +42,7 @@ REFUSAL = ApiError("no such model", task_id="b")
 
 def new_waiter() -> Waiter:
     """Make a waiter of no kind."""
-    return Waiter(added=0.0, deadline=None)
+    return Waiter(added=0.0)
 
 
 def tell(waiter: Waiter, task: ImageTask | ApiError) -> None:
@@ -62,6 +62,7 @@ def test_a_waiter_of_no_kind_cannot_be_told() -> None:
     """It wants an answer and has an alarm; how it takes its end is each kind's own."""
     waiter, alarms = new_waiter(), Alarms()
     assert (waiter.once, waiter.follows, waiter.must_query) == (False, False, False)
+    assert waiter.deadline is None
     assert waiter.queried(1.0, alarms) is True
     assert waiter.due(1.0, alarms) is waiter
     with pytest.raises(NotImplementedError):
@@ -201,7 +202,7 @@ def test_all_who_wait_hear_of_a_query(wanted: tuple[bool, ...]) -> None:
 
     class Listener(Waiter):
         def __init__(self, *, wants: bool) -> None:
-            super().__init__(added=0.0, deadline=None)
+            super().__init__(added=0.0)
             self.wants = wants
 
         def queried(self, now: float, alarms: Alarms) -> bool:
