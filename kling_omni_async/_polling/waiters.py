@@ -94,11 +94,11 @@ class TimedWaiter(Waiter):
 
     __slots__ = ("deadline",)
 
-    deadline: float | None  # pyright: ignore[reportIncompatibleMethodOverride] - a slot instead
+    deadline: float | None  # a slot in place of the property
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         super().__init__(added=added)
-        self.deadline = deadline
+        self.deadline = deadline  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class ResultWaiter(TimedWaiter):
