@@ -163,7 +163,7 @@ async def size_kb(where: str) -> int:
 async def soak(where: str, queries: int) -> list[Reading]:
     """Run until so many queries were sent; gives a reading for each tenth."""
     readings: list[Reading] = []
-    async with SimulatedCometAPI(seed=1, log_size=10_000) as api:
+    async with SimulatedCometAPI(seed=1, log_size=1_000) as api:
         run = Soak(api, where)
         one, other = (
             KlingOmniSession(api.api_key, base_url=api.base_url, policy=POLICY) for _ in range(2)

@@ -51,7 +51,6 @@ FIGURES = (
 
 @pytest.mark.many
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as on Linux")
-@pytest.mark.timeout(180)
 def test_a_quick_run_writes_a_page_with_every_row(tmp_path: Path) -> None:
     """Every figure is there, with a number, or with the word that its rival is missing."""
     page = tmp_path / "benchmarks.md"

@@ -182,7 +182,6 @@ async def test_a_stream_of_orders(comet_api: SimulatedCometAPI, tmp_path: Path) 
     assert len(comet_api.billed) == posts(comet_api) == len(ORDERS)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("processes", [1, 3])
 async def test_kills_at_random_moments_bill_nothing_twice(
     comet_api: SimulatedCometAPI, tmp_path: Path, processes: int

@@ -852,13 +852,11 @@ def explore(machine: type[BookMachine], plans: int, steps: int = 50) -> None:
     run_state_machine_as_test(machine, settings=limits)
 
 
-@pytest.mark.timeout(60)
 def test_a_book_keeps_its_promises() -> None:
     """In memory, whatever comes."""
     explore(BookMachine, share_of(60))
 
 
-@pytest.mark.timeout(60)
 def test_a_file_gives_the_answers_of_the_memory() -> None:
     """Step by step, and keeps the same rows."""
     explore(FileMachine, share_of(8))

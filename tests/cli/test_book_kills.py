@@ -26,7 +26,6 @@ KILLS = 5
 
 pytestmark = [
     pytest.mark.many,
-    pytest.mark.timeout(180),
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals"),
 ]
 

@@ -162,7 +162,6 @@ def tell(seed: int, folder: Path, kills: int) -> None:
         assert again.keys() == last.keys()
 
 
-@pytest.mark.timeout(300)
 def test_kills_at_random_moments_bill_nothing_twice(tmp_path: Path) -> None:
     """Each prompt is billed once; what is uncertain was under way at a kill, and is brought."""
     with ThreadPoolExecutor(STORIES) as pool:

@@ -150,7 +150,6 @@ def tell(seed: int, folder: Path) -> None:
 
 @pytest.mark.many
 @can_kill
-@pytest.mark.timeout(300)
 def test_kills_at_random_moments_lose_and_double_nothing(tmp_path: Path) -> None:
     """30 kills: each id is settled once, in a whole line, and never asked for after that."""
     with ThreadPoolExecutor(STORIES) as pool:

@@ -347,7 +347,6 @@ class Folder:
 
 @pytest.mark.many
 @can_kill
-@pytest.mark.timeout(300)
 def test_kills_leave_no_half_image_under_its_name(tmp_path: Path) -> None:
     """After each of 20 kills every named file is whole; the last run fetches what is missing."""
     rng, folder, parts_seen, removed = random.Random(3), Folder(tmp_path / "images"), 0, 0
@@ -375,7 +374,6 @@ def test_kills_leave_no_half_image_under_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.many
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as on Linux")
-@pytest.mark.timeout(300)
 def test_2000_images_of_1_mb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """2 GB go to the disk in little memory, and the same batch again fetches nothing."""
     with neighbour() as api:

@@ -499,7 +499,6 @@ def signalled_run(seed: int, folder: Path) -> int:
 
 @pytest.mark.many
 @on_linux
-@pytest.mark.timeout(300)
 def test_a_signal_may_come_at_any_moment(tmp_path: Path) -> None:
     """One or two signals at random moments: no traceback, and each id is done or pending."""
     with ThreadPoolExecutor(AT_A_TIME) as pool:

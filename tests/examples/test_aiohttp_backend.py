@@ -106,7 +106,6 @@ async def test_a_key_is_paid_for_once_by_all_servers(
         assert await other.stop() == 0
 
 
-@pytest.mark.timeout(180)
 async def test_a_restart_in_the_middle_loses_nothing(
     comet_api: SimulatedCometAPI, client: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

@@ -135,7 +135,6 @@ async def test_what_telegram_does_not_take_comes_again(
     assert await bot.stop(dirt=("Traceback",)) == 0
 
 
-@pytest.mark.timeout(180)
 async def test_killed_in_the_middle_it_loses_nobody(
     comet_api: SimulatedCometAPI, telegram: BotAPI, tmp_path: Path
 ) -> None:
@@ -158,7 +157,6 @@ async def test_killed_in_the_middle_it_loses_nobody(
         assert await second.stop() == 0
 
 
-@pytest.mark.timeout(180)
 async def test_a_wrong_key_ends_it(
     comet_api: SimulatedCometAPI, telegram: BotAPI, tmp_path: Path
 ) -> None:

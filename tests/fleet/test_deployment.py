@@ -21,7 +21,7 @@ from tests.faults.processes import HOST, ROOT, free_port
 
 from .compose import Part, Service, commands_of, in_time, services_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.many, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.many]
 
 FOLDER: Final = ROOT / "docs" / "examples" / "fleet"
 PASSWORD: Final = "s3cret"

@@ -81,7 +81,6 @@ def _server(shared_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(RedisMachine, "redis_server", shared_server, raising=False)
 
 
-@pytest.mark.timeout(120)
 def test_redis_gives_the_answers_of_the_memory() -> None:
     """Step by step, and keeps the same rows."""
     explore(RedisMachine, 25)

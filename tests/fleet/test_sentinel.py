@@ -16,7 +16,7 @@ from tests.faults.processes import HOST, S, Server, free_port
 
 from .server import RedisServer, program_of
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio]
 
 SETTINGS = """\
 port {port}

@@ -20,7 +20,7 @@ from tests.faults.processes import ROOT
 from .compose import Part, in_time, path
 from .server import RedisServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.many, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.many]
 
 EXAMPLES: Final = ROOT / "docs" / "examples"
 KEYS: Final = ("invoice-1", "invoice-2", "invoice-3")

@@ -1021,4 +1021,4 @@ PollerMachine.TestCase.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # to explain takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestPoller = pytest.mark.timeout(300)(PollerMachine.TestCase)  # shrinking takes its time
+TestPoller = PollerMachine.TestCase

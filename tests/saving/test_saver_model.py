@@ -518,7 +518,6 @@ def run(plan: list[Step], most: int, seed: int, *, debug: bool = False) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(plan=STEPS, most=st.sampled_from([1, 2, 3, 8]), seed=st.integers(0, 3))
-@pytest.mark.timeout(300)  # shrinking takes its time
 @pytest.mark.usefixtures("in_memory")
 def test_saving_keeps_its_promises(plan: list[Step], most: int, seed: int) -> None:
     """Each id comes out once or is pending, images first; everybody is told; nothing is kept."""
