@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -140,9 +140,9 @@ class Outlet:
 
     # How consumers say what became of an outcome; a plain stream has nobody who wants to know.
 
-    async def step(self) -> TaskOutcome:
+    def step(self) -> Coroutine[Any, Any, TaskOutcome]:
         """Take the next outcome for a plain step of the stream."""
-        return await self.take()
+        return self.take()
 
     def consuming(self) -> AbstractContextManager[None]:
         """Return what is entered by a consumer that takes many; may raise `BusyError`."""

@@ -260,7 +260,8 @@ class OutcomeStream:
             Exception: What the input raised, once all ids before it have come out.
         """
         state = self._state
-        await self._begin()
+        if self._loop is not asyncio.get_running_loop():  # not at each step: it costs a coroutine
+            await self._begin()
         try:
             outcome = await state.outlet.step()
         except (asyncio.CancelledError, BusyError):
