@@ -8,12 +8,12 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from kling_omni_async.simulator import SimulatedCometAPI
 from tests.cli.support import Neighbour, neighbour
 
 from .child import FAST, LIMIT, Child, Job, Line, each_of, lines_of, wait_until
@@ -218,7 +218,7 @@ def check(story: Story) -> Figures:
     _check_that_none_failed(lines, story)
     _check_ends(lines, story)
     again = _check_acknowledged(lines, story)
-    least = _check_pauses(story.api.api, story.interval_s)
+    least = _check_pauses(lines, story)
     polled_again = _check_words(lines, story)
     _check_images(lines, story)
     assert story.api.api.billed == ()
@@ -281,15 +281,32 @@ def _check_acknowledged(lines: list[Line], story: Story) -> int:
     return sum(lost.values())
 
 
-def _check_pauses(api: SimulatedCometAPI, interval_s: float) -> float:
+def _check_pauses(lines: list[Line], story: Story) -> float:
     """No id is asked for within the shortest pause, end to start, as the server saw it."""
-    least = min(api.gaps())
-    assert least >= interval_s, [
-        api.queries_of(task_id)
-        for task_id in {query.task_id for query in api.queries if query.task_id}
-        if min(api.gaps(task_id), default=interval_s) < interval_s
-    ]
+    api, least = story.api.api, float("inf")
+    of_task = defaultdict[str, list[Line]](list)
+    for line in lines:
+        if line.what in {"asks", "no answer"}:
+            of_task[line.task_id].append(line)
+    for task_id in {query.task_id for query in api.queries if query.task_id}:
+        for before, after in pairwise(api.queries_of(task_id)):
+            gap = after.started - (float("inf") if before.finished is None else before.finished)
+            if gap < story.interval_s and _was_given_up(of_task[task_id], after.started, story):
+                continue
+            assert gap >= story.interval_s, (before, after)
+            least = min(least, gap)
     return least
+
+
+def _was_given_up(lines: list[Line], started: float, story: Story) -> bool:
+    """Whether a query followed one that its process had given up, the shortest pause before.
+
+    A server that a busy machine holds up sees such a query begin and end too late.
+    """
+    asks = [place for place, line in enumerate(lines) if line.what == "asks"]
+    place = max(place for place in asks if lines[place].time <= started)
+    before, after = lines[place - 1], lines[place]
+    return before.what == "no answer" and after.time - before.time >= story.interval_s
 
 
 def _check_words(lines: list[Line], story: Story) -> int:

@@ -23,7 +23,7 @@ from tests.book.kills import Story, _check_ends, _check_that_none_failed, check
 from tests.faults.processes import HOST
 
 from .server import RedisServer
-from .stories import BUSY_S, lease_s, redis_beside, relay_beside, wait_for_ask
+from .stories import BUSY_S, finish, lease_s, redis_beside, relay_beside, wait_for_ask
 
 LOST_S: Final = 1.0
 LATE: Final = 10
@@ -173,13 +173,13 @@ def clock_is_set(folder: Path, by_s: int) -> str:
 
 def set_back(story: Story, crew: Crew) -> str:
     """Finish, and check that nothing has changed for anybody."""
-    crew.finish(policy=PAUSED)
+    finish(story, crew, PAUSED)
     return str(check(story))
 
 
 def set_forward(story: Story, crew: Crew, moment: float) -> str:
     """Finish, and check that one pause of an id was cut short at most, and nothing was lost."""
-    crew.finish(policy=PAUSED)
+    finish(story, crew, PAUSED)
     lines = story.lines()
     _check_that_none_failed(lines, story)
     _check_ends(lines, story)

@@ -102,6 +102,18 @@ def asks_of(story: Story, child: Child) -> list[Line]:
     return [line for line in each_of(story.lines(), "asks") if line.child == child.number]
 
 
+def finish(story: Story, crew: Crew, policy: dict[str, Any]) -> None:
+    """Let all come to its end, and each reader write down what the book knows of it already."""
+    crew.finish(policy=policy)
+    wait_until(lambda: not unsaid(story))
+
+
+def unsaid(story: Story) -> set[str]:
+    """Return the ids whose outcomes no reader has written down as read."""
+    said = {line.task_id for line in story.lines() if line.what in {"acked", "handled"}}
+    return set(story.task_ids) - said
+
+
 def wait_for_ask(story: Story, child: Child) -> None:
     """Wait until a process asks from now on."""
     line = re.compile(rb'{"child": %d, "time": [^,]+, "what": "asks"' % child.number)
@@ -131,7 +143,7 @@ def one_pace(folder: Path) -> str:
         stopped = story.breaks[dead.number]
         story.kill(dead)
         story.breaks[dead.number] = stopped
-        crew.finish(policy=PACED)
+        finish(story, crew, PACED)
         figures = check(story)
         took_s = taken_over_after_s(story, dead, in_hand)
         assert max(took_s) <= PACED["interval"][1] + lease_s(PACED) + BUSY_S
@@ -208,7 +220,7 @@ def stands_still(folder: Path) -> str:
         lines = story.lines()
         stopped.signal(signal.SIGCONT)
         wait_for_ask(story, stopped)
-        crew.finish(policy=FASTER)
+        finish(story, crew, FASTER)
         figures = check(story)
         meanwhile = [line for line in lines if line.time > story.breaks[stopped.number]]
         others = sum(1 for line in each_of(meanwhile, "asks") if line.child != stopped.number)
@@ -241,7 +253,7 @@ def redis_away(folder: Path, number: signal.Signals, away_s: float) -> str:
         start(story, server)
         for worker in workers:
             wait_for_ask(story, worker)
-        crew.finish(policy=FASTER)
+        finish(story, crew, FASTER)
         figures = check(story)
         asks = [line.time for line in each_of(story.lines(), "asks")]
         late = [when - gone for when in asks if gone < when < back]
@@ -274,7 +286,7 @@ def cuts(folder: Path, verb: str, each: int) -> str:
         relay.each, relay.words = each, f"\r\n{verb}\r\n".encode()
         for roles in (("work",), ("work",), ("poll", "ack"), ("ack",)):
             crew.start(*roles, policy=FASTER)
-        crew.finish(policy=FASTER)
+        finish(story, crew, FASTER)
         figures = check(story)
         lost = relay.seen // each
         assert lost
@@ -328,7 +340,7 @@ def upset(folder: Path) -> str:
                 for worker in workers:
                     wait_for_ask(story, worker)
                 went_on.append(f"{trouble.__name__} {time.monotonic() - ended:.1f} s")
-        crew.finish(policy=FASTER)
+        finish(story, crew, FASTER)
         figures = check(story)
         return f"both workers asked again after {', '.join(went_on)}; {figures}"
 

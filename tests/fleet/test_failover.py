@@ -8,7 +8,7 @@ import pytest
 
 from . import failover
 
-pytestmark = pytest.mark.many
+pytestmark = [pytest.mark.many, pytest.mark.timeout(300)]
 
 
 def test_a_failover_to_a_replica_that_lacks_the_last_second(tmp_path: Path) -> None:

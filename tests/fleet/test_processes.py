@@ -9,7 +9,7 @@ import pytest
 
 from . import stories
 
-pytestmark = pytest.mark.many
+pytestmark = [pytest.mark.many, pytest.mark.timeout(300)]
 
 
 def test_four_workers_keep_one_pace_and_one_of_them_is_killed(tmp_path: Path) -> None:
