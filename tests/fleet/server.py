@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,9 +59,10 @@ class RedisServer(Server):
 
 
 def program_of() -> str:
-    """Return the program of a Redis."""
-    found = next(filter(None, (shutil.which(each, path=SBIN) for each in PROGRAMS)), None)
-    return found or next(filter(None, map(shutil.which, PROGRAMS)), PROGRAMS[0])
+    """Return the server to start: the one that `FLEET_SERVER` names, or the first that is here."""
+    wanted = (os.environ["FLEET_SERVER"],) if "FLEET_SERVER" in os.environ else PROGRAMS
+    path = f"{os.environ.get('PATH', '')}:{SBIN}"
+    return next(filter(None, (shutil.which(each, path=path) for each in wanted)), wanted[0])
 
 
 def has_server() -> bool:
