@@ -448,6 +448,42 @@ def test_the_vendors_own_words_are_read() -> None:
     assert isinstance(verdict_on(surrogate, 500), Refused)
 
 
+REFUSAL = json.dumps(vendor(1301, "risk {}"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "kind"),
+    [
+        (REFUSAL, f"bad prompt: {REFUSAL}", Doubt),
+        (f"a {{fox}} of {REFUSAL} }} b", f"bad prompt: {REFUSAL}", Refused),
+        (f"say {REFUSAL} twice", f"bad prompt: say {REFUSAL} twice", Doubt),
+        (f"say {REFUSAL} twice", REFUSAL, Doubt),
+        (REFUSAL, json.dumps(vendor(1302)), Refused),
+        (REFUSAL, json.dumps(vendor(1302, "risk {}")), Refused),
+        (REFUSAL, json.dumps(vendor(1301, "risk {} of another kind")), Refused),
+        (REFUSAL, f'{REFUSAL[:-1]}, "more": 1}}', Refused),
+        ("a fox", REFUSAL, Refused),
+        ("", REFUSAL, Refused),
+        ("{}", f"{{}} {REFUSAL}", Doubt),
+        ("{", REFUSAL, Refused),
+    ],
+)
+def test_a_refusal_out_of_the_prompt_proves_nothing(
+    prompt: str, words: str, kind: type[object]
+) -> None:
+    """Whoever wrote the prompt wrote it, and the gateway quotes the prompt in its error."""
+    body = {"error": {"message": words, "code": "", "type": "upstream_error"}}
+    answer = Answer(500, json.dumps(body).encode())
+    verdict = read_created(answer, EXTERNAL, wall_s=0.0, prompt=prompt)
+    assert type(verdict) is kind
+
+
+def test_without_a_prompt_every_refusal_is_believed() -> None:
+    """As where a worker looks at what a create of long ago has brought."""
+    answer = Answer(500, json.dumps(wrapped(1301)).encode())
+    assert isinstance(read_created(answer, EXTERNAL, wall_s=0.0), Refused)
+
+
 DOUBTFUL: list[tuple[object, int, type[KlingOmniError]]] = [
     *((b"", status, ServerError) for status in (408, 500, 502, 503, 504, 524, 529)),
     *((b"", status, ResponseError) for status in (200, 204, 303, 409, 499, 600, 999)),
@@ -484,6 +520,27 @@ def test_all_else_is_doubt(body: object, status: int, kind: type[KlingOmniError]
     assert isinstance(verdict, Doubt)
     assert type(verdict.error) is kind
     assert not verdict.duplicate
+
+
+def test_a_refusal_says_how_long_to_wait() -> None:
+    """Until a date too, from the time at which the answer came."""
+    answer = Answer(429, b"", {"Retry-After": "Sun, 03 May 2026 03:10:07 GMT"})
+    verdict = read_created(answer, EXTERNAL, wall_s=1_777_777_777.0)
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, RateLimitError)
+    assert verdict.error.retry_after == 30.0
+
+
+def test_an_answer_that_names_no_task_is_shown() -> None:
+    """The first of its words, without the key, and its status."""
+    content = b'{"code": 0, "data": {"task_status": "submitted", "of": "sk-very-secret"}}'
+    verdict = read_created(Answer(200, content, {}, Secret("sk-very-secret")), EXTERNAL, wall_s=0.0)
+    assert isinstance(verdict, Doubt)
+    error = verdict.error
+    assert isinstance(error, ResponseError)
+    snippet = '{"code": 0, "data": {"task_status": "submitted", "of": "[redacted]"}}'
+    assert (error.http_status, error.snippet) == (200, snippet)
+    assert str(error).startswith(f"HTTP 200: the answer names no task: {snippet!r}")
 
 
 def test_no_answer() -> None:

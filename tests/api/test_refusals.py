@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kling_omni_async._api.refusals import is_error_body, refusal
+from kling_omni_async._api.refusals import is_error_body, refusal, unwrapped
 from kling_omni_async._api.values import NOT_JSON
 from kling_omni_async.errors import ApiError
 from tests.support import plain
@@ -132,3 +132,22 @@ def test_facts_of_the_answer() -> None:
 def test_none_of_the_apis(status: int) -> None:
     """An answer without JSON under such a status is none of the API's errors."""
     assert refusal(NOT_JSON, status=status, headers={}, task_id="t-1", wall_s=NOW_S) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ('{"code": 1301, "message": "risk {}"}', 1301),
+        ('upstream said: {"code": 1303} (request id: {7})', 1303),
+        ('{"code": 5000}', None),
+        ('{"code": 0}', None),
+        ("{}", None),
+        ("{", None),
+        ("no", None),
+        ("", None),
+    ],
+)
+def test_a_refusal_of_the_vendor_within_a_message(message: str, code: int | None) -> None:
+    """It is read from the first brace on, and only a code of the vendor's list makes it one."""
+    found = unwrapped({"code": "fail_to_fetch_task", "message": message})
+    assert (found or {}).get("code") == code
