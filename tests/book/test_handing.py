@@ -117,6 +117,15 @@ def test_a_book_is_empty_where_nothing_is_open_and_nothing_unread() -> None:
     assert book.take(receipt(parcel, Ack.DONE)).is_empty
 
 
+def test_a_book_knows_whether_somebody_has_asked_for_its_outcomes() -> None:
+    """Workers tell it in their log: outcomes that nobody reads are a mistake."""
+    book = PureBook()
+    book.add("t")
+    assert not book.turn().is_read
+    book.take(want=1)
+    assert book.turn().is_read
+
+
 def test_a_reader_is_known_until_it_leaves() -> None:
     """Its last step and its time are kept; who leaves gets nothing more."""
     book = ended("t")

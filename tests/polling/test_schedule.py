@@ -895,6 +895,33 @@ def test_a_lent_pace_stands_in_place_of_the_own_one() -> None:
     assert [schedule.reserve(1.0) for _ in range(2)] == pytest.approx([1.0, 1.1])
 
 
+def test_a_lent_pace_is_asked_for_starts_when_something_is_due() -> None:
+    """Once, and not for what is due later; until they come there is nothing to look for."""
+    asked: list[None] = []
+    schedule = make(max_rate=10.0)
+    schedule.lend(LentPace(5.0, lambda: asked.append(None)))
+    (item,) = put(schedule, 5.0)
+    assert schedule.next_start() == 5.0
+    assert (schedule.pop(4.0), asked) == (None, [])
+    assert [schedule.pop(5.0) for _ in range(2)] == [None, None]
+    assert asked == [None]
+    assert schedule.next_start() == NEVER
+    assert schedule.lent is not None
+    schedule.lent.grant([6.0], 5.5)
+    assert schedule.next_start() == 6.0
+    assert start(schedule, 6.0) is item
+
+
+def test_a_flight_knows_when_it_started_and_since_when_it_was_due() -> None:
+    """Both are told of it."""
+    schedule = make(max_rate=None)
+    (item,) = put(schedule, 5.0)
+    assert start(schedule, 7.0) is item
+    flight = item.flight
+    assert flight is not None
+    assert (flight.started, flight.due) == (7.0, 5.0)
+
+
 def test_how_many_starts_could_be_used() -> None:
     """All asked for by hand, all newcomers, and one for whatever is overdue."""
     schedule = make()
