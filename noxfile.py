@@ -18,7 +18,8 @@ import nox
 nox.needs_version = ">=2026.10"  # the first here whose sessions may run side by side
 nox.options.sessions = [
     "lint",
-    "tests",  # early, as it is the longest
+    "heavy",  # early, as they are the longest
+    "tests",
     "typing",
     "docs",
     "examples",
@@ -50,7 +51,8 @@ LIGHT = (*SPREAD, "-m", "not heavy and not many", BRIEF)
 # Coverage doubles the time of a test, so what covers nothing new runs without; a seed, as what an
 # example covers by chance is no proof.
 COVERED = (*SPREAD, "-m", "not many", BRIEF, "--hypothesis-seed=0")
-UNCOVERED = (*SPREAD, "-m", "many or hypothesis")
+# Most of them wait, for leases of the dead and for processes, so there may be more than processors.
+UNCOVERED = ("--numprocesses=4", "--dist=worksteal", "-m", "many or hypothesis")
 # What talks to the run-time dependencies.
 OF_THE_DEPENDENCIES = (
     *("tests/saving", "tests/cli", "tests/simulator", "tests/api/test_client.py"),
@@ -138,7 +140,7 @@ def choice(session: nox.Session) -> Sequence[str]:
     """Return pytest's arguments: the caller's own, else all but the heavy tests."""
     if session.posargs:
         return session.posargs
-    session.log(f"heavy tests, and all examples of properties, run once, in tests-{OLDEST}")
+    session.log(f"heavy tests run once, in tests-{OLDEST}, and all examples of properties in heavy")
     return LIGHT
 
 
@@ -189,8 +191,13 @@ def tests(session: nox.Session) -> None:
         *("coverage", "run", "-m", "pytest", *(session.posargs or COVERED)),
         env={"COVERAGE_FILE": str(COVERAGE_DATA / ".coverage")},
     )
-    if not session.posargs:
-        session.run("pytest", *UNCOVERED)
+
+
+@nox.session(python=OLDEST, allow_parallel=True)
+def heavy(session: nox.Session) -> None:
+    """Run thousands of plans, kills at random moments, and all examples of properties."""
+    session.install("-e", ".[cli,otel,storage]", *group("test"))
+    session.run("pytest", *(session.posargs or UNCOVERED))
 
 
 @nox.session(python=OLDEST, tags=["quick"], allow_parallel=True)
@@ -286,7 +293,7 @@ def fleet(session: nox.Session) -> None:
     chosen = session.posargs or (*SPREAD, "-m", "not many", "tests/fleet")
     session.run("coverage", "run", "-m", "pytest", *chosen, env=env)
     if not session.posargs:
-        session.run("pytest", *SPREAD, "-m", "many", "tests/fleet")
+        session.run("pytest", *SPREAD, "--dist=worksteal", "-m", "many", "tests/fleet")
         for program in servers[1:]:
             again = (*SPREAD, "-m", "not many", "tests/fleet")
             session.run("pytest", *again, env={"FLEET_SERVER": program})
