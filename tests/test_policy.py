@@ -236,3 +236,24 @@ def test_the_default_time_limit_says_where_it_stands() -> None:
 def test_allowed_hosts(host: str) -> None:
     """A name, all below a name, and an address, also as it stands in a URL."""
     assert PollPolicy(allow_hosts=(host,)).allow_hosts == (host,)
+
+
+@pytest.mark.parametrize("timing", ["learned", "uniform"])
+def test_both_ways_to_time(timing: Any) -> None:
+    """Pauses are drawn where tasks are likely to end, or evenly."""
+    assert PollPolicy(timing=timing).timing == timing
+
+
+@pytest.mark.parametrize("timing", ["LEARNED", "even", "", None, 7])
+def test_no_other_way_to_time(timing: Any) -> None:
+    """The message shows what was given and what may be."""
+    with pytest.raises(ConfigurationError) as caught:
+        PollPolicy(timing=timing)
+    text = f'PollPolicy.timing must be "learned" or "uniform", not {timing!r}'
+    assert str(caught.value) == text
+
+
+def test_what_is_no_list_of_hosts_is_shown() -> None:
+    """As it was given."""
+    with pytest.raises(ConfigurationError, match=r"not 'a\.example'$"):
+        PollPolicy(allow_hosts="a.example")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

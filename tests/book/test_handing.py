@@ -123,7 +123,8 @@ def test_a_book_knows_whether_somebody_has_asked_for_its_outcomes() -> None:
     book.add("t")
     assert not book.turn().is_read
     book.take(want=1)
-    assert book.turn().is_read
+    turned = book.turn()
+    assert (turned.is_read, turned.now) == (True, book.now)
 
 
 def test_a_reader_is_known_until_it_leaves() -> None:

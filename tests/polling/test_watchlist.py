@@ -1400,6 +1400,63 @@ async def test_a_stream_asks_an_own_task_when_it_is_likely_done(*, is_feed: bool
     assert desk.start().task_id == "a"
 
 
+async def test_a_watch_of_an_own_task_begins_with_what_its_create_said() -> None:
+    """For an hour; who waits for the end alone, or watches a stranger, is told nothing yet."""
+    desk = new_desk(interval=(20, 30))
+    desk.watchlist.planner.own.add(ImageTask(task_id="a", status=TaskStatus.SUBMITTED), 0.0, None)
+    assert updates_of(desk.watch("a")) == ["submitted"]
+    assert updates_of(desk.watch("b")) == []
+    assert not desk.wait("a").result.done()
+    desk.now = 3600.0
+    assert updates_of(desk.watch("a")) == []
+
+
+async def test_a_watch_of_a_task_that_failed_when_it_was_created_ends_at_once() -> None:
+    """Nobody has to be told again that it ended."""
+    desk = new_desk()
+    failed = ImageTask(task_id="a", status=TaskStatus.FAILED)
+    desk.watchlist.planner.own.add(failed, 0.0, None)
+    watcher = desk.watch("a")
+    assert updates_of(watcher) == ["failed", "end"]
+    assert (watcher.entry, desk.watched) == (None, 0)
+
+
+async def test_a_create_that_said_succeed_without_images_is_not_believed_yet() -> None:
+    """As of any answer that needs a second one."""
+    desk = new_desk()
+    doubtful = ImageTask(task_id="a", status=TaskStatus.SUCCEED)
+    desk.watchlist.planner.own.add(doubtful, 0.0, None)
+    watcher = desk.watch("a")
+    assert updates_of(watcher) == []
+    assert desk.watched == 1
+
+
+async def test_a_callback_is_waited_for_no_longer_than_a_call_waits() -> None:
+    """The first look comes at its deadline at the latest."""
+    desk = new_desk()
+    waiter = ResultWaiter(added=0.0, deadline=5.0)
+    desk.tell(desk.watchlist.call("a", waiter, 0.0, 60.0))
+    assert desk.due("a") == [5.0]
+    assert desk.watchlist.planner.expected
+    desk.watchlist.leave(waiter)
+    assert not desk.watchlist.planner.expected
+
+
+async def test_the_longest_wait_is_known_among_many_that_come_and_go() -> None:
+    """And those who have left are not kept for it."""
+    desk = new_desk()
+    first = desk.wait("first")
+    for turn in range(1, 500):
+        desk.now = float(turn)
+        waiter = desk.wait(f"{turn}")
+        if turn != 7:
+            desk.watchlist.leave(waiter)
+    assert desk.watchlist.oldest_s(1000.0) == 1000.0
+    assert len(desk.watchlist._oldest) <= 2 * 2 + 65
+    desk.watchlist.leave(first)
+    assert desk.watchlist.oldest_s(1000.0) == 993.0
+
+
 async def test_a_nudge_of_a_stranger_changes_nothing() -> None:
     """Nobody waits for it, and no create has made it."""
     desk = new_desk()
