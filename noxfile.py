@@ -347,7 +347,7 @@ def bench(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Break the pure modules in a thousand small ways; under 95 % noticed is a failure.
 
-    Half an hour on a quiet machine; ``nox -s mutation -- 'kling_omni_async._policy.*'`` tries some again.
+    Up to an hour; ``nox -s mutation -- 'kling_omni_async._policy.*'`` tries some again.
     """
     session.install("-e", ".[cli]", *group("mutation"))
     if not session.posargs:  # verdicts are kept, also where tests have changed since
