@@ -194,7 +194,7 @@ async def open_ledger(
     if desk.origin not in (None, settings.base_url):
         raise wrong_origin(inside.name, desk.origin, settings.base_url)
     planner = find_planner(inside)
-    planner.adopt(desk.terms)
+    planner.adopt(desk)
     return BookLedger(
         inside, look, settings.policy, planner=planner, expects=expects, note=kept, holder=holder
     )

@@ -119,7 +119,7 @@ class Judge:
 
     def learn_anew(self) -> None:
         """Learn from the first lesson on: the book has lost those before."""
-        self._taught = 0
+        self._learned.learn_anew()
 
     def learn(self, lessons: Collection[Lesson]) -> None:
         """Learn from what all workers of the book have seen."""

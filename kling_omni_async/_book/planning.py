@@ -12,7 +12,7 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._polling.hints import MOST_MISSED
 from kling_omni_async._polling.timing import PLAN_PAUSE_S, Timing
 
-from .contract import FAR, Lesson, Row, Store, Terms
+from .contract import FAR, Desk, Lesson, Row, Store
 
 MOST_AWAITED: Final = 100
 """Of how many tasks it is looked up at a time whether their callbacks came: some tell of all."""
@@ -27,6 +27,10 @@ class Learned:
     def __init__(self, policy: PollPolicy, rng: Random) -> None:
         self.timing = Timing(policy.interval, rng, learned=policy.timing == "learned")
         self.taught = 0  # the number of the last lesson
+
+    def learn_anew(self) -> None:
+        """Learn from the first lesson on, beside what is known: the book has lost those before."""
+        self.taught = 0
 
     def learn(self, lessons: Iterable[Lesson]) -> None:
         """Learn from what all workers of the book have seen."""
@@ -66,8 +70,11 @@ class BookPlanner:
         self._looks_at = -FAR  # at lessons
         self._awaited: dict[str, _Awaited] = {}
 
-    def adopt(self, terms: Terms | None) -> None:
-        """Plan by the pauses in force."""
+    def adopt(self, desk: Desk) -> None:
+        """Plan by the pauses in force, and see whether the book has lost what it taught."""
+        if desk.number < self._learned.taught:
+            self._learned.learn_anew()
+        terms = desk.terms
         if terms is not None and terms.interval != self._policy.interval:
             self._policy = attrs.evolve(self._policy, interval=terms.interval)
             self._learned, self._looks_at = Learned(self._policy, self._random), -FAR

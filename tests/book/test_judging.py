@@ -195,6 +195,21 @@ def test_an_end_teaches_how_long_tasks_take() -> None:
     assert after > before
 
 
+def test_the_lessons_of_a_book_that_has_lost_all_are_learned() -> None:
+    """Their numbers begin anew, and none of them is taken for one that is known."""
+    judge = Judge(PollPolicy(), Random(1))
+    judge.learn([Lesson(500, "k", 20.0, 21.0, None)])
+    judge.learn_anew()
+    assert judge.taught == 0
+    before = judge.timing.left_s(0.0, "k")
+    judge.learn([Lesson(number, "k", 60.0, 61.0, None) for number in range(1, 40)])
+    assert judge.taught == 39
+    after = judge.timing.left_s(0.0, "k")
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
 def test_the_terms_of_the_book_are_adopted() -> None:
     """A change of the policy in force is one of the pauses; what was learned is learned anew."""
     judge = Judge(POLICY, Random(1))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kling_omni_async import ImageOrder, PollPolicy, TaskBook
-from kling_omni_async._book.contract import Addition, Said, Terms
+from kling_omni_async._book.contract import Addition, Desk, Said, Terms
 from kling_omni_async._book.memory import MemoryStore
 from kling_omni_async._book.planning import CLOCKS_S, MOST_AWAITED, BookPlanner
 from kling_omni_async._polling.timing import PLAN_PAUSE_S, Timing
@@ -297,13 +297,16 @@ async def test_lessons_are_fetched_now_and_then(monkeypatch: pytest.MonkeyPatch)
     assert asked == [0]
     await it.look(0.2)
     assert asked[1] > 0
-    it.planner.adopt(Terms((15.0, 30.0), 1.0, 2, None))  # other pauses: all is learned anew
-    await it.look()
-    it.planner.adopt(Terms((15.0, 30.0), 9.0, 2, None))
-    it.planner.adopt(None)
+    it.planner.adopt(Desk(number=9, terms=Terms((15.0, 30.0), 1.0, 2, None)))
+    await it.look()  # other pauses: all is learned anew
+    it.planner.adopt(Desk(number=9, terms=Terms((15.0, 30.0), 9.0, 2, None)))
+    it.planner.adopt(Desk(number=9))
     await it.look()
     assert asked[2:] == [0]
+    it.planner.adopt(Desk())  # it has lost all that it held, and counts from 1 again
+    await it.look(5.1)
+    assert asked[3:] == [0]
     it.planner = BookPlanner(it.store, it.heard, PollPolicy(timing="uniform"), Random(7))
     await it.look()
-    assert len(asked) == 3
+    assert len(asked) == 4
     assert it.planner.first_look_s("b", None, it.now, None) == 0.0
