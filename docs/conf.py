@@ -16,8 +16,8 @@ sys.path.insert(0, str(HERE))  # for what is beside this file
 import inventories  # noqa: E402 - see above
 
 import kling_omni_async  # noqa: E402 - as above
-from kling_omni_async import TaskBook, _session  # noqa: E402
-from kling_omni_async._book.work import BookWork  # noqa: E402
+from kling_omni_async import TaskBook, _session  # noqa: E402 - as above
+from kling_omni_async._book.work import BookWork  # noqa: E402 - as above
 
 if TYPE_CHECKING:
     from docutils.nodes import Element, TextElement

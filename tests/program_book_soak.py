@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 
 import attrs
+import pytest
 
 from kling_omni_async import (
     KlingOmniError,
@@ -29,10 +30,13 @@ from kling_omni_async import (
     PollPolicy,
     TaskBook,
     TaskOutcome,
+    _results,
 )
 from kling_omni_async.simulator import SimulatedCometAPI
 
-from .program_soak import KINDS_OF_FAULT, MOST_GROWTH, grown, memory_mb, open_files
+from .benchmarks.processes import resident_bytes
+from .program_soak import KINDS_OF_FAULT, MOST_GROWTH, grown, open_files
+from .support import say
 
 OPEN = 300
 KEEP_S = 60.0
@@ -139,7 +143,7 @@ class Soak:
         progress = await self.book.progress()
         return Reading(
             queries=self.api._queries.log.begun,
-            rss_mb=memory_mb(),
+            rss_mb=resident_bytes() / 2**20,
             # Not `gc.get_objects`, which takes hold of what a thread builds: that then fails.
             blocks=sys.getallocatedblocks(),
             tasks=len(asyncio.all_tasks()),
@@ -192,15 +196,11 @@ async def sent(
                 job.result()
 
 
-def say(text: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def main(where: str, queries: int) -> int:
     """Run, print, and tell whether something has grown."""
     logging.disable()  # of faults and handlers that are meant
+    # What is bounded, too, is full before the first reading.
+    pytest.MonkeyPatch().setattr(_results, "MOST_SUCCESSES", 500)
     say(HEADER)
     factors = grown(asyncio.run(soak(where, queries)))
     for name, factor in factors.items():

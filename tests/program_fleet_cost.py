@@ -21,6 +21,7 @@ from kling_omni_async import KlingOmniSession, PollPolicy, TaskBook
 
 from .cli.support import Neighbour, neighbour
 from .fleet.server import RedisServer
+from .support import say
 
 SPAN_S: Final = 10.0
 WARM_S: Final = 7.0
@@ -30,12 +31,6 @@ IDS_A_START: Final = 5
 WORKERS: Final = (1, 4)
 PROMISED: Final = 1.3
 HOUR_S: Final = 3600.0
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 # In a process whose cost is measured.

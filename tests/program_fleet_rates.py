@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import tempfile
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from kling_omni_async._book.redis import RedisStore
 
 from .fleet.books import new_store
 from .fleet.server import RedisServer
+from .support import say
 
 IDS: Final = 100_000
 SPAN_S: Final = 10.0
@@ -28,12 +28,6 @@ PENDING: Final = (
     '{"task_id":"t","status":"processing","status_message":null,"images":[],'
     '"created_at":"2026-01-01T00:00:00+00:00","raw":{"prompt":"a long one"}}'
 )
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 class Player:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -23,7 +22,9 @@ import attrs
 from kling_omni_async import KlingOmniError, KlingOmniSession, PollPolicy
 from kling_omni_async.simulator import SimulatedCometAPI
 
+from .benchmarks.processes import resident_bytes
 from .polling.scripted import poller_of
+from .support import say
 from .virtual_clock import VirtualClockLoop
 
 MOST_GROWTH = 1.05
@@ -63,12 +64,6 @@ class Reading:
 HEADER = "   queries   RSS MB   objects  tasks  files    rows     ids"
 
 
-def memory_mb() -> float:
-    """Return what the process holds of the machine's memory."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def open_files() -> int:
     """Return how many files and sockets the process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
@@ -80,7 +75,7 @@ def read(api: SimulatedCometAPI, session: KlingOmniSession) -> Reading:
     watchlist: Any = poller_of(session)._watchlist
     return Reading(
         queries=api._queries.log.begun,
-        rss_mb=memory_mb(),
+        rss_mb=resident_bytes() / 2**20,
         objects=len(gc.get_objects()),
         tasks=len(asyncio.all_tasks()),
         files=open_files(),
@@ -147,8 +142,7 @@ async def soak(queries: int) -> list[Reading]:
                 gone = [job for job in jobs if job.done()]
                 assert not gone, gone
             readings.append(read(api, session))
-            sys.stdout.write(readings[-1].line() + "\n")
-            sys.stdout.flush()
+            say(readings[-1].line())
         for job in jobs:
             job.cancel()
         await asyncio.wait(jobs)
@@ -163,11 +157,11 @@ def grown(readings: Sequence[attrs.AttrsInstance]) -> dict[str, float]:
 
 def main(queries: int) -> int:
     """Run, print, and tell whether something has grown."""
-    sys.stdout.write(HEADER + "\n")
+    say(HEADER)
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         factors = grown(runner.run(soak(queries)))
     for name, factor in factors.items():
-        sys.stdout.write(f"{name}: x {factor:.3f} from the second tenth to the last\n")
+        say(f"{name}: x {factor:.3f} from the second tenth to the last")
     return int(max(factors["rss_mb"], factors["objects"]) > MOST_GROWTH)
 
 

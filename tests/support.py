@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -61,3 +62,9 @@ def plain(value: object) -> str:
     Mutants find their tests by these names in processes that have collected before.
     """
     return ascii(quoted(value)).replace("\\", "/")[1:-1]
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

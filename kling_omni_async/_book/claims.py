@@ -33,7 +33,10 @@ from .contract import (
 from .entries import break_claim, clock_of, end, found, hold, low_s, next_number, purge
 
 HORIZON_S: Final = 0.2
-"""How far ahead starts are given out, in s: after a 429 nobody starts later than this."""
+"""How far ahead starts are given out, in s: after a 429 nobody starts later than this.
+
+But for a worker that is far away, see `MOST_AHEAD_S`.
+"""
 
 MOST_AHEAD_S: Final = 0.5
 """How much further at most for a worker whose way to the book is long, in s."""

@@ -47,8 +47,10 @@ def take(shelf: Shelf, given: Take, now: float, *, keep_s: float) -> Taken:
         shelf.drop_member(given.reader)
     else:
         shelf.put_member(Member(given.reader, "reader", given.seq, now))
-        is_behind = member is not None and member.seq < given.after
-        parcels = tuple((_again if is_behind else _parcels)(shelf, given, now))
+        if member is not None and member.seq < given.after:
+            parcels = tuple(_again(shelf, given.reader))
+        else:
+            parcels = tuple(_parcels(shelf, given, now))
     first = shelf.first_at(State.UNREAD)
     return Taken(
         parcels=parcels,
@@ -165,13 +167,13 @@ def _ended(row: Row) -> float:
     return row.ended
 
 
-def _again(shelf: Shelf, given: Take, _now: float) -> Iterator[Parcel]:
+def _again(shelf: Shelf, reader: str) -> Iterator[Parcel]:
     """Return what a reader has, as a book sees it that lacks a step of it.
 
     A failover has lost that, and with it what the reader acknowledged then: it comes again. What it
     has still it knows by its number.
     """
-    for row in shelf.held(given.reader)[:MOST_AT_ONCE]:
+    for row in shelf.held(reader)[:MOST_AT_ONCE]:
         yield _parcel(shelf, row)
 
 

@@ -86,14 +86,16 @@ def require_name(name: object) -> str:
     """Return the name of a book in Redis."""
     if name is None:
         return DEFAULT_NAME
-    if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME:
-        is_plain = name.isprintable() and not any(each in "{}" or each.isspace() for each in name)
-        if is_plain:
-            return name
+    if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and _is_plain(name):
+        return name
     raise ConfigurationError(
         f"name must be 1 to {LONGEST_NAME} characters that can be printed, without braces and "
         f'spaces, such as "{DEFAULT_NAME}"'
     )
+
+
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and not any(each in "{}" or each.isspace() for each in name)
 
 
 def clients_of(where: str | RedisClient) -> Clients:

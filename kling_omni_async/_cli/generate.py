@@ -179,12 +179,10 @@ def generate(
     policy = options.policy_of(pace, limits, downloads)
     orders = _orders_of(prompts, source, wish)
     if keeping.book is not None:
-        from .books import place_of  # noqa: PLC0415 - not for those without a book
-        from .generate_book import KeptRun, generate_in_book  # noqa: PLC0415 - as above
+        from .generate_book import KeptRun, generate_in_book  # noqa: PLC0415 - not for all others
 
-        place = place_of(keeping.book, keeping.name)
-        run_in_book = KeptRun(place, keeping.note, orders, policy, connection, talk)
-        return generate_in_book(run_in_book, saving, jsonl, max_tasks, quiet=quiet)
+        kept = KeptRun(keeping.book, keeping.name, keeping.note, orders, policy, connection, talk)
+        return generate_in_book(kept, saving, jsonl, max_tasks, quiet=quiet)
     if money.dry_run:
         return _show_plan(orders, money, jsonl, saving.is_done)
     with ExitStack() as stack:
@@ -250,12 +248,11 @@ def create(
     keeping.require_sense(money)
     orders = _orders_of(prompts, source, wish)
     if keeping.book is not None:
-        from .books import place_of  # noqa: PLC0415 - not for those without a book
-        from .generate_book import KeptRun, create_in_book  # noqa: PLC0415 - as above
+        from .generate_book import KeptRun, create_in_book  # noqa: PLC0415 - not for all others
 
-        place = place_of(keeping.book, keeping.name)
         policy = options.policy_of(limits)
-        return create_in_book(KeptRun(place, keeping.note, orders, policy, connection, talk))
+        kept = KeptRun(keeping.book, keeping.name, keeping.note, orders, policy, connection, talk)
+        return create_in_book(kept)
     if money.dry_run:
         return _show_plan(orders, money, jsonl)
     with ExitStack() as stack:

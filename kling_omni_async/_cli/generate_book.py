@@ -17,7 +17,7 @@ from kling_omni_async._policy import PollPolicy
 from kling_omni_async._session import KlingOmniSession
 
 from .book_ids import read_note
-from .books import Place, opened
+from .books import Place, opened, place_of
 from .budget import Budget
 from .creating import Work, Write, show_created
 from .creating_end import left_noted, tell_end, tell_failures, tell_uncertain
@@ -40,12 +40,17 @@ _AGAIN: Final = "run again to look for it; a book never sends an order again tha
 class KeptRun:
     """What `generate` and `create` were told for a book."""
 
-    place: Place
+    book: str
+    name: str | None
     note: str | None
     orders: Sequence[ImageOrder]
     policy: PollPolicy
     connection: Connection
     talk: Talk
+
+    def place(self) -> Place:
+        """Return where the book is."""
+        return place_of(self.book, self.name)
 
     def work(self) -> Work:
         """Return the orders, each with a key by which the book knows it again."""
@@ -57,7 +62,7 @@ def generate_in_book(
     given: KeptRun, saving: Saving, jsonl: str | None, max_tasks: int | None, *, quiet: bool
 ) -> Exit:
     """Create what a book does not know, and bring each order to an outcome."""
-    note, work = read_note(given.note), given.work()
+    place, note, work = given.place(), read_note(given.note), given.work()
     _require_no_intents(jsonl)
     with ExitStack() as stack:
         heed_signals()
@@ -75,7 +80,7 @@ def generate_in_book(
             "watermarked": saving.watermarked,
             "overwrite": saving.overwrite,
         }
-        run(partial(_generate, given.place, session, work, sink.write, view, **options))
+        run(partial(_generate, place, session, work, sink.write, view, **options))
     if not quiet:
         tell_end(work)
     tell_uncertain(work, _AGAIN)
@@ -104,11 +109,11 @@ async def _generate(
 
 def create_in_book(given: KeptRun) -> Exit:
     """Create what a book does not know, and print the ids of all; others poll them."""
-    note, work = read_note(given.note), given.work()
+    place, note, work = given.place(), read_note(given.note), given.work()
     heed_signals()
     session = make_session(given.connection, given.policy)
     with logged_as_notes(given.talk.verbose), left_noted(work, can_go_on=True):
-        run(partial(_create, given.place, session, work, note))
+        run(partial(_create, place, session, work, note))
     tell_failures(work)
     tell_uncertain(work, _AGAIN)
     return work.code

@@ -75,9 +75,8 @@ def poll(
     require_apart(csv, jsonl)
     policy = options.policy_of(pace, limits, downloads)
     if book is not None:
-        # Not for those without one.
-        from .books import place_of  # noqa: PLC0415
-        from .poll_book import PollOptions, poll_book  # noqa: PLC0415
+        from .books import place_of  # noqa: PLC0415 - not for those without a book
+        from .poll_book import PollOptions, poll_book  # noqa: PLC0415 - as above
 
         return poll_book(
             place_of(book, name),

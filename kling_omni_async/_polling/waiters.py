@@ -98,7 +98,7 @@ class TimedWaiter(Waiter):
 
     def __init__(self, *, added: float, deadline: float | None) -> None:
         super().__init__(added=added)
-        self.deadline = deadline  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.deadline = deadline  # pyright: ignore[reportIncompatibleMethodOverride] - as above
 
 
 class ResultWaiter(TimedWaiter):

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.many, pytest.mark.timeout(300)]
 
 
 def test_four_workers_keep_one_pace_and_one_of_them_is_killed(tmp_path: Path) -> None:
-    """2,000 ids, `max_rate` 200: no second has more, and each id comes out once.
+    """2,000 ids, `max_rate` 200: no second is given more starts, and each id comes out once.
 
     What the killed one had in its hand others ask for once its leases are over.
     """
